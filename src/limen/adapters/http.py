@@ -1,0 +1,134 @@
+"""Fetch over asyncio streams: one bounded GET of a configured URL, no redirects, no proxies, no cookies."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+from limen import __version__
+from limen.core.faults import DependencyFault
+
+_CHUNK: Final = 64 << 10
+_PORT: Final = "fetch"
+
+
+class HttpFetch:
+    """Implements ports.Fetch. Every failure is a DependencyFault that names the host, never the content."""
+
+    def __init__(self, *, timeout: float = 5.0, max_size: int = 512 << 10, tls: ssl.SSLContext | None = None) -> None:
+        self._timeout, self._max_size = timeout, max_size
+        self._tls = tls or ssl.create_default_context()
+        if self._tls.verify_mode is not ssl.CERT_REQUIRED or not self._tls.check_hostname:
+            raise ValueError("certificates must be verified")
+
+    async def get_json(self, url: str) -> bytes:
+        """The body of a 200 answer. https with a verified certificate, or http where the peer is this machine.
+
+        Raises DependencyFault: other schemes, any other status (a redirect too), an encoded, truncated or too large
+        body, or too long a wait.
+        """
+        parts, host, port = _target(url)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._exchange(parts, host, port)
+        except TimeoutError:
+            raise DependencyFault(_PORT, f"{host}: no answer within {self._timeout} s") from None
+        except (OSError, httptools.HttpParserError) as error:
+            raise DependencyFault(_PORT, f"{host}: {type(error).__name__}: {error}") from None
+
+    async def _exchange(self, parts: SplitResult, host: str, port: int) -> bytes:
+        secure = parts.scheme == "https"
+        reader, writer = await asyncio.open_connection(host, port, ssl=self._tls if secure else None)
+        try:
+            if not secure and not _is_loopback(str(writer.get_extra_info("peername")[0])):
+                raise DependencyFault(_PORT, f"{host}: plain http to another machine", retryable=False)
+            writer.write(_request(parts))
+            answer = _Answer(host, self._max_size)
+            parser = httptools.HttpResponseParser(answer)
+            received = 0
+            while not answer.complete:
+                data = await reader.read(_CHUNK)
+                received += len(data)
+                if not data or received > 4 * self._max_size:
+                    raise DependencyFault(_PORT, f"{host}: the answer is cut off, of unknown length, or too large")
+                parser.feed_data(data)
+                answer.status = parser.get_status_code() if answer.headers_read else 0
+                answer.judge()
+            return b"".join(answer.body)
+        finally:
+            writer.transport.abort()
+
+
+class _Answer:
+    """Collects one response within bounds. Callback names are httptools'."""
+
+    def __init__(self, host: str, max_size: int) -> None:
+        self.host, self.left = host, max_size
+        self.status, self.headers_read, self.complete = 0, False, False
+        self.body: list[bytes] = []
+        self.refusal = ""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-encoding" and value.strip().lower() != b"identity":
+            self.refusal = "an encoded body, which was not asked for"
+
+    def on_headers_complete(self) -> None:
+        self.headers_read = True
+
+    def on_body(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left < 0:
+            self.refusal = "the body is too large"
+        else:
+            self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def judge(self) -> None:
+        """Raises DependencyFault as soon as this cannot become a good answer."""
+        if self.headers_read and self.status != 200:
+            raise DependencyFault(_PORT, f"{self.host}: status {self.status}")
+        if self.refusal:
+            raise DependencyFault(_PORT, f"{self.host}: {self.refusal}")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address.casefold() == "localhost"
+
+
+def _target(url: str) -> tuple[SplitResult, str, int]:
+    """Host and port to connect to. Raises DependencyFault for a URL that must not be fetched."""
+    try:
+        if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+            raise ValueError("not printable ASCII")
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        if not host or parts.username is not None or parts.password is not None:
+            raise ValueError("no host, or a user")
+    except ValueError as error:
+        raise DependencyFault(_PORT, f"unusable URL: {error}", retryable=False) from None
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise DependencyFault(_PORT, f"{host}: https is needed (http only on loopback)", retryable=False)
+    return parts, host, port or (443 if parts.scheme == "https" else 80)
+
+
+def _request(parts: SplitResult) -> bytes:
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = (
+        f"GET {target} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        "Accept: application/json, application/jwk-set+json",
+        "Accept-Encoding: identity",
+        f"User-Agent: limen/{__version__}",
+        "Connection: close",
+    )
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

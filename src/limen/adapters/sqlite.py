@@ -1,0 +1,158 @@
+"""`Table` in one SQLite file: durable, shared by several processes of one machine, no server to run."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from limen.core.faults import DependencyFault
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_BUSY_SECONDS: Final = 5.0
+_SWEEP_EVERY: Final = 256
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",  # a decision, or a used approval, must survive a power cut
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA cell_size_check=ON",
+)
+
+
+class SqliteTable:
+    """Implements `core.ports.Table`. `name` lets several tables share a file. All methods raise DependencyFault.
+
+    One connection behind one lock: threads may share an instance, processes open the same path each.
+    """
+
+    def __init__(self, path: Path | str, name: str, now: Callable[[], float] = time.time) -> None:
+        """Open or create, readable by the owner only. Raises DependencyFault for a file that is not a sound database
+        and ValueError for a name that is not one."""
+        if not _NAME.fullmatch(name):
+            raise ValueError("a table name is a-z, 0-9 and _, at most 32 characters")
+        self._lock, self._now, self._table, self._writes = threading.RLock(), now, f"table_{name}", 0
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise DependencyFault("table", f"cannot open: {error}") from None
+        try:
+            with self._fault():
+                for pragma in _PRAGMAS:
+                    self._connection.execute(pragma)
+                if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                    raise DependencyFault("table", f"the file is damaged: {verdict}", retryable=False)
+                self._connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {self._table}"
+                    " (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL) WITHOUT ROWID, STRICT"
+                )
+        except DependencyFault:
+            self._connection.close()
+            raise
+
+    def get(self, key: str) -> bytes | None:
+        """The live value, or None when absent or expired."""
+        with self._fault():
+            row = self._connection.execute(
+                f"SELECT value FROM {self._table} WHERE key = ? AND (expires IS NULL OR expires > ?)",  # noqa: S608
+                (key, self._now()),
+            ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def put(self, key: str, value: bytes, expires: float | None = None) -> None:
+        """Write unconditionally. On disk when this returns."""
+        with self._fault():
+            self._write(key, value, expires)
+            self._wrote()
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, expires: float | None = None) -> bool:
+        """Write `new` (None: delete) only if the current live value is `old` (None: absent). True if it was."""
+        with self._fault(), self._exclusive():
+            if self.get(key) != old:
+                return False
+            if new is None:
+                self._connection.execute(f"DELETE FROM {self._table} WHERE key = ?", (key,))  # noqa: S608
+            else:
+                self._write(key, new, expires)
+        with self._fault():
+            self._wrote()
+        return True
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """Live records whose key starts with `prefix`, in key order, as of the moment of the call."""
+        upper = _successor(prefix)
+        bound = "" if upper is None else "AND key < ?"
+        given = (prefix, self._now()) if upper is None else (prefix, self._now(), upper)
+        with self._fault():
+            rows = self._connection.execute(
+                f"SELECT key, value FROM {self._table} WHERE key >= ?"  # noqa: S608
+                f" AND (expires IS NULL OR expires > ?) {bound} ORDER BY key",
+                given,
+            ).fetchall()
+        return ((key, bytes(value)) for key, value in rows)
+
+    def change_token(self) -> tuple[int, int]:
+        """Differs from the last one when this file was written, by us or by another process. Costs microseconds."""
+        with self._fault():
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0]), self._writes
+
+    def close(self) -> None:
+        """Release the file. Further use raises DependencyFault."""
+        with self._fault():
+            self._connection.close()
+
+    def _write(self, key: str, value: bytes, expires: float | None) -> None:
+        self._connection.execute(
+            f"INSERT INTO {self._table} (key, value, expires) VALUES (?, ?, ?) ON CONFLICT (key)"  # noqa: S608
+            " DO UPDATE SET value = excluded.value, expires = excluded.expires",
+            (key, value, expires),
+        )
+
+    def _wrote(self) -> None:
+        """Count a write, and now and then delete what has expired."""
+        self._writes += 1
+        if self._writes % _SWEEP_EVERY == 0:
+            self._connection.execute(
+                f"DELETE FROM {self._table} WHERE expires <= ?",  # noqa: S608
+                (self._now(),),
+            )
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Nobody else writes between our read and our write."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _fault(self) -> Iterator[None]:
+        """Whatever goes wrong below is the disk's fault, not the caller's."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.OperationalError as error:
+                raise DependencyFault("table", str(error)) from None
+            except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
+                raise DependencyFault("table", f"{type(error).__name__}: {error}", retryable=False) from None
+
+
+def _successor(prefix: str) -> str | None:
+    """The smallest text greater than every text that starts with `prefix`; None when there is none."""
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)

@@ -1,0 +1,1 @@
+"""What may be called, and where did it come from?"""

@@ -1,0 +1,95 @@
+"""What is in force: an immutable picture of the registry that calls are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import jiter
+
+from limen.catalog.templates import Template, template_fault
+from limen.core.call import Approved
+from limen.protocol.jsonrpc import canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One name. `state`: pending, approved, drifted, rejected, held or gone. With `approved` set, `why` says what
+    keeps it out of service ("": nothing)."""
+
+    server: str
+    kind: str
+    name: str
+    state: str
+    approved: Approved | None
+    why: str = ""
+
+
+class Catalog:
+    """Immutable. Lookups are dictionary reads; nothing is parsed here but templates and instructions."""
+
+    __slots__ = ("_all", "_instructions", "_items", "_served", "_templates", "version")
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._items = {(item.server, item.kind, item.name): item for item in items}
+        ordered = sorted(self._items.items())
+        known = [(item, item.approved) for _, item in ordered if item.approved is not None]
+        self._all = _grouped(approved for _, approved in known)
+        self._served = _grouped(approved for item, approved in known if not item.why)
+        self._instructions: dict[str, str] = {}
+        self._templates: dict[str, list[tuple[Template, str]]] = {}
+        for item, approved in known:
+            if item.kind == "instructions" and not item.why:
+                self._instructions[item.server] = jiter.from_json(approved.definition)["instructions"]
+            elif item.kind == "template" and not template_fault(item.name):
+                self._templates.setdefault(item.server, []).append((Template.compile(item.name), item.name))
+        self.version: str = _version(item for _, item in ordered)
+
+    def find(self, server: str, kind: str, name: str) -> Approved | None:
+        """The approved definition of this name, in service or withheld (see `withheld`)."""
+        item = self._items.get((server, kind, name))
+        return item.approved if item is not None else None
+
+    def state(self, server: str, kind: str, name: str) -> str:
+        """approved, drifted, pending, rejected, held or gone; "unknown" for a name never announced."""
+        item = self._items.get((server, kind, name))
+        return item.state if item is not None else "unknown"
+
+    def withheld(self, server: str, kind: str, name: str) -> str:
+        """Why the approved definition must not be used now (the server dropped it, or asks for more), or ""."""
+        item = self._items.get((server, kind, name))
+        return item.why if item is not None and item.approved is not None else ""
+
+    def approved(
+        self, server: str | None = None, kind: str | None = None, *, withheld: bool = False
+    ) -> tuple[Approved, ...]:
+        """What can be called, of one server or all, of one kind or all; with `withheld` what is approved at all."""
+        return (self._all if withheld else self._served).get((server, kind), ())
+
+    def instructions(self, server: str) -> str | None:
+        """The approved instructions of this server."""
+        return self._instructions.get(server)
+
+    def fitting(self, server: str, uri: str) -> list[str]:
+        """The approved templates this URI fits."""
+        return [name for template, name in self._templates.get(server, ()) if template.matches(uri)]
+
+
+def _version(items: Iterable[Item]) -> str:
+    """Pins the set and not only its members: what waits or was rejected is part of what calls are judged by."""
+    version = sha256()
+    for item in items:
+        row = [item.server, item.kind, item.name, item.state, item.why]
+        if item.approved is not None:
+            row += [item.approved.digest, item.approved.effect, str(item.approved.durable)]
+        version.update(canonical(row))
+    return version.hexdigest()
+
+
+def _grouped(items: Iterable[Approved]) -> dict[tuple[str | None, str | None], tuple[Approved, ...]]:
+    groups: dict[tuple[str | None, str | None], list[Approved]] = {}
+    for one in items:
+        for group in ((None, None), (one.server, None), (None, one.kind), (one.server, one.kind)):
+            groups.setdefault(group, []).append(one)
+    return {group: tuple(members) for group, members in groups.items()}

@@ -1,0 +1,159 @@
+"""The file's shape: one key per room, each room's settings its own. Exported as JSON Schema.
+
+Every field has a default except what only the operator can know. What loosens a control is named `unsafe_*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from limen.config.addresses import is_loopback, split_bind, split_url
+from limen.config.servers import ServerConfig, check_names
+from limen.identity.issuers import IdentitySettings
+from limen.policy.limit import LimitSettings
+from limen.policy.rules import PolicySettings
+
+DEFAULT_URL = "http://127.0.0.1:8300"
+STATE = "limen-state"
+
+
+class Part(BaseModel):
+    """Unknown keys are errors, values never change after loading, and messages never quote what was given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Tls(Part):
+    """PEM files of the server's own certificate chain and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class Listen(Part):
+    """Where clients reach us (`url`) and where we listen (`bind`)."""
+
+    url: str = Field(default=DEFAULT_URL, description="public base URL; resource URIs and audiences are built from it")
+    bind: str | None = Field(default=None, description="host:port; default: the host and port of a loopback url")
+    tls: Tls | None = None
+    origins: tuple[str, ...] = Field(default=(), description="values of Origin accepted besides our own")
+    unsafe_plain_http: bool = Field(default=False, description="no TLS on an address others can reach")
+
+    @field_validator("url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        parts = split_url(value.rstrip("/"))
+        if parts.path or parts.query or parts.fragment:
+            raise ValueError("a base URL has no path, query or fragment")
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    @field_validator("bind")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_bind(value)
+        return value
+
+    @field_validator("origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = split_url(origin)
+            if origin != f"{parts.scheme}://{parts.netloc}" or origin != origin.lower():
+                raise ValueError("an origin reads scheme://host or scheme://host:port, in lower case")
+        return value
+
+    @model_validator(mode="after")
+    def _reachable_safely(self) -> Listen:
+        parts = split_url(self.url)
+        if self.bind is None and not is_loopback(parts.hostname or ""):
+            raise ValueError("bind is needed (host:port) when url does not name this machine's loopback")
+        exposed = not is_loopback(self.address[0])
+        if exposed and self.tls is None and not self.unsafe_plain_http:
+            raise ValueError(
+                "bind is reachable from other machines without TLS: give tls.certificate and tls.key, bind to "
+                "127.0.0.1, or set unsafe_plain_http: true behind a proxy that terminates TLS"
+            )
+        if parts.scheme == "http" and self.tls is not None:
+            raise ValueError("url must be https when tls is given")
+        if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not self.unsafe_plain_http:
+            raise ValueError("url must be https unless it names loopback (or unsafe_plain_http: true)")
+        return self
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        if self.bind is not None:
+            return split_bind(self.bind)
+        parts = split_url(self.url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+class AuditConfig(Part):
+    """The log of every decision, its signing key, and whether every call waits for the disk."""
+
+    path: Path = Path(STATE, "audit")
+    key: Path = Path(STATE, "audit.key")
+    name: str = Field(default="limen", pattern=r"^[A-Za-z0-9._/-]{1,255}$", description="name of the log and its key")
+    durable: bool = Field(default=False, description="every call waits until its intent is on disk")
+
+
+class StorageConfig(Part):
+    """Records that must survive a restart: approvals, definitions."""
+
+    kind: Literal["sqlite"] = "sqlite"
+    path: Path = Path(STATE, "limen.db")
+
+
+class CatalogConfig(Part):
+    """How often servers are read again, in seconds."""
+
+    refresh: Annotated[float, Field(ge=5, le=86_400)] = 300.0
+
+
+class Config(Part):
+    """One file, read and checked. Paths are absolute once `load_config` has returned it."""
+
+    model_config = ConfigDict(title="Limen configuration")
+
+    version: Literal[1] = 1
+    listen: Listen = Listen()
+    include: tuple[Path, ...] = Field(
+        default=(), description="client files; only their mcpServers (or servers) is read"
+    )
+    mcpServers: dict[str, ServerConfig] = Field(default={}, description="as client files write it")  # noqa: N815 - clients' name
+    identity: IdentitySettings = IdentitySettings()
+    policy: PolicySettings = PolicySettings()
+    limits: LimitSettings = LimitSettings()
+    catalog: CatalogConfig = CatalogConfig()
+    audit: AuditConfig = AuditConfig()
+    storage: StorageConfig = StorageConfig()
+
+    @field_validator("mcpServers")
+    @classmethod
+    def _names(cls, value: dict[str, ServerConfig]) -> dict[str, ServerConfig]:
+        check_names(value)
+        return value
+
+    @property
+    def servers(self) -> dict[str, ServerConfig]:
+        """The servers that are in use."""
+        return {name: server for name, server in self.mcpServers.items() if not server.disabled}
+
+
+def loosened(part: BaseModel, path: str = "") -> Iterator[str]:
+    """Key paths of every `unsafe_*` switch that is on."""
+    for name in type(part).model_fields:
+        value, here = getattr(part, name), f"{path}.{name}" if path else name
+        if name.startswith("unsafe_") and value:
+            yield here
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+        if isinstance(value, BaseModel):
+            yield from loosened(value, here)
+        for key, item in inner:
+            if isinstance(item, BaseModel):
+                yield from loosened(item, f"{here}[{key}]" if isinstance(key, int) else f"{here}.{key}")

@@ -1,0 +1,174 @@
+"""One entry of `mcpServers`, exactly as clients write it; what is ours stands under `security`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from limen.config.addresses import is_loopback, split_url
+from limen.config.references import CREDENTIAL_NAME
+from limen.core.faults import ConfigFault
+from limen.credentials.attach import checked
+
+NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
+_SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Effect = Literal["read", "write", "destructive"]
+
+
+class ServerSecurity(BaseModel):
+    """What Limen adds to a server."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    unsafe_no_sandbox: bool = Field(default=False, description="run the command as your own user, unconfined")
+    timeout: Seconds = Field(default=60.0, description="seconds a call may take in all")
+    durable: bool = Field(default=False, description="calls wait until their intent is on disk")
+    scopes: tuple[str, ...] = Field(default=(), description="scopes_supported of this server's metadata (RFC 9728)")
+    effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
+
+    @field_validator("scopes")
+    @classmethod
+    def _scope_tokens(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_SCOPE.fullmatch(scope) for scope in value):
+            raise ValueError("a scope is printable ASCII without space, quote or backslash (RFC 6749 section 3.3)")
+        return value
+
+
+class ServerConfig(BaseModel):
+    """A server behind us. What came in by reference is wrapped: read it with the three functions at the end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    type: Literal["stdio", "http", "streamable-http", "sse"] | None = None
+    command: Annotated[str, Field(min_length=1)] | None = None
+    args: tuple[str | SecretStr, ...] = ()
+    env: dict[str, SecretStr] = {}
+    cwd: Path | None = None
+    url: str | None = None
+    headers: dict[str, SecretStr] = {}
+    disabled: bool = False
+    timeout: Seconds | None = Field(default=None, description="seconds; security.timeout goes first")
+    security: ServerSecurity = ServerSecurity()
+
+    @field_validator("url")
+    @classmethod
+    def _upstream(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = split_url(value)
+            if "#" in value:
+                raise ValueError("a URL to call has no fragment")
+            if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+                raise ValueError("https is needed (http only on loopback)")
+            if any(CREDENTIAL_NAME.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+                raise ValueError("a secret in a URL ends up in logs; put it into headers, by reference")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _environment(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, text in value.items():
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"{name[:40]!r} is not a name of an environment variable")
+            if "\0" in text.get_secret_value():
+                raise ValueError(f"the value of {name} holds a NUL character")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        try:
+            checked("", [(name, text.get_secret_value()) for name, text in value.items()])
+        except ConfigFault as fault:
+            raise ValueError(fault.message) from None
+        return value
+
+    @field_validator("args")
+    @classmethod
+    def _arguments(cls, value: tuple[str | SecretStr, ...]) -> tuple[str | SecretStr, ...]:
+        if any("\0" in plain(one) for one in value):
+            raise ValueError("an argument holds a NUL character")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ServerConfig:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("a server has either command or url")
+        local = self.command is not None
+        if self.type is not None and (self.type == "stdio") is not local:
+            raise ValueError(f"type {self.type} does not go with {'command' if local else 'url'}")
+        stray = ("headers",) if local else ("args", "env", "cwd")
+        if found := [name for name in stray if getattr(self, name)]:
+            raise ValueError(f"{found[0]} does not go with {'command' if local else 'url'}")
+        if local and not self.disabled and not self.security.unsafe_no_sandbox:
+            raise ValueError(
+                "a local command runs without a sandbox: isolation is not built yet, the program can read and change "
+                "whatever you can. Set security.unsafe_no_sandbox: true to accept that, or disabled: true"
+            )
+        return self
+
+    @property
+    def transport(self) -> Literal["stdio", "http", "sse"]:
+        """How we speak to it."""
+        if self.command is not None:
+            return "stdio"
+        return "sse" if self.type == "sse" else "http"
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds a call may take in all."""
+        given = "timeout" in self.security.model_fields_set
+        return self.security.timeout if given or self.timeout is None else self.timeout
+
+    @property
+    def target(self) -> str:
+        """For people: what is started or reached, without arguments or query."""
+        if self.url is None:
+            return self.command or ""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+    def header_values(self) -> tuple[tuple[str, str], ...]:
+        """Headers to send, unwrapped."""
+        return tuple((name, value.get_secret_value()) for name, value in self.headers.items())
+
+    def environment(self) -> dict[str, str]:
+        """Variables to set, unwrapped."""
+        return {name: value.get_secret_value() for name, value in self.env.items()}
+
+    def arguments(self) -> list[str]:
+        """Arguments of the command, unwrapped."""
+        return [plain(one) for one in self.args]
+
+
+def plain(value: str | SecretStr) -> str:
+    """The text itself."""
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def check_names(servers: Mapping[str, object]) -> None:
+    """Names that are safe in a path and cannot be taken for each other. Raises ValueError."""
+    for name in servers:
+        if not _SERVER.fullmatch(name):
+            raise ValueError(
+                f"{name[:80]!r} is not a server name: 1 to 63 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
+            )
+        if "__" in name:
+            raise ValueError(f"{name!r} is not a server name: two underscores separate server and tool")
+    if twins := _twins(servers):
+        raise ValueError(f"server names differ in upper and lower case only: {' and '.join(twins)}")
+
+
+def _twins(names: Iterable[str]) -> tuple[str, str] | None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            return other, name
+    return None

@@ -1,0 +1,1 @@
+"""The nouns rooms exchange. Imports nothing of ours."""

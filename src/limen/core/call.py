@@ -1,0 +1,225 @@
+"""What is asked, by whom, and the facts proven so far. All of it immutable."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+import jiter
+
+Fact = TypeVar("Fact")
+
+
+class Era(Enum):
+    """HANDSHAKE: initialize and sessions (2025-03-26 to 2025-11-25). MODERN: self-contained requests (2026-07-28)."""
+
+    HANDSHAKE = "handshake"
+    MODERN = "modern"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the transport knows of the other side. `address` is the socket's, never a header's."""
+
+    transport: str  # "http" | "stdio"
+    address: str = ""
+    user_agent: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One parsed request or notification. What is sent upstream is rendered from this and from nothing else.
+
+    Values that have members of their own are kept as canonical JSON bytes; `read()` gives each reader a copy of its
+    own, so no reader can change what the next one judges.
+    """
+
+    method: str
+    server: str  # the server that is meant; "" where a call on the bundle names none
+    route: str  # the endpoint it came in on: a server's name, or "" for the bundle of all servers
+    era: Era
+    revision: str
+    id: str | int | None = None  # None: a notification
+    name: str = ""  # tool or prompt name, resource URI, completion reference; "" where the method names nothing
+    arguments: bytes = b""  # canonical JSON object; b"" where absent
+    rest: bytes = b""  # canonical JSON of the other members this method may carry
+    progress_token: str | int | None = None
+    trace: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # W3C traceparent and tracestate
+    capabilities: bytes = b"{}"
+    log_level: str | None = None  # lowest level of log messages the client asked for with this call
+    client: str = ""  # unverified name and version: for logs only
+    cursor: str | None = None
+    session: str | None = None  # as presented; bound or refused by BindSession
+    request_state: str | None = None
+    input_responses: bytes = b""
+    param_headers: tuple[tuple[str, str], ...] = ()  # Mcp-Param-* as presented, lower-case names
+    peer: Peer = Peer("http")
+
+    def read_arguments(self) -> dict[str, Any]:
+        """A fresh copy of the arguments."""
+        return cast("dict[str, Any]", jiter.from_json(self.arguments)) if self.arguments else {}
+
+    def read_rest(self) -> dict[str, Any]:
+        """A fresh copy of the remaining members."""
+        return cast("dict[str, Any]", jiter.from_json(self.rest)) if self.rest else {}
+
+    def read_capabilities(self) -> dict[str, Any]:
+        """A fresh copy of what the client declared it can do."""
+        return cast("dict[str, Any]", jiter.from_json(self.capabilities))
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The credential as it came in. It lives in the Context only: a Permit has no way to reach it (B1)."""
+
+    authorization: tuple[bytes, ...] = field(default=(), repr=False)
+    resource: str = ""  # canonical URI of the resource the request was addressed to
+    local_user: str = ""  # operating-system user of a stdio client
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Fact: who is calling. Holds claims, never the token."""
+
+    issuer: str
+    subject: str
+    client: str = ""
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    amr: frozenset[str] = frozenset()
+    acr: str = ""
+    auth_time: int | None = None
+    expires: float = 0.0  # seconds since the epoch; 0: does not expire (local users)
+    token_id: str = ""  # `jti`, or a digest: for audit and revocation
+    claims: str = "{}"  # other claims, canonical JSON
+
+    @property
+    def mfa(self) -> bool:
+        """RFC 8176: the token says that more than one factor was used."""
+        return bool(self.amr & {"mfa", "otp", "hwk", "swk", "fpt", "face", "pop", "sc"}) and (
+            "mfa" in self.amr or len(self.amr) > 1
+        )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What handles are bound to."""
+        return (self.issuer, self.subject, self.client)
+
+    def read_claims(self) -> dict[str, Any]:
+        """A fresh copy of the other claims."""
+        return cast("dict[str, Any]", json.loads(self.claims))
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """Fact: the one approved definition this call names. `effect` is ours, as approved, not the server's claim."""
+
+    server: str
+    kind: str  # "tool" | "prompt" | "resource" | "template"
+    name: str  # as the server knows it
+    digest: str  # sha256 of the canonical definition
+    definition: bytes  # canonical JSON as approved
+    effect: str = "unknown"  # "read" | "write" | "destructive" | "unknown"
+    durable: bool = False  # the intent must be on disk before this is forwarded
+    drifted: bool = False  # the server now announces something else
+
+    def read(self) -> dict[str, Any]:
+        """A fresh copy of the approved definition."""
+        return cast("dict[str, Any]", jiter.from_json(self.definition))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Fact: which rules allow this call, under which policy, and what they require on top."""
+
+    rules: tuple[str, ...]
+    policy: str  # digest of the policy in force
+    requires: frozenset[str] = frozenset()  # "approval", "mfa", "durable"
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Fact: nobody had to be asked (`id` is empty), or a person said yes to exactly this call."""
+
+    id: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCredential:
+    """Fact: what this upstream gets to see. An empty tuple is the explicit "nothing"."""
+
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Fact: what this call continues. `id`: its handshake-era session, or empty. `state`: the server's own
+    requestState, opened from the sealed one the client presented; `suspended`: a call of ours that waits for input."""
+
+    id: str = ""
+    state: str | None = None
+    suspended: str = ""
+
+
+class Context:
+    """A call, its presented credential, its deadline, and what has been proven. Facts are keyed by their type."""
+
+    __slots__ = ("_facts", "call", "deadline", "presented", "reference")
+
+    def __init__(
+        self,
+        call: Call,
+        presented: Presented,
+        deadline: float,
+        reference: str,
+        facts: Mapping[type, object] | None = None,
+    ) -> None:
+        self._facts: Mapping[type, object]
+        self.call: Call
+        self.presented: Presented
+        self.deadline: float
+        self.reference: str
+        set_ = object.__setattr__
+        set_(self, "call", call)
+        set_(self, "presented", presented)
+        set_(self, "deadline", deadline)  # time.monotonic() seconds
+        set_(self, "reference", reference)  # correlation id shown to the client on refusal
+        set_(self, "_facts", MappingProxyType(dict(facts or {})))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Context is immutable: {name}")
+
+    def having(self, facts: tuple[object, ...]) -> Context:
+        """A new context with these facts added. A fact once established cannot be replaced."""
+        merged = dict(self._facts)
+        for fact in facts:
+            if type(fact) in merged:
+                raise TypeError(f"fact established twice: {type(fact).__name__}")
+            merged[type(fact)] = fact
+        return Context(self.call, self.presented, self.deadline, self.reference, merged)
+
+    def get(self, kind: type[Fact]) -> Fact:
+        """The fact of this type. Raises KeyError when it was not established: the chain turns that into a refusal."""
+        return cast("Fact", self._facts[kind])
+
+    def find(self, kind: type[Fact]) -> Fact | None:
+        """The fact of this type, or None."""
+        return cast("Fact | None", self._facts.get(kind))
+
+    @property
+    def facts(self) -> Mapping[type, object]:
+        """Read-only view of what has been proven."""
+        return self._facts
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the call's deadline."""
+        return self.deadline - time.monotonic()

@@ -1,0 +1,108 @@
+"""Runs guards in order, turns faults into refusals, and proves the order at start-up.
+
+The one place where an exception becomes a decision, and the decision is always no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol
+
+from limen.core.call import Context
+from limen.core.faults import DependencyFault, InvariantFault
+from limen.core.reasons import REASONS
+from limen.core.verdict import _SEAL, Pass, Permit, Refusal, Refuse, Replace, ResultVerdict, Verdict
+
+
+class Guard(Protocol):
+    """One question. `needs` and `gives` are fact types; no base class, no defaults.
+
+    `check` may answer at once or hand back an awaitable, which then runs under the call's deadline.
+    """
+
+    @property
+    def needs(self) -> tuple[type, ...]: ...
+    @property
+    def gives(self) -> tuple[type, ...]: ...
+    def check(self, context: Context) -> Verdict | Awaitable[Verdict]: ...
+
+
+class ResultGuard(Protocol):
+    """One question about a result on its way back. `result` is the guard's own to read, never to change."""
+
+    def check_result(self, permit: Permit, result: dict[str, Any]) -> ResultVerdict: ...
+
+
+class Chain:
+    """An ordered list of guards that proves `proves`. Raises InvariantFault at construction when it cannot."""
+
+    def __init__(self, guards: Sequence[Guard], proves: Sequence[type] = ()) -> None:
+        established: set[type] = set()
+        for guard in guards:
+            missing = [fact.__name__ for fact in guard.needs if fact not in established]
+            if missing:
+                raise InvariantFault(f"{type(guard).__name__} stands above what it needs: {', '.join(missing)}")
+            twice = [fact.__name__ for fact in guard.gives if fact in established]
+            if twice:
+                raise InvariantFault(f"{type(guard).__name__} gives again: {', '.join(twice)}")
+            established.update(guard.gives)
+        unproven = [fact.__name__ for fact in proves if fact not in established]
+        if unproven:
+            raise InvariantFault(f"nobody gives what forwarding needs: {', '.join(unproven)}")
+        self.guards = tuple((guard, type(guard).__name__, frozenset(guard.gives)) for guard in guards)
+        self.proves = tuple(proves)
+
+    async def run(self, context: Context) -> Context | tuple[Refusal, Context]:
+        """Walk the corridor. The enriched context, or the first refusal with what was proven before it."""
+        for guard, name, gives in self.guards:
+            try:
+                answer = guard.check(context)
+                if not isinstance(answer, Pass | Refuse):
+                    async with asyncio.timeout(max(0.0, context.remaining)):
+                        answer = await answer
+                if type(answer) is Pass:
+                    if answer.facts or gives:
+                        if frozenset(map(type, answer.facts)) != gives:
+                            raise InvariantFault(f"{name} did not establish what it promised")
+                        context = context.having(answer.facts)
+                    continue
+                if type(answer) is Refuse:
+                    return Refusal(answer.reason, context.reference, name, answer.detail, answer.public), context
+                raise InvariantFault(f"{name} answered neither Pass nor Refuse")
+            except DependencyFault as fault:
+                return Refusal(REASONS["fault.dependency"], context.reference, name, str(fault)), context
+            except TimeoutError:
+                return Refusal(REASONS["fault.dependency"], context.reference, name, "deadline passed"), context
+            except Exception as error:  # noqa: BLE001 - a crashing guard refuses
+                detail = f"{type(error).__name__}: {error}"
+                return Refusal(REASONS["fault.guard"], context.reference, name, detail), context
+        return context
+
+    def permit(self, context: Context) -> Permit:
+        """Mint the Permit for a context this chain let through. Facts are looked at again before sealing."""
+        missing = [fact.__name__ for fact in self.proves if context.find(fact) is None]
+        if missing or not self.proves:
+            raise InvariantFault(f"not proven: {', '.join(missing) or 'nothing was asked for'}")
+        return Permit(_SEAL, context.call, context.facts, context.reference)
+
+
+def run_result(
+    guards: Sequence[ResultGuard], permit: Permit, result: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]] | Refusal:
+    """Walk the way back. The result to send with notes for the audit, or the refusal that takes its place."""
+    notes: list[str] = []
+    for guard in guards:
+        name = type(guard).__name__
+        try:
+            answer = guard.check_result(permit, result)
+        except Exception as error:  # noqa: BLE001 - a crashing guard refuses
+            return Refusal(REASONS["fault.guard"], permit.reference, name, f"{type(error).__name__}: {error}")
+        if type(answer) is Refuse:
+            return Refusal(answer.reason, permit.reference, name, answer.detail, answer.public)
+        if type(answer) is Replace:
+            result = answer.result
+            notes.append(f"{name}: {answer.detail}")
+        elif type(answer) is not Pass:
+            return Refusal(REASONS["fault.guard"], permit.reference, name, "answered nothing known")
+    return result, tuple(notes)

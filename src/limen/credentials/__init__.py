@@ -1,0 +1,1 @@
+"""What does the upstream get to see?"""

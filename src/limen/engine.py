@@ -1,0 +1,284 @@
+"""Admit, decide, record, forward, inspect, record: the one path every call takes. Decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+import orjson
+
+from limen.core.call import Approved, Call, Caller, Context, Era, Grant, Presented, Session
+from limen.core.chain import Chain, ResultGuard, run_result
+from limen.core.conversation import Conversation
+from limen.core.faults import DependencyFault, Fault, UpstreamError, UpstreamFault
+from limen.core.reasons import REASONS, Reason
+from limen.core.verdict import Permit, Refusal
+from limen.posture import METHODS, Forward, Local
+from limen.protocol.outbound import hide
+
+_HIDING = frozenset({"Resolve", "Authorize", "ValidateArguments", "RequireApproval", "AttachCredential"})
+_UNKNOWN = REASONS["catalog.unknown"]
+_PARAMS_CODES = frozenset({-32602, -32002})
+
+
+class Log(Protocol):
+    """The part of the ledger a call needs."""
+
+    def append(self, record: bytes) -> int: ...
+    async def durable(self, index: int) -> None: ...
+
+
+class Outbound(Protocol):
+    """The part of the upstreams a call needs."""
+
+    async def forward(
+        self, permit: Permit, conversation: Conversation, extra_headers: tuple[tuple[str, str], ...] = ()
+    ) -> dict[str, Any]: ...
+
+
+class Visibility(Protocol):
+    """What `Authorize` also answers: what a caller could call."""
+
+    def visible(self, caller: Caller, items: Sequence[Approved]) -> list[Approved]: ...
+
+
+class Shelf(Protocol):
+    """What the engine reads of a catalog snapshot."""
+
+    @property
+    def version(self) -> str: ...
+    def find(self, server: str, kind: str, name: str) -> Approved | None: ...
+    def approved(self, server: str | None = None, kind: str | None = None) -> tuple[Approved, ...]: ...
+    def instructions(self, server: str) -> str | None: ...
+
+
+class HeaderRule(Protocol):
+    """Mcp-Param-* headers for one approved definition and its arguments (2026-07-28 transports)."""
+
+    def __call__(self, approved: Approved, arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Corridor:
+    """Everything one call reads, compiled together and swapped as one: a call keeps the corridor it entered."""
+
+    call: Chain
+    caller: Chain
+    result: tuple[ResultGuard, ...]
+    authorize: Visibility
+    catalog: Shelf
+    policy: str
+    param_headers: HeaderRule
+    durable: bool = False
+
+
+class Engine:
+    """Holds the corridor in force and walks calls through it."""
+
+    def __init__(self, corridor: Corridor, log: Log, upstreams: Outbound, timeouts: Mapping[str, float]) -> None:
+        self.corridor, self.log, self._upstreams, self._timeouts = corridor, log, upstreams, timeouts
+
+    def timeout(self, server: str) -> float:
+        """Seconds a call to this server may take in all."""
+        return self._timeouts.get(server, 60.0)
+
+    async def decide(self, call: Call, presented: Presented) -> tuple[Permit | Context | Refusal, Corridor]:
+        """A Permit for what is forwarded, a Context for what is answered here, or a Refusal. Refusals are recorded."""
+        corridor, reference = self.corridor, secrets.token_hex(8)
+        deadline = time.monotonic() + self.timeout(call.server)
+        context = Context(call, presented, deadline, reference)
+        route = METHODS.get(call.method)
+        if route is None:
+            return self._refused(Refusal(REASONS["wire.unknown_method"], reference), context), corridor
+        if isinstance(route, Local):
+            walked = await corridor.caller.run(context)
+            if isinstance(walked, Context):
+                return walked, corridor
+            return self._refused(*walked), corridor
+        if isinstance(route, Forward):
+            walked = await corridor.call.run(context)
+            if isinstance(walked, Context):
+                return corridor.call.permit(walked), corridor
+            return self._hidden(corridor, self._refused(*walked), walked[1]), corridor
+        raise AssertionError(route)
+
+    def _hidden(self, corridor: Corridor, refusal: Refusal, context: Context) -> Refusal:
+        """Whether a target exists is told only to those who may see it."""
+        if refusal.guard not in _HIDING or refusal.reason is _UNKNOWN:
+            return refusal
+        call, caller = context.call, context.find(Caller)
+        approved = context.find(Approved) or _named(corridor.catalog, call)
+        if caller is not None and approved is not None and corridor.authorize.visible(caller, [approved]):
+            return refusal
+        if refusal.reason.id in ("identity.scope", "identity.step_up"):
+            return refusal  # a rule names this caller's way in: the challenge is meant to be seen
+        return hide(refusal, _UNKNOWN)
+
+    async def forward(self, permit: Permit, corridor: Corridor, conversation: Conversation) -> dict[str, Any] | Refusal:
+        """Record the intent, send, judge what comes back, record the outcome."""
+        call, approved, grant = permit.call, permit.get(Approved), permit.get(Grant)
+        started = time.monotonic()
+        try:
+            index = self.log.append(self._intent(permit, corridor))
+            if corridor.durable or approved.durable or "durable" in grant.requires:
+                await self.log.durable(index)
+        except DependencyFault as fault:
+            return Refusal(REASONS["fault.audit"], permit.reference, "engine", str(fault))
+        headers = corridor.param_headers(approved, call.read_arguments()) if call.era is Era.MODERN else ()
+        try:
+            async with asyncio.timeout(self.timeout(approved.server)):
+                result = await self._upstreams.forward(permit, conversation, headers)
+        except asyncio.CancelledError:
+            self._outcome(permit, "call.cancelled", started)
+            raise
+        except (Fault, TimeoutError) as fault:
+            reason, detail = _upstream_reason(fault)
+            self._outcome(permit, reason.id, started, detail)
+            return Refusal(reason, permit.reference, "upstream", detail)
+        except Exception as error:  # noqa: BLE001 - our own bug must not pass a result on
+            detail = f"{type(error).__name__}: {error}"
+            self._outcome(permit, "fault.bug", started, detail)
+            return Refusal(REASONS["fault.bug"], permit.reference, "upstream", detail)
+        judged = run_result(corridor.result, permit, result)
+        if isinstance(judged, Refusal):
+            self._outcome(permit, judged.reason.id, started, judged.detail)
+            return judged
+        result, notes = judged
+        if not self._outcome(permit, "ok", started, "; ".join(notes)):
+            return Refusal(REASONS["fault.audit"], permit.reference, "engine", "outcome not recorded")
+        return result
+
+    def admission_refused(self, reason: Reason, detail: str, server: str, peer: str) -> str:
+        """Record a request that never became a Call. Returns the reference told to the client."""
+        reference = secrets.token_hex(8)
+        self._write(
+            {
+                "t": "refusal",
+                "ref": reference,
+                "server": server,
+                "peer": peer,
+                "reason": reason.id,
+                "detail": detail[:500],
+            }
+        )
+        return reference
+
+    def event(self, kind: str, /, **members: Any) -> None:
+        """Record something that is not a call: start, stop, a change of the catalog. Raises DependencyFault."""
+        self.log.append(orjson.dumps({"t": kind, "ts": time.time(), **members}))
+
+    def local(self, context: Context, corridor: Corridor) -> Refusal | None:
+        """Record a call answered here."""
+        record = {
+            "t": "local",
+            **_who(context),
+            **_what(context.call, context.reference),
+            "catalog": corridor.catalog.version,
+        }
+        if self._write(record):
+            return None
+        return Refusal(REASONS["fault.audit"], context.reference, "engine")
+
+    def _refused(self, refusal: Refusal, context: Context) -> Refusal:
+        approved = context.find(Approved)
+        self._write(
+            {
+                "t": "refusal",
+                **_who(context),
+                **_what(context.call, refusal.reference),
+                "digest": approved.digest if approved else "",
+                "decision": "deny",
+                "reason": refusal.reason.id,
+                "guard": refusal.guard,
+                "detail": refusal.detail[:500],
+                "policy": self.corridor.policy,
+            }
+        )
+        return refusal
+
+    def _intent(self, permit: Permit, corridor: Corridor) -> bytes:
+        approved, grant = permit.get(Approved), permit.get(Grant)
+        return orjson.dumps(
+            {
+                "t": "intent",
+                "ts": time.time(),
+                **_who(permit),
+                **_what(permit.call, permit.reference),
+                "upstream": approved.server,
+                "tool": approved.name,
+                "digest": approved.digest,
+                "drifted": approved.drifted,
+                "decision": "allow",
+                "rules": grant.rules,
+                "policy": grant.policy,
+                "catalog": corridor.catalog.version,
+            }
+        )
+
+    def _outcome(self, permit: Permit, reason: str, started: float, detail: str = "") -> bool:
+        return self._write(
+            {
+                "t": "outcome",
+                "ref": permit.reference,
+                "reason": reason,
+                "ms": round((time.monotonic() - started) * 1000, 2),
+                "detail": detail[:500],
+            }
+        )
+
+    def _write(self, record: dict[str, Any]) -> bool:
+        try:
+            self.log.append(orjson.dumps({**record, "ts": time.time()}))
+        except DependencyFault:
+            return False  # the ledger reports its own state; the caller refuses
+        return True
+
+
+def _named(catalog: Shelf, call: Call) -> Approved | None:
+    kind = {"tools/call": "tool", "prompts/get": "prompt", "resources/read": "resource"}.get(call.method, "")
+    return catalog.find(call.server, kind, call.name)
+
+
+def _who(facts: Context | Permit) -> dict[str, Any]:
+    caller, session = facts.find(Caller), facts.find(Session)
+    if caller is None:
+        return {"peer": facts.call.peer.address}
+    return {
+        "iss": caller.issuer,
+        "sub": caller.subject,
+        "client": caller.client,
+        "token": caller.token_id,
+        "session": sha256(session.id.encode()).hexdigest()[:16] if session and session.id else "",
+        "peer": facts.call.peer.address,
+    }
+
+
+def _what(call: Call, reference: str) -> dict[str, Any]:
+    return {
+        "ref": reference,
+        "server": call.server,
+        "method": call.method,
+        "name": call.name,
+        "args": sha256(call.arguments).hexdigest() if call.arguments else "",
+        "revision": call.revision,
+        "agent": call.client,
+        "trace": call.trace.get("traceparent", ""),
+    }
+
+
+def _upstream_reason(fault: Exception) -> tuple[Reason, str]:
+    if isinstance(fault, UpstreamError):
+        name = "fault.upstream_params" if fault.code in _PARAMS_CODES else "fault.upstream_error"
+        return REASONS[name], f"{fault.code} {fault.text}"
+    if isinstance(fault, TimeoutError) or (isinstance(fault, UpstreamFault) and fault.timeout):
+        return REASONS["fault.upstream_timeout"], str(fault)
+    if isinstance(fault, UpstreamFault):
+        return REASONS["fault.upstream"], str(fault)
+    if isinstance(fault, DependencyFault):
+        return REASONS["fault.dependency"], str(fault)
+    return REASONS["fault.bug"], f"{type(fault).__name__}: {fault}"

@@ -1,0 +1,335 @@
+"""What Limen answers itself, and how a decided call becomes an answer. Transport-neutral: HTTP and stdio share it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from limen import __version__
+from limen.core.call import Call, Caller, Context, Era, Presented, Session
+from limen.core.faults import DependencyFault
+from limen.core.reasons import REASONS
+from limen.core.verdict import Permit, Refusal
+from limen.engine import Corridor, Engine
+from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
+from limen.identity.bind_session import Sessions, StateSeal
+from limen.posture import METHODS, Local
+from limen.protocol.methods import (
+    HANDSHAKE_REVISIONS,
+    LATEST_HANDSHAKE,
+    META_SUBSCRIPTION,
+    MODERN_REVISIONS,
+)
+from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
+
+IN_FLIGHT: Final = 64
+_MEMBERS: Final = {"tool": "tools", "resource": "resources", "template": "resourceTemplates", "prompt": "prompts"}
+_INFO: Final = {"name": "limen", "title": "Limen", "version": __version__}
+_CAPABILITIES: Final = {
+    "tools": {"listChanged": True},
+    "prompts": {"listChanged": True},
+    "resources": {"listChanged": True},
+    "completions": {},
+}
+CHANGED: Final = {
+    "toolsListChanged": "notifications/tools/list_changed",
+    "promptsListChanged": "notifications/prompts/list_changed",
+    "resourcesListChanged": "notifications/resources/list_changed",
+}
+
+
+class Gateway:
+    """Holds what outlives a call: sessions, questions under way, suspended calls, listeners."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sessions: Sessions,
+        seal: StateSeal,
+        suspends: Callable[[str], bool],
+    ) -> None:
+        self.engine, self.sessions, self._seal = engine, sessions, seal
+        self._suspends = suspends
+        self.waiting, self.suspensions = Waiting({}), Suspensions()
+        self._running: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._load: dict[tuple[str, str, str], int] = {}
+        self.listeners: set[asyncio.Queue[None]] = set()
+        self._names: dict[tuple[str, str], bytes] = {}
+        self.on_session_end: Callable[[str], Awaitable[None]] | None = None
+
+    def changed(self) -> None:
+        """The catalog or the policy changed: whoever listens is told that lists may differ."""
+        self._names.clear()
+        for queue in self.listeners:
+            if queue.empty():
+                queue.put_nowait(None)
+
+    # one call
+
+    async def handle(self, call: Call, presented: Presented, outlet: Outlet) -> Reply | Refusal:
+        """Decide and answer one call. A Reply with an empty body means there is nothing to say (202)."""
+        decided, corridor = await self.engine.decide(call, presented)
+        if isinstance(decided, Refusal):
+            return decided
+        if isinstance(decided, Context):
+            return self._local(decided, corridor)
+        owner = decided.get(Caller).key
+        if self._load.get(owner, 0) >= IN_FLIGHT:
+            return Refusal(REASONS["policy.limit"], decided.reference, "in flight", "", {"retry_after": 1})
+        self._load[owner] = self._load.get(owner, 0) + 1
+        try:
+            return await self._forward(decided, corridor, outlet)
+        finally:
+            self._load[owner] -= 1
+            if not self._load[owner]:
+                del self._load[owner]
+
+    async def _forward(self, permit: Permit, corridor: Corridor, outlet: Outlet) -> Reply | Refusal:
+        call, session = permit.call, permit.get(Session)
+        if session.suspended:
+            return await self._resume(permit, session.suspended)
+        state = self.sessions.find(session.id, permit.get(Caller).key, call.route) if session.id else None
+        capabilities = state.capabilities if state else call.read_capabilities()
+        exchange = Exchange(call, capabilities, outlet, self.waiting, state.log_level if state else call.log_level)
+        if call.era is Era.MODERN and self._suspends(call.server):
+            entry = self.suspensions.start(
+                exchange, permit.get(Caller), self.engine.forward(permit, corridor, exchange)
+            )
+            return await self._await_suspended(permit, entry, exchange)
+        key = (session.id, f"{type(call.id).__name__}:{call.id}")
+        if session.id and key in self._running:
+            return Refusal(REASONS["wire.not_request"], permit.reference, "in flight", "id in use")
+        task = asyncio.current_task()
+        if session.id and task is not None:
+            self._running[key] = task
+        try:
+            result = await self.engine.forward(permit, corridor, exchange)
+        except asyncio.CancelledError:
+            if task is None or task.uncancel() or not session.id:
+                raise
+            result = Refusal(REASONS["call.cancelled"], permit.reference)
+        finally:
+            self._running.pop(key, None)
+            await exchange.close()
+        return self._finish(permit, result)
+
+    def _finish(self, permit: Permit, result: dict[str, Any] | Refusal) -> Reply | Refusal:
+        if isinstance(result, Refusal):
+            return result
+        call = permit.call
+        if result.get("resultType") == "input_required" and call.era is Era.MODERN and "requestState" in result:
+            sealed = self._seal.seal(call, permit.get(Caller), str(result["requestState"]))
+            result = {**result, "requestState": sealed}
+        return Reply(200, result_message(call.id, complete(call.method, call.era, result)))
+
+    # calls that wait for a 2026-07-28 client while a handshake-era server waits for us
+
+    async def _resume(self, permit: Permit, identifier: str) -> Reply | Refusal:
+        entry = self.suspensions.take(identifier, permit.get(Caller))
+        if entry is None:
+            return Refusal(REASONS["identity.state"], permit.reference, "suspended")
+        responses = orjson.loads(permit.call.input_responses or b"{}")
+        self.suspensions.answer(entry, {key: value for key, value in responses.items() if isinstance(value, dict)})
+        return await self._await_suspended(permit, entry, None)
+
+    async def _await_suspended(self, permit: Permit, entry: Suspended, exchange: Exchange | None) -> Reply | Refusal:
+        try:
+            waits: set[asyncio.Future[Any]] = {entry.task, entry.asked}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            entry.task.cancel()
+            raise
+        finally:
+            if exchange is not None and entry.task.done():
+                await exchange.close()
+        if entry.task.done():
+            return self._finish(permit, entry.task.result())
+        requests = entry.asked.result()
+        state = self._seal.seal(permit.call, permit.get(Caller), None, self.suspensions.keep(entry))
+        result = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
+        return Reply(200, result_message(permit.call.id, result))
+
+    # what Limen answers itself
+
+    def _local(self, context: Context, corridor: Corridor) -> Reply | Refusal:
+        call, route = context.call, METHODS[context.call.method]
+        refused = self.engine.local(context, corridor)
+        if refused is not None:
+            return refused
+        assert isinstance(route, Local)
+        if route.lists:
+            return self._list(context, corridor, route.lists)
+        if call.method == "":
+            self.waiting.resolve(context.get(Session).id, call.read_rest())
+            return Reply(202, b"")
+        if call.id is None:
+            self._notified(context)
+            return Reply(202, b"")
+        if call.method == "initialize":
+            return self._initialize(context, corridor)
+        if call.method == "server/discover":
+            return self._answer(call, self._described(context, corridor, {"supportedVersions": list(MODERN_REVISIONS)}))
+        if call.method == "logging/setLevel":
+            return self._set_level(context)
+        return self._answer(call, {})
+
+    def _answer(self, call: Call, result: dict[str, Any]) -> Reply:
+        return Reply(200, result_message(call.id, complete(call.method, call.era, result)))
+
+    def _described(self, context: Context, corridor: Corridor, first: dict[str, Any]) -> dict[str, Any]:
+        result = {**first, "capabilities": dict(_CAPABILITIES), "serverInfo": _INFO}
+        instructions = corridor.catalog.instructions(context.call.route)
+        if instructions and corridor.authorize.visible(
+            context.get(Caller), corridor.catalog.approved(context.call.route)
+        ):
+            result["instructions"] = instructions
+        return result
+
+    def _initialize(self, context: Context, corridor: Corridor) -> Reply:
+        call, asked = context.call, context.call.read_rest()
+        revision = asked["protocolVersion"] if asked["protocolVersion"] in HANDSHAKE_REVISIONS else LATEST_HANDSHAKE
+        declared = asked.get("capabilities")
+        info = asked.get("clientInfo")
+        name = str(info.get("name", ""))[:64] if isinstance(info, dict) else ""
+        identifier = self.sessions.open(
+            context.get(Caller), call.route, revision, declared if isinstance(declared, dict) else {}, name
+        )
+        result = self._described(context, corridor, {"protocolVersion": revision})
+        result["capabilities"]["logging"] = {}
+        reply = self._answer(call, result)
+        return Reply(reply.status, reply.body, ((b"mcp-session-id", identifier.encode()),))
+
+    def _set_level(self, context: Context) -> Reply | Refusal:
+        level, session = context.call.read_rest().get("level"), context.get(Session)
+        state = self.sessions.find(session.id, context.get(Caller).key, context.call.route)
+        if level not in LEVELS or state is None:
+            return Refusal(REASONS["wire.params"], context.reference, "logging/setLevel")
+        state.log_level = level
+        return self._answer(context.call, {})
+
+    def _notified(self, context: Context) -> None:
+        """notifications/cancelled ends the caller's own call of the same session; the others need nothing done."""
+        call, session = context.call, context.get(Session).id
+        if call.method != "notifications/cancelled" or not session:
+            return
+        target = call.read_rest().get("requestId")
+        task = self._running.get((session, f"{type(target).__name__}:{target}"))
+        if task is not None:
+            task.cancel()
+
+    def _list(self, context: Context, corridor: Corridor, kind: str) -> Reply | Refusal:
+        """Exactly what this caller could call, as approved, in one page."""
+        call = context.call
+        if call.cursor is not None:
+            return Refusal(REASONS["catalog.cursor"], context.reference, "list")
+        bundle = not call.route
+        if bundle and kind in ("resource", "template"):
+            items = []  # resource URIs cannot be told apart by server yet; use the server's own address
+        else:
+            items = corridor.authorize.visible(context.get(Caller), corridor.catalog.approved(call.route or None, kind))
+        parts = [self._named(item.server, item.name, item.definition) if bundle else item.definition for item in items]
+        body = b'{"%s":[%s]' % (_MEMBERS[kind].encode(), b",".join(parts))
+        if call.era is Era.MODERN:
+            body += b',"resultType":"complete","ttlMs":0,"cacheScope":"private"'
+        return Reply(200, result_fragment(call.id, body + b"}"))
+
+    def _named(self, server: str, name: str, definition: bytes) -> bytes:
+        """The definition under its name on the bundle: SERVER__NAME."""
+        renamed = self._names.get((server, name))
+        if renamed is None:
+            renamed = orjson.dumps({**orjson.loads(definition), "name": f"{server}__{name}"})
+            self._names[server, name] = renamed
+        return renamed
+
+    # streams of changes
+
+    async def listen(self, call: Call, presented: Presented, outlet: Outlet) -> Reply | Refusal:
+        """subscriptions/listen (2026-07-28) or the standalone stream of a session: told when lists change."""
+        decided, corridor = await self.engine.decide(call, presented)
+        if isinstance(decided, Refusal):
+            return decided
+        assert isinstance(decided, Context)
+        if (refused := self.engine.local(decided, corridor)) is not None:
+            return refused
+        if len(self.listeners) >= 4096:
+            return Refusal(REASONS["fault.overload"], decided.reference, "listen")
+        wanted = call.read_rest().get("notifications") if call.era is Era.MODERN else dict.fromkeys(CHANGED, True)
+        if not isinstance(wanted, dict):
+            return Refusal(REASONS["wire.params"], decided.reference, "listen", "notifications")
+        kinds = [kind for kind in CHANGED if wanted.get(kind) is True]
+        meta = {"_meta": {META_SUBSCRIPTION: call.id}} if call.era is Era.MODERN else {}
+        queue: asyncio.Queue[None] = asyncio.Queue(1)
+        self.listeners.add(queue)
+        try:
+            if meta:
+                await outlet.event(
+                    _notice(
+                        "notifications/subscriptions/acknowledged",
+                        {"notifications": dict.fromkeys(kinds, True), **meta},
+                    )
+                )
+            else:
+                await outlet.event(b"")  # opens the stream
+            await self._relay(decided, queue, kinds, meta, outlet)
+        finally:
+            self.listeners.discard(queue)
+        return Reply(200, result_message(call.id, {"resultType": "complete", **meta}) if meta else b"")
+
+    async def _relay(
+        self, context: Context, queue: asyncio.Queue[None], kinds: list[str], meta: dict[str, Any], outlet: Outlet
+    ) -> None:
+        """Until the token expires, the session ends, or the client leaves."""
+        caller, session = context.get(Caller), context.get(Session)
+        while not caller.expires or caller.expires > time.time():
+            try:
+                async with asyncio.timeout(15):
+                    await queue.get()
+            except TimeoutError:
+                await outlet.event(b"")
+            else:
+                for kind in kinds:
+                    await outlet.event(_notice(CHANGED[kind], meta))
+            if session.id and self.sessions.find(session.id, caller.key, context.call.route) is None:
+                return
+
+    async def end_session(self, context: Context) -> None:
+        """The client says it is done (DELETE): ours ends at once, the servers' with it."""
+        identifier = context.get(Session).id
+        self.sessions.end(identifier)
+        if self.on_session_end is not None:
+            await self.on_session_end(identifier)
+
+    async def sweep(self) -> None:
+        """Expired sessions are removed even when nobody asks for them again. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(60)
+            self.sessions.sweep()
+
+    def stopped(self, reason: str) -> None:
+        """Record the stop; the log may be what failed, and then there is nowhere to record it."""
+        self.suspensions.close()
+        try:
+            self.engine.event("stop", reason=reason)
+        except DependencyFault as fault:
+            raise SystemExit(f"limen: stopped, and the audit log could not be written: {fault}") from None
+
+
+def _notice(method: str, params: Mapping[str, Any]) -> bytes:
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if params:
+        message["params"] = params
+    return orjson.dumps(message)
+
+
+def refusal_reply(refusal: Refusal, call_id: str | int | None, era: Era) -> Reply:
+    """A refusal as the client sees it."""
+    headers: list[tuple[bytes, bytes]] = []
+    if "retry_after" in refusal.public:
+        headers.append((b"retry-after", str(int(refusal.public["retry_after"]) or 1).encode()))
+    elif refusal.reason.status == 503:
+        headers.append((b"retry-after", b"1"))
+    return Reply(status_for(refusal.reason, era), error_message(refusal, call_id), tuple(headers))

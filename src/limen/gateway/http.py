@@ -1,0 +1,204 @@
+"""ASGI routes: MCP endpoints, protected resource metadata, health. No wrapping middleware, no framework.
+
+Paths are matched byte for byte against a table built from the configuration: `/%6dcp` is not `/mcp`, and no URL in an
+answer is ever built from a Host header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from limen.core.call import Call, Context, Era, Peer, Presented
+from limen.core.reasons import REASONS
+from limen.core.verdict import Refusal, Refuse
+from limen.gateway.app import Gateway, refusal_reply
+from limen.gateway.server import Receive, Scope, Send
+from limen.posture import ADMIT
+from limen.protocol.inbound import Draft, Endpoint, admit
+from limen.protocol.outbound import Reply
+
+_JSON: Final = (b"content-type", b"application/json")
+_FIXED: Final = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_STREAM: Final = (
+    (b"content-type", b"text/event-stream"),
+    *_FIXED,
+    (b"x-accel-buffering", b"no"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the configuration says about addresses: endpoints by path, metadata by path, challenges by resource."""
+
+    endpoints: Mapping[bytes, Endpoint]
+    metadata: Mapping[bytes, bytes]
+    challenge: Callable[[str, str, Mapping[str, Any]], str]  # reason id, resource, public members -> WWW-Authenticate
+    hosts: frozenset[str] = field(default_factory=frozenset)
+    secure: bool = False
+
+
+class HttpOutlet:
+    """One HTTP response: JSON at once, or server-sent events from the first message on."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._streaming = send, False
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the response has become a stream."""
+        return self._streaming
+
+    async def open(self) -> None:
+        """Begin the stream now."""
+        if not self._streaming:
+            self._streaming = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
+
+    async def event(self, message: bytes) -> None:
+        """One event; an empty message is a comment that keeps the connection."""
+        await self.open()
+        data = b"event: message\ndata: " + message + b"\n\n" if message else b": \n\n"
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, reply: Reply) -> None:
+        """The answer: the stream's last event, or the whole response."""
+        if self._streaming:
+            if reply.body:
+                await self.event(reply.body)
+            await self._send({"type": "http.response.body", "body": b""})
+            return
+        headers = [(b"content-length", str(len(reply.body)).encode()), *_FIXED, *reply.headers]
+        if reply.body:
+            headers.append(_JSON)
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": reply.body})
+
+
+class HttpSurface:
+    """The ASGI application."""
+
+    def __init__(self, gateway: Gateway, site: Site, healthy: Callable[[], bool]) -> None:
+        self._gateway, self._site, self._healthy = gateway, site, healthy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        outlet = HttpOutlet(send)
+        try:
+            reply = await self._route(scope, receive, outlet)
+            await outlet.finish(reply)
+        except ConnectionResetError:
+            return  # the client left; in the handshake era that is no cancellation, so the call was finished first
+
+    async def _route(self, scope: Scope, receive: Receive, outlet: HttpOutlet) -> Reply:
+        path, method = scope["raw_path"], scope["method"]
+        endpoint = self._site.endpoints.get(path)
+        if endpoint is None:
+            return self._plain(path, method)
+        headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        message = await receive()
+        peer = Peer("http", scope["client"][0], headers.get("user-agent", [""])[0][:256], "")
+        draft = Draft(message.get("body", b""), headers, endpoint, peer)
+        presented = Presented(
+            tuple(value for name, value in scope["headers"] if name == b"authorization"), endpoint.resource
+        )
+        if method == "POST":
+            return await self._post(scope, draft, presented, outlet)
+        if method in ("GET", "DELETE"):
+            return await self._session(scope, draft, presented, outlet, method)
+        return Reply(405, b"", ((b"allow", b"POST, GET, DELETE"),))
+
+    async def _post(self, scope: Scope, draft: Draft, presented: Presented, outlet: HttpOutlet) -> Reply:
+        call = admit(draft, ADMIT)
+        if isinstance(call, Refuse):
+            return self._not_admitted(call, draft)
+        if call.era is Era.MODERN and call.id is not None:
+            task = asyncio.current_task()
+            if task is not None:  # 2026-07-28: a closed response stream is a cancellation
+                scope["extensions"].get("limen.on_disconnect", _ignore)(task.cancel)
+        if call.method == "subscriptions/listen":
+            answer = await self._gateway.listen(call, presented, outlet)
+        else:
+            answer = await self._gateway.handle(call, presented, outlet)
+        return self._reply(answer, call.id, call.era, draft.endpoint)
+
+    async def _session(
+        self, scope: Scope, draft: Draft, presented: Presented, outlet: HttpOutlet, method: str
+    ) -> Reply:
+        """GET opens a session's stream of changes, DELETE ends the session (2025-11-25 transports)."""
+        for rung in ADMIT[:2]:
+            if (failed := rung(draft)) is not None:
+                return self._not_admitted(failed, draft)
+        versions, sessions = draft.headers.get("mcp-protocol-version", []), draft.headers.get("mcp-session-id", [])
+        if method == "GET" and "text/event-stream" not in ",".join(draft.headers.get("accept", [])):
+            return self._not_admitted(Refuse(REASONS["wire.not_acceptable"]), draft)
+        call = Call(
+            method="",
+            server=draft.endpoint.server,
+            route=draft.endpoint.server,
+            era=Era.HANDSHAKE,
+            revision=",".join(versions),
+            session=",".join(sessions) if sessions else None,
+            peer=draft.peer,
+        )
+        if method == "GET":
+            task = asyncio.current_task()
+            if task is not None:
+                scope["extensions"].get("limen.on_disconnect", _ignore)(task.cancel)
+            answer = await self._gateway.listen(call, presented, outlet)
+        else:
+            decided, corridor = await self._gateway.engine.decide(call, presented)
+            answer = decided if isinstance(decided, Refusal) else Reply(204, b"")
+            if isinstance(decided, Context):
+                refused = self._gateway.engine.local(decided, corridor)
+                await self._gateway.end_session(decided)
+                answer = refused or answer
+        return self._reply(answer, None, Era.HANDSHAKE, draft.endpoint)
+
+    def _reply(self, answer: Reply | Refusal, call_id: str | int | None, era: Era, endpoint: Endpoint) -> Reply:
+        if isinstance(answer, Reply):
+            return answer
+        reply = refusal_reply(answer, call_id, era)
+        if reply.status == 401 or answer.reason.id == "identity.scope":
+            challenge = self._site.challenge(answer.reason.id, endpoint.resource, answer.public)
+            return Reply(reply.status, reply.body, (*reply.headers, (b"www-authenticate", challenge.encode("latin-1"))))
+        return reply
+
+    def _not_admitted(self, failed: Refuse, draft: Draft) -> Reply:
+        reference = self._gateway.engine.admission_refused(
+            failed.reason, failed.detail, draft.endpoint.server, draft.peer.address
+        )
+        refusal = Refusal(failed.reason, reference, "admit", failed.detail, failed.public)
+        return refusal_reply(refusal, draft.id, draft.era)
+
+    def _plain(self, path: bytes, method: str) -> Reply:
+        if path == b"/healthz" and method in ("GET", "HEAD"):
+            well = self._healthy()
+            return Reply(200 if well else 503, b'{"status":"ok"}' if well else b'{"status":"unavailable"}')
+        document = self._site.metadata.get(path)
+        if document is not None and method in ("GET", "HEAD"):
+            return Reply(200, document, ((b"access-control-allow-origin", b"*"),))
+        return Reply(404, b"")
+
+
+def _ignore(_callback: Callable[[], object]) -> None:
+    """Servers without the extension tell of a disconnect only when written to."""
+
+
+def endpoints(
+    base: str, servers: Sequence[str], hosts: frozenset[str], origins: frozenset[str]
+) -> dict[bytes, Endpoint]:
+    """`/mcp` for all servers together and `/mcp/NAME` for each, every one its own resource (RFC 8707)."""
+    table = {b"/mcp": Endpoint("", f"{base}/mcp", origins, hosts)}
+    for name in servers:
+        table[f"/mcp/{name}".encode()] = Endpoint(name, f"{base}/mcp/{name}", origins, hosts)
+    return table

@@ -1,0 +1,88 @@
+"""Where an HTTP upstream is, and what may stand in the head of a request to it."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from limen import __version__
+from limen.core.faults import ConfigFault, InvariantFault
+
+_LINE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+_PARAM: Final = re.compile(r"mcp-param-[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One origin and the constant part of every request's head, from the path on."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    line: bytes
+
+
+def header_lines(pairs: tuple[tuple[str, str], ...], allowed: frozenset[str] | None = None) -> bytes:
+    """Credential headers as lines. Raises InvariantFault for what must not, or cannot safely, be sent."""
+    lines: list[str] = []
+    for name, value in pairs:
+        if allowed is not None and name.lower() not in allowed:
+            raise InvariantFault(f"the header {name[:40]!r} may not be sent to this server")
+        if not _LINE.fullmatch(value) or not _LINE.fullmatch(name) or ":" in name or " " in name:
+            raise InvariantFault(f"the header {name[:40]!r} cannot be sent as it is")
+        lines.append(f"{name}: {value}\r\n")
+    return "".join(lines).encode("ascii")
+
+
+def param_lines(pairs: tuple[tuple[str, str], ...]) -> bytes:
+    """Mcp-Param-* lines. Raises InvariantFault for any other name or an unencoded value."""
+    for name, value in pairs:
+        if not _PARAM.fullmatch(name) or (value and not _LINE.fullmatch(value)):
+            raise InvariantFault(f"{name[:40]!r} is not a parameter header that can be sent")
+    return b"".join(f"{name}: {value}\r\n".encode("ascii") for name, value in pairs)
+
+
+def target(name: str, url: str, tls: ssl.SSLContext | None) -> Target:
+    """Read a configured URL. Raises ConfigFault unless it is https, or http on loopback, and verified."""
+    where = f"servers.{name}.url"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigFault(str(error), where) from None
+    if parts.scheme not in ("http", "https") or not host or parts.username is not None or parts.fragment:
+        raise ConfigFault("needs an http or https URL without user and fragment", where)
+    if not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
+        raise ConfigFault("the URL has characters that must be encoded", where)
+    secure = parts.scheme == "https"
+    if not secure and not _loopback(host):
+        raise ConfigFault("plain http is for loopback only", where)
+    port = port or (443 if secure else 80)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    shown = f"[{host}]" if ":" in host else host
+    line = (
+        f" {path} HTTP/1.1\r\nhost: {shown}:{port}\r\nuser-agent: limen/{__version__}\r\n"
+        "content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
+    )
+    return Target(host, port, _context(name, tls) if secure else None, line.encode("ascii"))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _context(name: str, given: ssl.SSLContext | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificates and host names verified. Raises ConfigFault for a context that would not."""
+    context = given if given is not None else ssl.create_default_context()
+    if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
+        raise ConfigFault("the TLS context does not verify the server", f"servers.{name}.tls")
+    if context.minimum_version < ssl.TLSVersion.TLSv1_2:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

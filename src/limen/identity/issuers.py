@@ -1,0 +1,265 @@
+"""Whom we trust: issuers by exact name, their algorithms, and their keys as published now.
+
+Keys never mix between issuers. A rotated key is picked up without a restart; an identity provider that cannot be
+reached keeps its known keys in service until `key_max_age`, then every token of it is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from limen.core.faults import DependencyFault
+from limen.core.ports import Fetch
+from limen.identity.keys import ASYMMETRIC, JWKS_LIMITS, AlgorithmList, KeySet, VerificationKey, read_key_set
+from limen.protocol.jsonrpc import NotJson, parse
+
+AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})
+_NOT_ACCESS_TOKENS: Final = ("dpop+jwt", "logout+jwt", "secevent+jwt", "oauth-id-jag+jwt", "id_token", "jwe")
+_CLOCK_STEP: Final = 60.0  # a wall clock that was set back by no more than this counts as standing still
+Seconds = Annotated[int, Field(strict=True)]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.casefold() == "localhost"
+
+
+def require_safe_url(url: str) -> str:
+    """An absolute https URL (http only on loopback) without user, query or fragment. Raises ValueError."""
+    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("a URL of printable ASCII is needed")
+    parts = urlsplit(url)
+    _ = parts.port  # raises ValueError when out of range
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(url)):
+        raise ValueError("https is needed (http only on loopback)")
+    if not parts.hostname or parts.username is not None or "?" in url or "#" in url:
+        raise ValueError("a URL with a host and without user, query or fragment is needed")
+    return url
+
+
+class IssuerSettings(BaseModel):
+    """One trusted issuer, as the operator wrote it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: str
+    audience: Annotated[str, Field(min_length=1)] | None = None  # accepted besides the resource URI of the route
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "PS256", "EdDSA")
+    jwks_uri: str | None = None
+    jwks: str | None = None  # a JWK set as text: nothing is fetched
+    token_types: tuple[str, ...] = ("at+jwt", "application/at+jwt", "JWT")  # "" admits a header without `typ`
+    require_at_jwt: bool = False
+    scope_claim: str | None = None  # default: `scope` and `scp`; where both are present, what both say
+
+    @field_validator("issuer", "jwks_uri")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        return None if value is None else require_safe_url(value)
+
+    @field_validator("algorithms")
+    @classmethod
+    def _algorithms(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not ASYMMETRIC.issuperset(value):
+            raise ValueError(f"choose from {', '.join(sorted(ASYMMETRIC))}")
+        return value
+
+    @field_validator("token_types")
+    @classmethod
+    def _types(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or any(name.casefold().removeprefix("application/") in _NOT_ACCESS_TOKENS for name in value):
+            raise ValueError("at least one type, and only types of access tokens")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> IssuerSettings:
+        if self.jwks is not None:
+            if self.jwks_uri is not None:
+                raise ValueError("jwks and jwks_uri exclude each other")
+            if not read_key_set(self.jwks.encode()).keys:
+                raise ValueError("jwks holds no usable key")
+        return self
+
+    @property
+    def accepted_types(self) -> frozenset[str]:
+        """Lower-case `typ` values this issuer's access tokens may carry; "" stands for none."""
+        named = frozenset(name.casefold() for name in self.token_types)
+        return AT_JWT if self.require_at_jwt else named
+
+
+class IdentitySettings(BaseModel):
+    """Who may call at all. Durations are in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuers: tuple[IssuerSettings, ...] = ()
+    max_token_lifetime: Annotated[Seconds, Field(gt=0)] = 86_400
+    leeway: Annotated[Seconds, Field(ge=0, le=60)] = 30
+    unsafe_anonymous: bool = False
+    groups_claim: str = "groups"  # "a.b" reads member b of claim a; "" reads none
+    roles_claim: str = "roles"
+    key_refresh: Annotated[Seconds, Field(ge=10)] = 900
+    key_refetch_interval: Annotated[Seconds, Field(ge=1)] = 10
+    key_max_age: Annotated[Seconds, Field(ge=60)] = 86_400
+
+    @model_validator(mode="after")
+    def _distinct(self) -> IdentitySettings:
+        if len({one.issuer for one in self.issuers}) < len(self.issuers):
+            raise ValueError("the same issuer is configured twice")
+        return self
+
+
+class Issuer:
+    """One trusted issuer at run time. `generation` changes whenever the usable keys do."""
+
+    def __init__(self, settings: IssuerSettings, identity: IdentitySettings, fetch: Fetch, now: Callable[[], float]):
+        self.settings, self.algorithms = settings, AlgorithmList(settings.algorithms)
+        self.accepted_types = settings.accepted_types
+        self.generation, self.failure = 0, "never fetched"
+        self.due = -math.inf  # until then `usable` has nothing to do
+        self._identity, self._fetch, self._now = identity, fetch, now
+        self._keys, self._fetched, self._attempted = KeySet(), -math.inf, -math.inf
+        self._flight: asyncio.Task[None] | None = None
+        if settings.jwks is not None:
+            self._keys, self.failure, self.due = read_key_set(settings.jwks.encode()), "", math.inf
+
+    def find(self, algorithm: str, kid: str | None) -> tuple[VerificationKey, ...]:
+        """Keys of this issuer that fit; check `usable` first."""
+        return self._keys.find(algorithm, kid)
+
+    def usable(self) -> bool:
+        """Whether the known keys may be used without waiting. Starts a refresh in the background when one is due."""
+        if self._now() < self.due:
+            return True
+        age = self._elapsed(self._fetched)
+        if age > self._identity.key_max_age:
+            return False
+        if age > 2 * self._identity.key_refresh and not self.failure:
+            return False  # nobody asked for long: a retired key must not slip in before the first refresh
+        self._start()
+        return True
+
+    async def renew(self) -> None:
+        """Fetch the keys, at most one fetch at a time and one per `key_refetch_interval`.
+
+        Raises DependencyFault when there are no keys young enough to use afterwards.
+        """
+        if self.settings.jwks is not None:
+            return
+        flight = self._start()
+        if flight is not None:
+            await asyncio.shield(flight)  # a caller that gives up must not take the others' answer with it
+        if self._elapsed(self._fetched) > self._identity.key_max_age:
+            raise DependencyFault("identity provider", f"no keys of {self.settings.issuer}: {self.failure}")
+
+    @property
+    def emptiness(self) -> str:
+        """For the operator: set when no published key can be used."""
+        return "" if self._keys.keys else "publishes no usable key"
+
+    def stop(self) -> None:
+        """Drop a fetch that is under way."""
+        if self._flight is not None:
+            self._flight.cancel()
+
+    def _elapsed(self, since: float) -> float:
+        age = self._now() - since
+        return math.inf if age < -_CLOCK_STEP else max(0.0, age)
+
+    def _start(self) -> asyncio.Task[None] | None:
+        if self._flight is not None and not self._flight.done():
+            return self._flight
+        if self._elapsed(self._attempted) < self._identity.key_refetch_interval:
+            return None
+        self._attempted = self._now()
+        self._flight = asyncio.get_running_loop().create_task(self._refresh())
+        return self._flight
+
+    async def _refresh(self) -> None:
+        try:
+            uri = self.settings.jwks_uri or await self._discover()
+            keys = read_key_set(await self._fetch.get_json(uri))
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the old keys stay until their age forbids it
+            self.failure = f"{type(error).__name__}: {error}"
+            return
+        if keys.keys != self._keys.keys:
+            self.generation += 1
+        self._keys, self._fetched, self.failure = keys, self._now(), ""
+        self.due = self._fetched + self._identity.key_refresh
+
+    async def _discover(self) -> str:
+        """The `jwks_uri` from the issuer's metadata: RFC 8414 section 3.1, then OpenID Connect Discovery 1.0.
+
+        Raises DependencyFault when no document at the well-known places names exactly this issuer.
+        """
+        problems = []
+        for url in metadata_urls(self.settings.issuer):
+            try:
+                return _jwks_uri(self.settings.issuer, await self._fetch.get_json(url))
+            except (DependencyFault, ValueError) as error:
+                problems.append(f"{url}: {error}")
+        raise DependencyFault("identity provider", "; ".join(problems))
+
+
+def metadata_urls(issuer: str) -> tuple[str, ...]:
+    """Where an issuer's metadata may be, best first (RFC 8414 sections 3.1 and 5; OpenID Connect Discovery 4)."""
+    parts = urlsplit(issuer)
+    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    oidc = "/.well-known/openid-configuration"
+    urls = (f"{origin}/.well-known/oauth-authorization-server{path}", f"{origin}{oidc}{path}", f"{origin}{path}{oidc}")
+    return tuple(dict.fromkeys(urls))
+
+
+def _jwks_uri(issuer: str, data: bytes) -> str:
+    """RFC 8414 section 3.3: the metadata must name exactly the issuer it was asked for. Raises ValueError."""
+    try:
+        document: Any = parse(data, JWKS_LIMITS)
+    except NotJson as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(document, dict) or document.get("issuer") != issuer:
+        raise ValueError("the metadata is not this issuer's")
+    uri = document.get("jwks_uri")
+    if not isinstance(uri, str):
+        raise ValueError("the metadata names no jwks_uri")
+    if is_loopback(uri) and not is_loopback(issuer):
+        raise ValueError("the metadata points back at this machine")
+    return require_safe_url(uri)
+
+
+class Issuers:
+    """All trusted issuers, found by exact string only."""
+
+    def __init__(self, settings: IdentitySettings, fetch: Fetch, now: Callable[[], float] = time.time) -> None:
+        self.now = now
+        self._issuers = {one.issuer: Issuer(one, settings, fetch, now) for one in settings.issuers}
+
+    def find(self, issuer: str) -> Issuer | None:
+        """The issuer of exactly this name, or None."""
+        return self._issuers.get(issuer)
+
+    async def warm(self) -> dict[str, str]:
+        """Fetch all keys once. Issuer name -> problem, for those whose tokens cannot be verified yet."""
+        issuers = tuple(self._issuers.values())
+        await asyncio.gather(*(one.renew() for one in issuers), return_exceptions=True)
+        return self.problems()
+
+    def problems(self) -> dict[str, str]:
+        """Issuer name -> why its last key fetch failed, or that it publishes no key we can use."""
+        found = {name: one.failure or one.emptiness for name, one in self._issuers.items()}
+        return {name: text for name, text in found.items() if text}
+
+    async def close(self) -> None:
+        """Stop fetching."""
+        for one in self._issuers.values():
+            one.stop()

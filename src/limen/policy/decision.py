@@ -1,0 +1,317 @@
+"""The compiled policy of one snapshot, and its decisions.
+
+`decide` answers one call; `visible` answers "could this caller call it with some arguments". Both ask Cedar, about the
+few policies that concern the definition in question. A decision that no argument can change is remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import cedarpy
+import jiter
+
+from limen.core.call import Approved, Caller, Grant
+from limen.core.verdict import Pass, Verdict, refuse
+from limen.policy import cedar
+from limen.policy.arguments import Mistyped, Shape, context_of
+from limen.policy.evaluate import NO_ARGUMENTS, Outcome, ask, entities, request
+from limen.policy.explain import explain
+from limen.policy.rules import Policy
+from limen.policy.targets import ACTIONS
+
+_REMEMBERED: Final = 20_000
+_HYPOTHESES: Final = 32
+_Key = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`reason` is empty when allowed, else the id of the refusal; `rules` are the policies that decided."""
+
+    allowed: bool
+    reason: str
+    rules: tuple[str, ...]
+    requires: frozenset[str]
+    scopes: tuple[str, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The policies that concern one approved definition. `possible` is what they come to when arguments are open:
+    allow rules without their conditions on arguments, and only those deny rules that hold whatever the arguments."""
+
+    approved: Approved
+    shape: Shape
+    policies: tuple[Policy, ...]
+    engine: cedarpy.PolicySet
+    possible: cedarpy.PolicySet
+    effects: Mapping[str, str]
+    reads_arguments: bool  # or the URI: a decision is then good for one call only
+    requires: Mapping[str, frozenset[str]]
+    scope_options: tuple[frozenset[str], ...]
+
+
+class PolicySet:
+    """Immutable, apart from what it remembers. Made by `compile_policy`."""
+
+    def __init__(
+        self, cedar_text: str, schema: str, warnings: tuple[str, ...], slices: Sequence[Slice], policies: int
+    ) -> None:
+        self.cedar_text, self.schema, self.warnings, self.size = cedar_text, schema, warnings, policies
+        self.digest = hashlib.sha256(f"{cedar_text}\n{schema}".encode()).hexdigest()
+        self._slices = {(s.approved.server, s.approved.kind, s.approved.name): s for s in slices}
+        self._decisions: dict[_Key, Decision] = {}
+        self._visible: dict[_Key, bool] = {}
+        self._entities: dict[_Key, cedarpy.Entities] = {}
+
+    def slice(self, approved: Approved) -> Slice | None:
+        """What concerns this definition; None when this policy was not compiled with exactly it."""
+        found = self._slices.get((approved.server, approved.kind, approved.name))
+        if found is None or (found.approved.digest, found.approved.effect, found.approved.durable) != (
+            approved.digest,
+            approved.effect,
+            approved.durable,
+        ):
+            return None
+        return found
+
+    def decide(
+        self,
+        caller: Caller,
+        approved: Approved,
+        arguments: bytes | Mapping[str, Any] = b"",
+        *,
+        action: str = "",
+        name: str = "",
+    ) -> Decision:
+        """May this caller do this? Default deny; deny wins; what cannot be evaluated never helps the caller.
+
+        `action`: "call", "get", "read" or "complete"; default: what the definition is for. `name`: the concrete URI
+        where a template is read. Raises InvariantFault when Cedar gives no decision.
+        """
+        action = action or _primary(approved)
+        key = _key(caller, approved, action)
+        known = self._decisions.get(key)
+        if known is not None:
+            return known
+        part = self.slice(approved)
+        if part is None or action not in ACTIONS[approved.kind]:
+            return _refused("policy.not_visible", "the policy in force was not compiled for this")
+        if approved.kind == "template" and action == "read" and not name:
+            return _refused("policy.denied", "a template is read under a URI, and none was given")
+        decision = self._decide(caller, part, arguments, action, name or approved.name)
+        if not part.reads_arguments:
+            _remember(self._decisions, key, decision)
+        return decision
+
+    def _decide(
+        self, caller: Caller, part: Slice, arguments: bytes | Mapping[str, Any], action: str, name: str
+    ) -> Decision:
+        try:
+            context = _context(part, arguments, action)
+        except Mistyped as wrong:
+            reason = "policy.denied" if self.visible(caller, part.approved, action=action) else "policy.not_visible"
+            return _refused(reason, f"argument {wrong} is not of its approved type, and rules depend on arguments")
+
+        question = request(caller, part.approved, name, action, context)
+
+        def with_scopes(scopes: frozenset[str]) -> Outcome:
+            return ask(part.engine, entities(caller, scopes, part.approved, name), question, part.effects)
+
+        outcome = ask(part.engine, self._about(caller, part.approved, name), question, part.effects)
+        if outcome.allowed:
+            return self._allowed(caller, part, outcome)
+        if not outcome.reasons:
+            missing = _missing_scopes(caller, part, with_scopes)
+            if missing:
+                return _refused("identity.scope", "a rule allows this with more scopes", scopes=missing)
+        detail = _why(outcome)
+        if not self.visible(caller, part.approved, action=action):
+            return _refused("policy.not_visible", detail, rules=outcome.reasons)
+        return _refused("policy.denied", detail, rules=outcome.reasons)
+
+    def _allowed(self, caller: Caller, part: Slice, outcome: Outcome) -> Decision:
+        requires = frozenset[str]().union(*(part.requires[rule] for rule in outcome.reasons))
+        if "mfa" in requires and not caller.mfa:
+            detail = f"allowed by {', '.join(outcome.reasons)}, which ask for more than one factor"
+            return _refused("identity.step_up", detail, rules=outcome.reasons)
+        grant = Grant(outcome.reasons, self.digest, requires)
+        return Decision(True, "", outcome.reasons, requires, (), Pass((grant,)))
+
+    def visible(self, caller: Caller, approved: Approved, *, action: str = "") -> bool:
+        """Could this caller do this with some arguments (and, for a template, some URI)?
+
+        Never less than what `decide` permits; exactly that where no policy depends on arguments.
+        """
+        action = action or _primary(approved)
+        key = _key(caller, approved, action)
+        known = self._visible.get(key)
+        if known is not None:
+            return known
+        part = self.slice(approved)
+        if part is None or action not in ACTIONS[approved.kind]:
+            return False
+        about = self._about(caller, approved, approved.name)
+        question = request(caller, approved, approved.name, action, NO_ARGUMENTS)
+        answer = ask(part.possible, about, question, part.effects).allowed
+        _remember(self._visible, key, answer)
+        return answer
+
+    def _about(self, caller: Caller, approved: Approved, name: str) -> cedarpy.Entities:
+        """Caller and resource, parsed once where they will be asked about again."""
+        if name != approved.name:
+            return entities(caller, caller.scopes, approved, name)
+        key = _key(caller, approved, "")
+        known = self._entities.get(key)
+        if known is None:
+            known = entities(caller, caller.scopes, approved, name)
+            _remember(self._entities, key, known)
+        return known
+
+    def explain(
+        self,
+        caller: Caller,
+        approved: Approved,
+        arguments: bytes | Mapping[str, Any] = b"",
+        *,
+        action: str = "",
+        name: str = "",
+    ) -> dict[str, Any]:
+        """The decision, and for each policy that concerns the definition why it matched or not. For operators."""
+        decision = self.decide(caller, approved, arguments, action=action, name=name)
+        part = self.slice(approved)
+        action = action or _primary(approved)
+        report: dict[str, Any] = {
+            "allowed": decision.allowed,
+            "reason": decision.reason,
+            "detail": getattr(decision.verdict, "detail", ""),
+            "rules": list(decision.rules),
+            "requires": sorted(decision.requires),
+            "missing_scopes": list(decision.scopes),
+            "policy": self.digest,
+            "policies": [],
+            "not_concerned": self.size - (len(part.policies) if part else 0),
+        }
+        if part is not None:
+            try:
+                context = _context(part, arguments, action)
+            except Mistyped as wrong:
+                report["mistyped"], context = str(wrong), NO_ARGUMENTS
+            report["policies"] = explain(part.policies, caller, approved, name or approved.name, action, context)
+        return report
+
+
+def make_slice(
+    approved: Approved, shape: Shape, policies: Sequence[Policy], engines: dict[_Key, cedarpy.PolicySet]
+) -> Slice:
+    """Select and parse what concerns one definition. `engines` shares parsed sets between definitions."""
+    concerned = tuple(policy for policy in policies if policy.concerns(approved))
+    open_uri = approved.kind == "template"
+    possible = [tree for policy in concerned if (tree := _possible(policy, approved)) is not None]
+    options = dict.fromkeys(option for policy in concerned for option in policy.scope_options)
+
+    def parsed(trees: Sequence[Any]) -> cedarpy.PolicySet:
+        key = tuple((tree.id, tree) for tree in trees)
+        if key not in engines:
+            engines[key] = cedar.engine(trees)
+        return engines[key]
+
+    return Slice(
+        approved,
+        shape,
+        concerned,
+        parsed([policy.tree for policy in concerned]),
+        parsed(possible),
+        {policy.id: policy.tree.effect for policy in concerned},
+        open_uri or any(cedar.reads_context(policy.tree) for policy in concerned),
+        {policy.id: policy.requires for policy in concerned},
+        tuple(options),
+    )
+
+
+def _possible(policy: Policy, approved: Approved) -> Any | None:
+    """The policy when arguments, and the URI of a template, are not known yet. None: it may turn out not to apply."""
+    open_uri, tree = approved.kind == "template", policy.tree
+    kept = []
+    for label, clause in zip(policy.labels, tree.clauses, strict=True):
+        if open_uri and label == "target":
+            # Being in the slice means that the target overlaps the template.
+            if not policy.permits and not policy.covers(approved):
+                return None
+        elif cedar.reads_context(clause) or (open_uri and cedar.reads_uri(clause)):
+            if not policy.permits:
+                return None
+        else:
+            kept.append(clause)
+    scope = tree.resource
+    if open_uri and cedar.names_one_entity(scope):
+        if not policy.permits:
+            return None
+        scope = cedar.ANYTHING
+    return cedar.replaced(tree, clauses=tuple(kept), resource=scope)
+
+
+def _context(part: Slice, arguments: bytes | Mapping[str, Any], action: str) -> str:
+    """The request's context. A completion has no arguments to judge yet. Raises Mistyped."""
+    if not part.reads_arguments or action == "complete":
+        return NO_ARGUMENTS
+    if isinstance(arguments, bytes):
+        arguments = cast("dict[str, Any]", jiter.from_json(arguments)) if arguments else {}
+    return context_of(part.shape, arguments)
+
+
+def _missing_scopes(caller: Caller, part: Slice, with_scopes: Callable[[frozenset[str]], Outcome]) -> tuple[str, ...]:
+    """The smallest set of scopes that, on top of the caller's, would make the answer yes; all of them at once."""
+    missing = {tuple(sorted(option - caller.scopes)) for option in part.scope_options}
+    for candidate in sorted(missing - {()}, key=lambda scopes: (len(scopes), scopes))[:_HYPOTHESES]:
+        if with_scopes(caller.scopes | frozenset(candidate)).allowed:
+            return candidate
+    return ()
+
+
+def _why(outcome: Outcome) -> str:
+    parts = [f"denied by {', '.join(outcome.reasons)}" if outcome.reasons else "no rule allows this"]
+    parts.extend(f"{rule} cannot be evaluated: {error}" for rule, error in sorted(outcome.errors.items()))
+    return "; ".join(parts)[:2000]
+
+
+def _refused(reason: str, detail: str, *, rules: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Decision:
+    public = {"scopes": list(scopes)} if scopes else {}
+    return Decision(False, reason, rules, frozenset(), scopes, refuse(reason, detail, **public))
+
+
+def _primary(approved: Approved) -> str:
+    """What a definition is for; empty for kinds nobody can call."""
+    return ACTIONS.get(approved.kind, ("",))[0]
+
+
+def _key(caller: Caller, approved: Approved, action: str) -> _Key:
+    """All that a decision without arguments depends on. The policy compares the rest of `approved` on a miss."""
+    return (
+        approved.digest,
+        approved.name,
+        approved.server,
+        approved.kind,
+        approved.effect,
+        approved.durable,
+        action,
+        caller.issuer,
+        caller.subject,
+        caller.client,
+        caller.scopes,
+        caller.roles,
+        caller.groups,
+        caller.amr,
+        caller.acr,
+    )
+
+
+def _remember(memory: dict[_Key, Any], key: _Key, value: object) -> None:
+    if len(memory) >= _REMEMBERED:
+        memory.pop(next(iter(memory)), None)
+    memory[key] = value

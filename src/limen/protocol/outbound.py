@@ -1,0 +1,76 @@
+"""Result or Refusal to bytes and status, per era. The only place that renders answers to clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from limen.core.call import Era
+from limen.core.reasons import Reason
+from limen.core.verdict import Refusal
+from limen.protocol.jsonrpc import render
+
+CACHEABLE: Final = frozenset(
+    {"tools/list", "resources/list", "resources/templates/list", "prompts/list", "resources/read", "server/discover"}
+)
+_SHOWN: Final = ("supported", "requested", "requiredCapabilities", "scopes", "approval", "retry_after")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One finished answer: HTTP status, extra headers, JSON body (b"" for none)."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def result_message(id_: str | int | None, result: Mapping[str, Any]) -> bytes:
+    """A JSON-RPC response. `result` has passed the result guards."""
+    return render({"jsonrpc": "2.0", "id": id_, "result": result})
+
+
+def result_fragment(id_: str | int | None, result: bytes) -> bytes:
+    """The same from a result that was rendered before (lists)."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "result": orjson.Fragment(result)})
+
+
+def complete(method: str, era: Era, result: dict[str, Any]) -> dict[str, Any]:
+    """Add what 2026-07-28 requires of results: resultType, and ttlMs with a scope that is never shared."""
+    if era is not Era.MODERN:
+        return {name: value for name, value in result.items() if name not in ("resultType", "ttlMs", "cacheScope")}
+    if result.get("resultType") == "input_required":
+        return result
+    shaped = {**result, "resultType": "complete"}
+    if method in CACHEABLE:
+        ttl = result.get("ttlMs")
+        shaped["ttlMs"] = ttl if type(ttl) is int and 0 <= ttl <= 3_600_000 else 0
+        shaped["cacheScope"] = "private"  # what is listed depends on who asks: never for a shared cache
+    return shaped
+
+
+def error_message(refusal: Refusal, id_: str | int | None) -> bytes:
+    """A JSON-RPC error: fixed text, a reference for the operator, and the few members meant for clients."""
+    data: dict[str, Any] = {"reference": refusal.reference} if refusal.reference else {}
+    for name in _SHOWN:
+        if name in refusal.public:
+            data[name] = refusal.public[name]
+    error: dict[str, Any] = {"code": refusal.reason.code, "message": refusal.reason.public}
+    if data:
+        error["data"] = data
+    return render({"jsonrpc": "2.0", "id": id_, "error": error})
+
+
+def hide(refusal: Refusal, unknown: Reason) -> Refusal:
+    """The same refusal for a caller who may not know that the target exists: exactly like an unknown name."""
+    return Refusal(unknown, refusal.reference, refusal.guard, refusal.detail)
+
+
+def status_for(reason: Reason, era: Era) -> int:
+    """HTTP status. In the handshake era 404 means "the session is gone", so nothing else may say it."""
+    if era is Era.HANDSHAKE and reason.status == 404 and reason.id == "wire.unknown_method":
+        return 200
+    return reason.status

@@ -1,0 +1,143 @@
+"""RFC 9728 documents, and challenges read by a parser of RFC 9110 written for this test."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limen.core.faults import ConfigFault, InvariantFault
+from limen.core.reasons import REASONS
+from limen.identity.metadata import challenge, metadata_url, protected_resource_metadata, well_known_paths
+
+URL = "https://gw.example/.well-known/oauth-protected-resource/hr/mcp"
+TCHAR = set("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+def read_challenge(value: str) -> tuple[str, dict[str, str]]:
+    """One challenge of RFC 9110 section 11.6.1: scheme 1*SP #auth-param, quoted-string per section 5.6.4."""
+    position = 0
+
+    def token() -> str:
+        nonlocal position
+        begin = position
+        while position < len(value) and value[position] in TCHAR:
+            position += 1
+        assert position > begin, f"a token is missing at {begin}"
+        return value[begin:position]
+
+    def quoted() -> str:
+        nonlocal position
+        position += 1
+        text = ""
+        while value[position] != '"':
+            if value[position] == "\\":
+                position += 1
+            assert value[position] == "\t" or " " <= value[position] <= "~"
+            text += value[position]
+            position += 1
+        position += 1
+        return text
+
+    scheme, parameters = token(), {}
+    assert value[position] == " "
+    position += 1
+    while True:
+        name = token().lower()
+        assert name not in parameters, "a parameter occurs once (RFC 6750 section 3)"
+        assert value[position] == "="
+        position += 1
+        parameters[name] = quoted() if value[position] == '"' else token()
+        if position == len(value):
+            return scheme, parameters
+        assert value[position : position + 2] == ", "
+        position += 2
+
+
+def test_missing_token_gets_no_error() -> None:
+    assert read_challenge(challenge("identity.missing", URL)) == ("Bearer", {"resource_metadata": URL})
+    assert read_challenge(challenge("identity.missing", URL, ["hr:read", "offline_access"])) == (
+        "Bearer",
+        {"resource_metadata": URL, "scope": "hr:read"},
+    )
+
+
+@pytest.mark.parametrize("reason", ["identity.invalid", "identity.audience", "identity.expired"])
+def test_bad_token_always_reads_the_same(reason: str) -> None:
+    assert challenge(reason, URL) == challenge("identity.invalid", URL)
+    assert read_challenge(challenge(reason, URL))[1]["error"] == "invalid_token"
+
+
+def test_all_missing_scopes_at_once() -> None:
+    _, parameters = read_challenge(challenge("identity.scope", URL, ["hr:read"], {"scopes": ["a", "b", "c", "a"]}))
+    assert parameters == {"error": "insufficient_scope", "scope": "a b c", "resource_metadata": URL}
+
+
+def test_step_up() -> None:
+    _, parameters = read_challenge(
+        challenge("identity.step_up", URL, (), {"acr_values": ["mfa", "hw"], "max_age": 300})
+    )
+    assert parameters == {
+        "error": "insufficient_user_authentication",
+        "acr_values": "mfa hw",
+        "max_age": "300",
+        "resource_metadata": URL,
+    }
+    assert "max_age" not in challenge("identity.step_up", URL)
+    assert read_challenge(challenge("identity.step_up", URL, (), {"max_age": 0}))[1]["max_age"] == "0"
+
+
+def test_two_credentials() -> None:
+    assert read_challenge(challenge("identity.ambiguous", URL))[1]["error"] == "invalid_request"
+
+
+def test_every_reason_answered_401_has_a_challenge_and_no_other_room_has_one() -> None:
+    for reason in REASONS.values():
+        if reason.status == 401:
+            assert challenge(reason.id, URL).startswith("Bearer ")
+        if not reason.id.startswith("identity."):
+            with pytest.raises(InvariantFault):
+                challenge(reason.id, URL)
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
+def test_any_printable_value_survives_quoting(value: str) -> None:
+    assert read_challenge(challenge("identity.missing", value))[1]["resource_metadata"] == value
+
+
+@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: x", "a\0", "é", "a\x7f", "a\tb"])
+def test_no_header_injection(value: str) -> None:
+    with pytest.raises(InvariantFault):
+        challenge("identity.missing", value)
+    with pytest.raises(InvariantFault):
+        challenge("identity.missing", URL, [value])
+
+
+@pytest.mark.parametrize("scope", ["a b", 'a"', "a\\b", ""])
+def test_no_scope_smuggling(scope: str) -> None:
+    with pytest.raises(InvariantFault):
+        challenge("identity.scope", URL, [scope])
+
+
+def test_document() -> None:
+    issuers = ["https://id.example", "https://id2.example", "https://id.example"]
+    assert protected_resource_metadata("https://gw.example/hr/mcp", issuers, ["read", "offline_access", "read"]) == {
+        "resource": "https://gw.example/hr/mcp",
+        "authorization_servers": ["https://id.example", "https://id2.example"],
+        "scopes_supported": ["read"],
+        "bearer_methods_supported": ["header"],
+    }
+    assert "scopes_supported" not in protected_resource_metadata("https://gw.example", issuers, ["offline_access"])
+    with pytest.raises(ConfigFault):
+        protected_resource_metadata("https://gw.example", [], ["read"])
+
+
+def test_well_known_places() -> None:
+    assert well_known_paths("/hr/mcp") == (
+        "/.well-known/oauth-protected-resource/hr/mcp",
+        "/.well-known/oauth-protected-resource",
+    )
+    assert well_known_paths("/hr/mcp/") == well_known_paths("/hr/mcp")
+    assert well_known_paths("/") == well_known_paths("") == ("/.well-known/oauth-protected-resource",)
+    assert metadata_url("https://gw.example/hr/mcp") == URL
+    assert metadata_url("https://gw.example:8443") == "https://gw.example:8443/.well-known/oauth-protected-resource"
