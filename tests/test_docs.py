@@ -8,7 +8,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 
+from limen.cli.main import app
+from limen.config.load import load_config
 from limen.core.reasons import REASONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +43,7 @@ def definitions() -> frozenset[str]:
 
 
 @cache
-def tests_in(path: Path) -> frozenset[str]:
+def named_tests(path: Path) -> frozenset[str]:
     return frozenset(
         node.name
         for node in ast.walk(ast.parse(path.read_text()))
@@ -70,7 +73,7 @@ def test_every_threat_names_a_guard_and_a_test_that_exist(row: list[str]) -> Non
         file, _, function = test.partition("::")
         path = ROOT / "tests" / file
         assert path.is_file(), f"tests/{file} does not exist"
-        assert not function or function in tests_in(path), f"{test} does not exist"
+        assert not function or function in named_tests(path), f"{test} does not exist"
     assert remains, "say what remains, or that nothing known does"
 
 
@@ -127,3 +130,27 @@ def test_picture_is_readable_in_light_and_dark() -> None:
     assert "<title" in picture
     assert "<desc" in picture
     assert "docs/corridor.svg" in (ROOT / "README.md").read_text()
+
+
+def test_readme_configuration_loads(tmp_path: Path) -> None:
+    text = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(text) == 1
+    (tmp_path / "limen.yaml").write_text(text[0])
+    config = load_config(tmp_path / "limen.yaml", {"DOCS_TOKEN": "a-token"}).config
+    assert set(config.servers) == {"docs", "time"}
+    assert len(config.policy.rules) == 3
+
+
+def test_readme_names_commands_limen_has() -> None:
+    readme = (ROOT / "README.md").read_text()
+    code = "\n".join(re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL) + re.findall(r"`(limen [^`]*)`", readme))
+    used = [line.split("#")[0].split() for line in re.findall(r"^limen (.*)$", code, flags=re.MULTILINE)]
+    assert len(used) >= 5
+    for words in used:
+        command = typer.main.get_command(app)
+        for word in [word for word in words if not word.startswith("-") and not word.endswith(".yaml")]:
+            commands = getattr(command, "commands", {})
+            if not commands:
+                break
+            assert word in commands, f"limen {' '.join(words)}: no {word}"
+            command = commands[word]

@@ -91,7 +91,7 @@ def open_policy(config: Config, registry: Registry, catalog: Catalog | None = No
         for entry in registry.entries()
         if entry.kind != "instructions"
     ]
-    approved = (catalog or registry.snapshot()).approved()
+    approved = (catalog or registry.snapshot()).approved(withheld=True)
     return compile_policy(config.policy, approved, servers=config.servers, announced=announced)
 
 
@@ -190,7 +190,7 @@ class House:
         raw = self.state.marks.get(_AUDITED)
         last = int(raw) if raw else 0
         newest = last
-        for row in self.registry.history():
+        for row in self.registry.history(last):
             if row.sequence > last:
                 self.engine.event(
                     "catalog", **{"change" if name == "event" else name: value for name, value in asdict(row).items()}
@@ -212,15 +212,16 @@ class House:
         except UpstreamFault as fault:
             self.engine.event("unreachable", server=name, detail=str(fault)[:500])
             return str(fault)
-        for change in self.registry.observe(announcement):
+        # In a thread: it waits for the disk, and a schema built to be costly takes its time.
+        for change in await asyncio.to_thread(self.registry.observe, announcement):
             self.say(f"{change.server}/{change.name or change.kind}: {change.event}")
+        self.swap()
         return ""
 
     async def read_all(self) -> dict[str, str]:
         """Read every server at once. Name to trouble, for those that have any."""
         names = list(self.upstreams.by_name)
         answers = await asyncio.gather(*(self.read_server(name) for name in names))
-        self.swap()
         return {name: trouble for name, trouble in zip(names, answers, strict=True) if trouble}
 
     async def watch_servers(self) -> None:
@@ -235,7 +236,6 @@ class House:
             self._wake.clear()
             names, self._stale = sorted(self._stale), set()
             await asyncio.gather(*(self.read_server(name) for name in names))
-            self.swap()
             await asyncio.sleep(1.0)  # a storm of announcements is one reading a second
 
     async def watch_state(self) -> None:

@@ -23,6 +23,7 @@ from limen.protocol.outbound import hide
 
 _HIDING = frozenset({"Resolve", "Authorize", "ValidateArguments", "RequireApproval", "AttachCredential"})
 _UNKNOWN = REASONS["catalog.unknown"]
+_CAPABILITY_CODE = -32021
 _PARAMS_CODES = frozenset({-32602, -32002})
 
 
@@ -109,15 +110,19 @@ class Engine:
 
     def _hidden(self, corridor: Corridor, refusal: Refusal, context: Context) -> Refusal:
         """Whether a target exists is told only to those who may see it."""
-        if refusal.guard not in _HIDING or refusal.reason is _UNKNOWN:
-            return refusal
         call, caller = context.call, context.find(Caller)
+        # The caller's own URI, echoed for every name that is unknown or must look so (2026-07-28 resources).
+        echo = {"uri": call.name} if call.method == "resources/read" else {}
+        if refusal.guard not in _HIDING:
+            return refusal
+        if refusal.reason is _UNKNOWN:
+            return hide(refusal, _UNKNOWN, echo)
         approved = context.find(Approved) or _named(corridor.catalog, call)
         if caller is not None and approved is not None and corridor.authorize.visible(caller, [approved]):
             return refusal
         if refusal.reason.id in ("identity.scope", "identity.step_up"):
             return refusal  # a rule names this caller's way in: the challenge is meant to be seen
-        return hide(refusal, _UNKNOWN)
+        return hide(refusal, _UNKNOWN, echo)
 
     async def forward(self, permit: Permit, corridor: Corridor, conversation: Conversation) -> dict[str, Any] | Refusal:
         """Record the intent, send, judge what comes back, record the outcome."""
@@ -139,7 +144,7 @@ class Engine:
         except (Fault, TimeoutError) as fault:
             reason, detail = _upstream_reason(fault)
             self._outcome(permit, reason.id, started, detail)
-            return Refusal(reason, permit.reference, "upstream", detail)
+            return Refusal(reason, permit.reference, "upstream", detail, _upstream_public(reason, fault))
         except Exception as error:  # noqa: BLE001 - our own bug must not pass a result on
             detail = f"{type(error).__name__}: {error}"
             self._outcome(permit, "fault.bug", started, detail)
@@ -274,6 +279,7 @@ def _what(call: Call, reference: str) -> dict[str, Any]:
 def _upstream_reason(fault: Exception) -> tuple[Reason, str]:
     if isinstance(fault, UpstreamError):
         name = "fault.upstream_params" if fault.code in _PARAMS_CODES else "fault.upstream_error"
+        name = "wire.capability" if fault.code == _CAPABILITY_CODE else name
         return REASONS[name], f"{fault.code} {fault.text}"
     if isinstance(fault, TimeoutError) or (isinstance(fault, UpstreamFault) and fault.timeout):
         return REASONS["fault.upstream_timeout"], str(fault)
@@ -282,3 +288,12 @@ def _upstream_reason(fault: Exception) -> tuple[Reason, str]:
     if isinstance(fault, DependencyFault):
         return REASONS["fault.dependency"], str(fault)
     return REASONS["fault.bug"], f"{type(fault).__name__}: {fault}"
+
+
+def _upstream_public(reason: Reason, fault: Exception) -> dict[str, Any]:
+    """What a client may know of a server's error: which of the protocol's own capabilities it would have needed."""
+    if reason.id != "wire.capability" or not isinstance(fault, UpstreamError) or not isinstance(fault.data, dict):
+        return {}
+    named = fault.data.get("requiredCapabilities")
+    known = ("elicitation", "sampling", "roots")
+    return {"requiredCapabilities": {name: {} for name in known if isinstance(named, dict) and name in named}}

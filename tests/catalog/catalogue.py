@@ -4,8 +4,8 @@ import copy
 import time
 
 import orjson
-from contracts.memory import MemoryTable
 
+from contracts.memory import MemoryTable
 from limen.catalog.registry import Registry
 from limen.core.announce import Announcement
 from limen.core.call import Approved, Call, Caller, Context, Era, Grant, Peer, Presented

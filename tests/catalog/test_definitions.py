@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-from catalog.catalogue import ECHO, announce, tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalog.catalogue import ECHO, announce, tool
 from limen.catalog.definitions import MAX_ITEMS, check, intake
 from limen.catalog.differences import changes
 from limen.catalog.text import clean, hidden_character, names_a_secret, printable
@@ -255,6 +255,9 @@ def test_a_flood_holds_the_whole_server():
     assert not intake(announce(*[tool(name=f"t{n}") for n in range(MAX_ITEMS)])).whole
     big = [tool(name=f"t{n}", _meta={"x": "A" * (200 << 10)}) for n in range(60)]
     assert intake(announce(*big)).whole
+    wide = tool(inputSchema={"type": "object", "properties": {f"p{n}": {} for n in range(900)}})
+    assert intake(announce(*[wide | {"name": f"t{n}"} for n in range(60)])).whole
+    assert not intake(announce(*[wide | {"name": f"t{n}"} for n in range(20)])).whole
 
 
 def other(kind, item):

@@ -1,7 +1,8 @@
-"""What the misbehaving server of the upstream battery announces, as one reading each: nothing forbidden gets through."""
+"""What the misbehaving server of the upstream battery announces, one reading each: nothing forbidden gets through."""
 
 import orjson
 import pytest
+
 from catalog.catalogue import ECHO, announce, approve_all, registry, tool
 
 FORBIDDEN = ("\x1b", "IMPORTANT", "\u202e", "\0", "X-Evil", "IGNORE ALL PREVIOUS", "127.0.0.1", "file:///etc/passwd")

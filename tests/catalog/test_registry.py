@@ -3,9 +3,9 @@
 import multiprocessing
 
 import pytest
+
 from catalog.catalogue import ECHO, announce, approve_all, approved_registry, registry, tool
 from contracts.memory import MemoryTable
-
 from limen.adapters.sqlite import SqliteTable
 from limen.catalog.records import MAX_UNREVIEWED
 from limen.catalog.registry import NothingPending, Registry

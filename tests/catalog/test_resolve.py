@@ -1,10 +1,10 @@
 """A call names an approved definition, or it ends."""
 
 import pytest
-from catalog.catalogue import ECHO, announce, approve_all, approved_registry, call, context, reason, registry, tool
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.catalogue import ECHO, announce, approve_all, approved_registry, call, context, reason, registry, tool
 from limen.catalog.resolve import Resolve
 from limen.catalog.templates import Template
 
@@ -24,7 +24,7 @@ def read(uri):
 
 def test_approved_names_resolve_to_their_definition():
     made = approved_registry(ECHO, prompts=(PROMPT,), resources=(FILE,), templates=(ROW,))
-    for given, kind in (
+    for made_call, kind in (
         (call("echo"), "tool"),
         (call("review", method="prompts/get"), "prompt"),
         (read("file:///srv/readme.md"), "resource"),
@@ -32,7 +32,7 @@ def test_approved_names_resolve_to_their_definition():
         (call("prompt:review", method="completion/complete"), "prompt"),
         (call("template:db://{table}/rows/{id}", method="completion/complete"), "template"),
     ):
-        said, verdict = resolve(made, given)
+        said, verdict = resolve(made, made_call)
         assert said == "pass"
         assert verdict.facts[0].kind == kind
 

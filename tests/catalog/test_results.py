@@ -1,8 +1,8 @@
 """What a server answers is built again; what it should not say does not arrive."""
 
 import pytest
-from catalog.catalogue import ECHO, approved_registry, call, permit, tool
 
+from catalog.catalogue import ECHO, approved_registry, call, permit, tool
 from limen.catalog.schema import ValidateResult
 from limen.core.chain import run_result
 from limen.core.verdict import Refusal

@@ -132,7 +132,8 @@ def limen(upstream: str, directory: Path) -> Iterator[str]:
     }
     config.write_text(json.dumps(settings))  # JSON is YAML
     command = [sys.executable, "-m", "limen", "-c", str(config)]
-    approving = [*command, "tools", "approve", "conf", "--all"]
+    kinds = [word for kind in ("tool", "prompt", "resource", "template") for word in ("--kind", kind)]
+    approving = [*command, "tools", "approve", "conf", "--all", *kinds]
     approve = subprocess.run(approving, capture_output=True, text=True, timeout=120, cwd=ROOT, env=ENVIRONMENT)
     if approve.returncode:
         raise SuiteError(f"approving the fixtures failed: {approve.stdout[-2000:]}{approve.stderr[-2000:]}")

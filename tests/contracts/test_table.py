@@ -257,3 +257,32 @@ def test_a_lock_held_by_another_process_is_a_fault_in_the_end(tmp_path, monkeypa
     other.execute("ROLLBACK")
     assert table.swap("a", None, b"1")
     other.close()
+
+
+HAMMER = """
+import sys
+from pathlib import Path
+from limen.adapters.sqlite import SqliteTable
+
+for turn in range(150):
+    tables = [SqliteTable(Path(sys.argv[1]), name) for name in ("one", "two", "three")]
+    for table in tables:
+        table.put(f"{sys.argv[2]}-{turn}", b"x" * 2000)
+    for table in tables:
+        table.close()
+"""
+
+
+def test_several_tables_of_one_file_in_several_processes(tmp_path: Path) -> None:
+    """Opening a second table must not drop the locks of the first (POSIX locks belong to the process)."""
+    path = tmp_path / "shared.db"
+    held = [SqliteTable(path, name) for name in ("one", "two", "three")]
+    workers = [subprocess.Popen([sys.executable, "-c", HAMMER, str(path), str(number)]) for number in range(3)]
+    for turn in range(300):
+        again = SqliteTable(path, "two")
+        held[turn % 3].put(f"held-{turn}", b"y" * 2000)
+        again.close()
+    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    fresh = SqliteTable(path, "one")  # checks the whole file
+    assert sum(1 for _ in fresh.scan("held-")) == 100
+    assert sum(1 for _ in fresh.scan("1-")) == 150

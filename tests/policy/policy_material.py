@@ -77,7 +77,9 @@ def caller(subject: str = "alice", **facts: Any) -> Caller:
 
 
 def context(*facts: object, method: str = "tools/call", name: str = "", arguments: bytes = b"", **more: Any) -> Context:
-    call = Call(method, "files", Era.HANDSHAKE, "2025-11-25", 1, name, arguments, **more)
+    call = Call(
+        method, "files", "files", era=Era.HANDSHAKE, revision="2025-11-25", id=1, name=name, arguments=arguments, **more
+    )
     return Context(call, Presented(), time.monotonic() + 30, "ref", {type(fact): fact for fact in facts})
 
 

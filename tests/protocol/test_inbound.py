@@ -114,10 +114,11 @@ def test_mirrored_names_are_decoded_like_the_sdk_encodes_them(name: str) -> None
     assert decode_header(encode_header_value(name)) == name
 
 
-def test_old_revisions_take_no_notice_of_mirrored_headers() -> None:
-    call = climb(CALL_OLD, mcp_protocol_version="2025-11-25", mcp_name="other", mcp_method="tools/list")
+def test_old_revisions_may_mirror_but_not_contradict() -> None:
+    call = climb(CALL_OLD, mcp_protocol_version="2025-11-25", mcp_name="echo", mcp_method="tools/call")
     assert isinstance(call, Call)
-    assert call.name == "echo"
+    for headers in ({"mcp_name": "other"}, {"mcp_method": "tools/list"}, {"mcp_name": "=?base64?%%%?="}):
+        assert isinstance(climb(CALL_OLD, mcp_protocol_version="2025-11-25", **headers), Refuse)
 
 
 BODIES = {

@@ -42,12 +42,13 @@ async def permit(
     headers: tuple[tuple[str, str], ...] = (),
     subject: str = "alice",
     session: str = "",
+    state: str | None = None,
 ) -> Permit:
     """Run the chain as the gateway would, with a bearer token presented."""
     asked = asked or call()
     facts = (
         Caller("https://id.example", subject, "client"),
-        Session(session),
+        Session(session, state),
         Approved(server, kind, approved or asked.name, "digest", b"{}"),
         Grant(("1",), "policy"),
         UpstreamCredential(headers),

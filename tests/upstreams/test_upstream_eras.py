@@ -37,7 +37,8 @@ def test_header_codec_agrees_with_the_sdk(text: str) -> None:
 def rendered(**more: Any) -> dict[str, Any]:
     kind, approved = more.pop("kind", "tool"), more.pop("approved", "")
     modern = more.pop("modern", True)
-    allowed = asyncio.run(permit(call(**more), kind=kind, approved=approved))
+    state = more.pop("state", None)
+    allowed = asyncio.run(permit(call(**more), kind=kind, approved=approved, state=state))
     line = eras.request(5, eras.outgoing(allowed), eras.offered(FORM), modern=modern)
     assert TOKEN.encode() not in line
     value: dict[str, Any] = json.loads(line)
@@ -47,7 +48,8 @@ def rendered(**more: Any) -> dict[str, Any]:
 def test_a_tool_call_is_rendered_from_the_judged_call() -> None:
     trace = {"traceparent": "00-a-b-01", "tracestate": "x=1", "baggage": "secret=1"}
     sent = rendered(
-        name="shown__echo", approved="echo", progress_token="client", trace=trace, request_state="s",
+        name="shown__echo", approved="echo", progress_token="client", trace=trace, request_state="sealed by us",
+        state="s",
         input_responses=b'{"k":{"action":"accept"}}',
     )  # fmt: skip
     assert sent["method"] == "tools/call"
@@ -66,7 +68,7 @@ def test_a_tool_call_is_rendered_from_the_judged_call() -> None:
 
 
 def test_a_handshake_request_carries_no_envelope_and_no_state() -> None:
-    sent = rendered(request_state="s", input_responses=b"{}", modern=False)
+    sent = rendered(request_state="sealed by us", state="s", input_responses=b"{}", modern=False)
     assert set(sent["params"]) == {"name", "arguments"}
 
 

@@ -108,11 +108,9 @@ def test_a_modern_client_gets_the_request_for_input_itself(sdk: str) -> None:
         assert result["resultType"] == "input_required"
         assert not heard.asked
         (key,) = result["inputRequests"]
-        again = call(
-            name="greet_modern", arguments=b"{}", request_state=result["requestState"],
-            input_responses=b'{"%b":{"action":"accept","content":{"name":"Bo"}}}' % key.encode(),
-        )  # fmt: skip
-        result = await upstream.forward(await permit(again), heard)
+        answers = b'{"%b":{"action":"accept","content":{"name":"Bo"}}}' % key.encode()
+        again = call(name="greet_modern", arguments=b"{}", input_responses=answers)
+        result = await upstream.forward(await permit(again, state=result["requestState"]), heard)
         assert result["content"][0]["text"] == "hello Bo"
         await upstream.close()
 

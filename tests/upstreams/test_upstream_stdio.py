@@ -361,7 +361,7 @@ def test_stopping_leaves_nobody_behind(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = text(await upstream.forward(await permit(), Heard()))
         channel = upstream._channel
         assert channel is not None
-        leader = channel.child._transport.get_pid()
+        leader = channel.child.pid
         members = [leader, *([int(answer)] if mode == "linger" else [])]
         assert all(map(alive, members))
         await upstream.close()
@@ -378,7 +378,7 @@ def test_a_killed_server_is_noticed_and_started_again() -> None:
         await upstream.forward(await permit(), Heard())
         first = upstream._channel
         assert first is not None
-        os.kill(first.child._transport.get_pid(), 9)
+        os.kill(first.child.pid, 9)
         await until(lambda: not first.usable)
         assert text(await upstream.forward(await permit(), Heard())) == "echo hi"
         assert upstream._channel is not first

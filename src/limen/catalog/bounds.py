@@ -17,7 +17,7 @@ MAX_DEPTH: Final = 32
 MAX_NODES: Final = 2000
 MAX_MEMBERS: Final = 20_000
 MAX_PATTERN: Final = 256
-MAX_STEPS: Final = 10_000  # evaluations along one chain of nested instance values
+MAX_STEPS: Final = 5_000  # evaluations along one chain of nested instance values
 DEEPEST: Final = 64  # what admission lets an instance nest
 LEAST_DEPTH: Final = 3
 
@@ -189,19 +189,16 @@ def _affordable_depth(positions: dict[str, Position]) -> int:
     references = _references(positions)
     if not references:
         return DEEPEST  # a tree: no more evaluations than nodes
-    order = _order(positions, references)
-    previous: dict[str, int] = {}
+    nodes = _numbered(positions, references)
+    previous = [0] * len(nodes)
     for depth in range(DEEPEST):
-        cost: dict[str, int] = {}
-        for pointer in order:
-            position = positions[pointer]
-            steps = 1 + sum(cost[child] for child in position.same)
-            if pointer in references:
-                steps += cost[references[pointer]]
-            steps += sum(previous.get(child, 0) for child in position.below)
-            steps += max((previous.get(child, 0) for child in position.property), default=0)
-            cost[pointer] = min(steps, MAX_STEPS + 1)
-        if cost[""] > MAX_STEPS:
+        cost = [0] * len(nodes)
+        for at, (same, below, beside) in enumerate(nodes):
+            steps = 1 + sum([cost[child] for child in same]) + sum([previous[child] for child in below])
+            if beside:  # properties stand side by side: a chain of values goes through one of them
+                steps += max([previous[child] for child in beside])
+            cost[at] = min(steps, MAX_STEPS + 1)
+        if max(cost) > MAX_STEPS:
             if depth <= LEAST_DEPTH:
                 raise UnsafeSchema("references multiply: evaluation would be too costly")
             return depth
@@ -209,6 +206,31 @@ def _affordable_depth(positions: dict[str, Position]) -> int:
             return DEEPEST
         previous = cost
     return DEEPEST
+
+
+def _numbered(
+    positions: dict[str, Position], references: dict[str, str]
+) -> list[tuple[list[int], list[int], list[int]]]:
+    """The graph by number, each node after those applied to the same value. What only refers is its target."""
+    order = _order(positions, references)
+    numbers: dict[str, int] = {}
+    kept: list[str] = []
+    for pointer in order:
+        position = positions[pointer]
+        if pointer in references and not (position.same or position.below or position.property):
+            numbers[pointer] = numbers[references[pointer]]
+        else:
+            numbers[pointer] = len(kept)
+            kept.append(pointer)
+    nodes = []
+    for pointer in kept:
+        position = positions[pointer]
+        same = [numbers[child] for child in position.same]
+        if pointer in references:
+            same.append(numbers[references[pointer]])
+        beside = {numbers[child] for child in position.property}
+        nodes.append((same, [numbers[child] for child in position.below], list(beside)))
+    return nodes
 
 
 def _references(positions: dict[str, Position]) -> dict[str, str]:

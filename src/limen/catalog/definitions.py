@@ -25,6 +25,8 @@ KINDS: Final = ("tool", "prompt", "resource", "template", "instructions")
 MAX_ITEMS: Final = 512
 MAX_DEFINITION: Final = 256 << 10
 MAX_SERVER: Final = 8 << 20
+MAX_SERVER_NODES: Final = 50_000  # objects and lists, references weighing more
+MAX_REMEMBERED: Final = 16_384
 MAX_TEXT: Final = 16 << 10
 MAX_DEPTH: Final = 48
 _NAME: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
@@ -84,9 +86,10 @@ def intake(announcement: Announcement) -> Intake:
     for kind, items in groups:
         if len(items) > MAX_ITEMS:
             return Intake((), (), f"announces {len(items)} definitions of kind {kind}: more than {MAX_ITEMS}")
+    if whole := _too_much([item for _, items in groups for item in items]):
+        return Intake((), (), whole)
     accepted: list[Definition] = []
     held: list[Held] = []
-    total = 0
     for kind, items in groups:
         twice = _twice(kind, items)
         for item in items:
@@ -95,7 +98,6 @@ def intake(announcement: Announcement) -> Intake:
                 if _fold(kind, definition.name) in twice:
                     raise _Unfit("announced more than once, or in two spellings")
                 accepted.append(definition)
-                total += len(definition.canonical)
             except _Unfit as error:
                 held.append(Held(kind, _shown(kind, item), str(error)))
     if announcement.instructions:
@@ -103,22 +105,43 @@ def intake(announcement: Announcement) -> Intake:
             accepted.append(check("instructions", {"instructions": announcement.instructions}))
         except _Unfit as error:
             held.append(Held("instructions", "", str(error)))
-    if total > MAX_SERVER:
-        return Intake((), (), f"announces {total} bytes: more than {MAX_SERVER}")
     return Intake(tuple(accepted), tuple(held))
 
 
 def check(kind: str, item: Any) -> Definition:
-    """The definition if it can be approved. Raises ValueError with the reason it is held."""
+    """The definition if it can be approved. Raises ValueError with the reason it is held.
+
+    Verdicts are remembered by digest: a server that is read every minute is judged once.
+    """
     if type(item) is not dict:
         raise _Unfit("not an object")
-    try:
-        data = canonical(item)
-    except (TypeError, ValueError, RecursionError):
-        raise _Unfit("cannot be written as JSON") from None
+    data = _written(item)
+    if data is None:
+        raise _Unfit("cannot be written as JSON")
     if len(data) > MAX_DEFINITION:
         raise _Unfit(f"larger than {MAX_DEFINITION} bytes")
-    name = "" if kind == "instructions" else _name(kind, item)
+    digest = digest_of(data)
+    reason = _verdicts.get((kind, digest))
+    if reason is None:
+        try:
+            _judge(kind, item)
+            reason = ""
+        except _Unfit as error:
+            reason = str(error)
+        if len(_verdicts) >= MAX_REMEMBERED:
+            _verdicts.clear()
+        _verdicts[kind, digest] = reason
+    if reason:
+        raise _Unfit(reason)
+    return Definition(kind, "" if kind == "instructions" else item[_KEY[kind]], digest, data)
+
+
+_verdicts: Final[dict[tuple[str, str], str]] = {}
+
+
+def _judge(kind: str, item: dict[str, Any]) -> None:
+    if kind != "instructions":
+        _check_name(kind, item)
     for text in _texts(item):
         if found := hidden_character(text):
             raise _Unfit(f"contains the invisible or control character {found}")
@@ -126,23 +149,41 @@ def check(kind: str, item: Any) -> Definition:
         if type(text := item.get(member, "")) is not str or len(text.encode()) > MAX_TEXT:
             raise _Unfit(f"{member} is not text of at most {MAX_TEXT} bytes")
     _CHECKS[kind](item)
-    return Definition(kind, name, digest_of(data), data)
 
 
-def _name(kind: str, item: dict[str, Any]) -> str:
+def _written(item: Any) -> bytes | None:
+    try:
+        return canonical(item)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _too_much(items: list[Any]) -> str:
+    """Why judging these would take too long, or "". What is too large by itself is held by itself."""
+    size = nodes = 0
+    for item in items:
+        data = _written(item) or b""
+        if len(data) <= MAX_DEFINITION:
+            size += len(data)
+            nodes += data.count(b"{") + data.count(b"[") + 8 * data.count(b'"$ref"')  # a reference is dear to judge
+    if size > MAX_SERVER or nodes > MAX_SERVER_NODES:
+        return f"announces {size} bytes and {nodes} objects: more than {MAX_SERVER} or {MAX_SERVER_NODES}"
+    return ""
+
+
+def _check_name(kind: str, item: dict[str, Any]) -> None:
     name: object = item.get(_KEY[kind])
     if kind in ("tool", "prompt"):
         if type(name) is not str or not _NAME.fullmatch(name) or name in _RESERVED:
             raise _Unfit("name is not 1 to 128 of A-Z a-z 0-9 . _ / -")
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise _Unfit("name has an empty or relative path segment")
-        return name
+        return
     fault = uri_fault(name) if kind == "resource" else template_fault(name)
     if fault:
         raise _Unfit(f"{_KEY[kind]}: {fault}")
     if type(item.get("name")) is not str or len(item["name"]) > 256:
         raise _Unfit("name is not text of at most 256 characters")
-    return str(name)
 
 
 def _fold(kind: str, name: str) -> str:

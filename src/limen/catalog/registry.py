@@ -18,7 +18,7 @@ from limen.catalog.history import History, Row
 from limen.catalog.observe import observe, withheld
 from limen.catalog.records import EFFECTS, Decision, Record, Version
 from limen.catalog.snapshot import Catalog, Item
-from limen.catalog.store import Store, Subject
+from limen.catalog.store import Store, Subject, parse
 from limen.core.announce import Announcement
 from limen.core.call import Approved
 from limen.core.ports import Table
@@ -160,9 +160,9 @@ class Registry:
     def snapshot(self) -> Catalog:
         """What is in force now, immutable. Only what changed since the last snapshot is read again."""
         built: dict[Subject, tuple[bytes, Item]] = {}
-        for subject, raw, record in self._store.scan():
+        for subject, raw in self._store.scan_raw():
             known = self._built.get(subject)
-            built[subject] = known if known is not None and known[0] == raw else (raw, self._item(subject, record))
+            built[subject] = known if known is not None and known[0] == raw else (raw, self._item(subject, parse(raw)))
         self._built = built
         return Catalog(item for _, item in built.values())
 

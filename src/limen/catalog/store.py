@@ -35,7 +35,7 @@ class Store:
     def load(self, subject: Subject) -> tuple[bytes, Record] | None:
         """The record with the bytes a compare-and-set needs, or None."""
         raw = self.table.get(key("entry", *subject))
-        return (raw, _parse(raw)) if raw is not None else None
+        return (raw, parse(raw)) if raw is not None else None
 
     def save(self, subject: Subject, old: bytes | None, record: Record) -> bool:
         """True if nobody else wrote in between."""
@@ -43,9 +43,14 @@ class Store:
 
     def scan(self, server: str | None = None) -> Iterator[tuple[Subject, bytes, Record]]:
         """All records, of one server or of all."""
+        for subject, raw in self.scan_raw(server):
+            yield subject, raw, parse(raw)
+
+    def scan_raw(self, server: str | None = None) -> Iterator[tuple[Subject, bytes]]:
+        """The same, not parsed yet."""
         for place, raw in self.table.scan(key("entry", "") if server is None else key("entry", server, "")):
             _, owner, kind, name = place.split(SEPARATOR)
-            yield Subject(owner, kind, name), raw, _parse(raw)
+            yield Subject(owner, kind, name), raw
 
     def keep(self, subject: Subject, digest: str, content: bytes) -> None:
         """Store a version. Written before the record that names it, so a crash leaves no dangling name."""
@@ -82,7 +87,7 @@ class Store:
             self.table.put(place, data)
 
 
-def _parse(raw: bytes) -> Record:
+def parse(raw: bytes) -> Record:
     try:
         return Record.load(raw)
     except (ValueError, KeyError, TypeError) as error:

@@ -100,9 +100,8 @@ def parse(data: bytes, file: str) -> Document:
         raise ConfigFault("not UTF-8 text", str(Place(file, line, 1))) from None
     if file.endswith(".json"):
         text = _json_for_yaml(text, file)
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node = _compose(text)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
@@ -110,12 +109,18 @@ def parse(data: bytes, file: str) -> Document:
     except yaml.reader.ReaderError as fault:
         line = text.count("\n", 0, int(fault.position)) + 1
         raise ConfigFault("a control character stands in the text", str(Place(file, line, 1))) from None
-    finally:
-        loader.dispose()
     document = Document(None)
     if node is not None:
         document.value = _build(node, (), document, file)
     return document
+
+
+def _compose(text: str) -> yaml.Node | None:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
 
 
 def _json_for_yaml(text: str, file: str) -> str:

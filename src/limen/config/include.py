@@ -97,7 +97,7 @@ def _take(document: Document, found: Document) -> None:
         raise ConfigFault("must map names to servers", document.where(("mcpServers",)))
     own.update(found.value["mcpServers"])
     for ours, theirs in ((document.places, found.places), (document.keys, found.keys)):
-        ours.update({path: place for path, place in theirs.items() if len(path) > 1})
+        ours.update({path: place for path, place in theirs.items() if len(path) > 1 or path not in ours})
 
 
 def _where(found: Document, name: str) -> str:

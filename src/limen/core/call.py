@@ -167,6 +167,7 @@ class Session:
     id: str = ""
     state: str | None = None
     suspended: str = ""
+    log_level: str | None = None  # lowest level of log messages its client asked for
 
 
 class Context:

@@ -34,9 +34,9 @@ class UpstreamFault(Fault):
 class UpstreamError(Fault):
     """An MCP server answered with a JSON-RPC error. `text` is the server's own and stays in the audit."""
 
-    def __init__(self, server: str, code: int, text: str) -> None:
+    def __init__(self, server: str, code: int, text: str, data: object = None) -> None:
         super().__init__(f"{server}: error {code}")
-        self.server, self.code, self.text = server, code, text
+        self.server, self.code, self.text, self.data = server, code, text, data
 
 
 class InvariantFault(Fault):

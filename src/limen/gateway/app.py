@@ -21,14 +21,16 @@ from limen.posture import METHODS, Local
 from limen.protocol.methods import (
     HANDSHAKE_REVISIONS,
     LATEST_HANDSHAKE,
+    META_SERVER,
     META_SUBSCRIPTION,
-    MODERN_REVISIONS,
+    SUPPORTED,
 )
 from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
 
 IN_FLIGHT: Final = 64
 _MEMBERS: Final = {"tool": "tools", "resource": "resources", "template": "resourceTemplates", "prompt": "prompts"}
 _INFO: Final = {"name": "limen", "title": "Limen", "version": __version__}
+_META: Final = orjson.dumps({META_SERVER: _INFO})
 _CAPABILITIES: Final = {
     "tools": {"listChanged": True},
     "prompts": {"listChanged": True},
@@ -94,7 +96,7 @@ class Gateway:
             return await self._resume(permit, session.suspended)
         state = self.sessions.find(session.id, permit.get(Caller).key, call.route) if session.id else None
         capabilities = state.capabilities if state else call.read_capabilities()
-        exchange = Exchange(call, capabilities, outlet, self.waiting, state.log_level if state else call.log_level)
+        exchange = Exchange(call, capabilities, outlet, self.waiting, session.log_level or call.log_level)
         if call.era is Era.MODERN and self._suspends(call.server):
             entry = self.suspensions.start(
                 exchange, permit.get(Caller), self.engine.forward(permit, corridor, exchange)
@@ -124,7 +126,7 @@ class Gateway:
         if result.get("resultType") == "input_required" and call.era is Era.MODERN and "requestState" in result:
             sealed = self._seal.seal(call, permit.get(Caller), str(result["requestState"]))
             result = {**result, "requestState": sealed}
-        return Reply(200, result_message(call.id, complete(call.method, call.era, result)))
+        return Reply(200, result_message(call.id, complete(call.method, call.era, result, _INFO)))
 
     # calls that wait for a 2026-07-28 client while a handshake-era server waits for us
 
@@ -172,13 +174,13 @@ class Gateway:
         if call.method == "initialize":
             return self._initialize(context, corridor)
         if call.method == "server/discover":
-            return self._answer(call, self._described(context, corridor, {"supportedVersions": list(MODERN_REVISIONS)}))
+            return self._answer(call, self._described(context, corridor, {"supportedVersions": list(SUPPORTED)}))
         if call.method == "logging/setLevel":
             return self._set_level(context)
         return self._answer(call, {})
 
     def _answer(self, call: Call, result: dict[str, Any]) -> Reply:
-        return Reply(200, result_message(call.id, complete(call.method, call.era, result)))
+        return Reply(200, result_message(call.id, complete(call.method, call.era, result, _INFO)))
 
     def _described(self, context: Context, corridor: Corridor, first: dict[str, Any]) -> dict[str, Any]:
         result = {**first, "capabilities": dict(_CAPABILITIES), "serverInfo": _INFO}
@@ -234,7 +236,7 @@ class Gateway:
         parts = [self._named(item.server, item.name, item.definition) if bundle else item.definition for item in items]
         body = b'{"%s":[%s]' % (_MEMBERS[kind].encode(), b",".join(parts))
         if call.era is Era.MODERN:
-            body += b',"resultType":"complete","ttlMs":0,"cacheScope":"private"'
+            body += b',"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":%s' % _META
         return Reply(200, result_fragment(call.id, body + b"}"))
 
     def _named(self, server: str, name: str, definition: bytes) -> bytes:

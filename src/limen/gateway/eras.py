@@ -31,7 +31,7 @@ METHOD_NOT_FOUND: Final = -32601
 INPUT_METHODS: Final = frozenset({"tools/call", "prompts/get", "resources/read"})  # may answer input_required
 _NOTHING: Final[frozenset[str]] = frozenset()
 _FORM: Final = frozenset({"form"})
-_BY_FORM: Final = {"elicitation": {"form": {}}}
+_BY_FORM: Final[dict[str, Any]] = {"elicitation": {"form": {}}}
 _META: Final = "io.modelcontextprotocol/"
 _SAFE_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=")
@@ -66,6 +66,7 @@ class Outgoing(NamedTuple):
     client_token: str | int | None
     request_state: str | None
     input_responses: bytes = b""
+    log_level: str | None = None
 
 
 def outgoing(permit: Permit) -> Outgoing:
@@ -86,7 +87,8 @@ def outgoing(permit: Permit) -> Outgoing:
     mirrored, members = members_of(call, approved)
     session = permit.find(Session)
     state = session.state if session is not None else None  # the server's own, opened and bound by BindSession
-    return Outgoing(call.method, mirrored, members, call.trace, call.progress_token, state, call.input_responses)
+    level = call.log_level or (session.log_level if session is not None else None)
+    return Outgoing(call.method, mirrored, members, call.trace, call.progress_token, state, call.input_responses, level)
 
 
 def _tool(call: Call, approved: Approved) -> tuple[str, dict[str, Any]]:
@@ -190,10 +192,12 @@ def request(number: int, call: Outgoing, words: frozenset[str], *, modern: bool)
         params["requestState"] = call.request_state
     if modern and call.input_responses:
         params["inputResponses"] = orjson.Fragment(call.input_responses)
-    if call.client_token is not None or call.trace:
+    if call.client_token is not None or call.trace or (modern and call.log_level is not None):
         meta = modern_meta(words) if modern else {}
         if call.client_token is not None:
             meta["progressToken"] = number
+        if modern and call.log_level is not None:
+            meta[f"{_META}logLevel"] = call.log_level
         meta.update((name, call.trace[name]) for name in ("traceparent", "tracestate") if name in call.trace)
         params["_meta"] = meta
     elif modern:
@@ -251,7 +255,7 @@ def answer(server: str, message: Any, number: int, *, unidentified: bool = False
     error = message["error"]
     if type(error) is not dict or type(error.get("code")) is not int or not isinstance(error.get("message"), str):
         raise UpstreamFault(server, "answered with a malformed error")
-    raise UpstreamError(server, error["code"], error["message"][:2000])
+    raise UpstreamError(server, error["code"], error["message"][:2000], error.get("data"))
 
 
 def complete(server: str, call: Outgoing, result: dict[str, Any], *, modern: bool) -> bool:

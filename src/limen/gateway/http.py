@@ -141,6 +141,8 @@ class HttpSurface:
         versions, sessions = draft.headers.get("mcp-protocol-version", []), draft.headers.get("mcp-session-id", [])
         if method == "GET" and "text/event-stream" not in ",".join(draft.headers.get("accept", [])):
             return self._not_admitted(Refuse(REASONS["wire.not_acceptable"]), draft)
+        if "last-event-id" in draft.headers:  # our events carry no ids, so there is nothing that could be resumed
+            return self._not_admitted(Refuse(REASONS["wire.http"], "Last-Event-ID"), draft)
         call = Call(
             method="",
             server=draft.endpoint.server,

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from limen.config.load import Loaded
     from limen.config.model import Config
 
+FIRST_READING: Final = 5.0  # seconds to wait for slow servers before listening; they are read on behind
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
 def say(text: str) -> None:
     """One line for the operator, on standard error: standard output may be a protocol."""
-    print(f"limen: {''.join(c if c.isprintable() else '?' for c in text)}", file=sys.stderr, flush=True)  # noqa: T201
+    sys.stderr.write(f"limen: {''.join(c if c.isprintable() else '?' for c in text)}\n")
+    sys.stderr.flush()
 
 
 def connect(config: Config, on_change: Callable[[str], None] | None = None) -> Upstreams:
@@ -159,12 +161,11 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy)
-    troubles = await house.read_all()
-    for name, trouble in troubles.items():
-        say(f"server {name}: {trouble}")
+    reading = asyncio.create_task(_read_servers(house))
+    await asyncio.wait({reading}, timeout=FIRST_READING)
     await server.start(host, configured, context)
     _announce(house, host, configured)
-    tasks = await _background(house, gateway, stop)
+    tasks = [reading, *await _background(house, gateway, stop)]
     await stop.wait()
     say("stopping: finishing calls in flight")
     await server.stop()
@@ -174,6 +175,11 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     gateway.stopped("asked to")
     await house.close()
     return 0
+
+
+async def _read_servers(house: House) -> None:
+    for name, trouble in (await house.read_all()).items():
+        say(f"server {name}: {trouble}")
 
 
 def _on_port(config: Config, port: int) -> Config:
@@ -215,9 +221,9 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     house = House(config, connect, say)
     gateway = _gateway(house)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
-    for server, trouble in (await house.read_all()).items():
-        say(f"server {server}: {trouble}")
-    tasks = await _background(house, gateway, asyncio.Event())
+    reading = asyncio.create_task(_read_servers(house))
+    await asyncio.wait({reading}, timeout=FIRST_READING)
+    tasks = [reading, *await _background(house, gateway, asyncio.Event())]
     surface = StdioSurface(gateway, name, resources(config)[name], local_user())
     try:
         with contextlib.suppress(asyncio.CancelledError):

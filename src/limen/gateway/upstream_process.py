@@ -2,13 +2,19 @@
 
 It runs in a session of its own, so that its whole process group can be signalled. A child that starts a further
 session (setsid) leaves that group and may outlive it: containing those takes a sandbox, which this is not.
+
+It is started by `subprocess`, not by the event loop: uvloop takes `close_fds` and ignores it, so that a child would
+inherit what is marked inheritable and second copies of its own pipes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
@@ -30,39 +36,101 @@ def scrubbed(declared: Mapping[str, str]) -> dict[str, str]:
     return inherited | dict(declared)
 
 
-class Child(asyncio.SubprocessProtocol):
+class _Pipe(asyncio.Protocol):
+    """One of the child's three pipes."""
+
+    def __init__(self, child: Child, number: int) -> None:
+        self._child, self._number = child, number
+
+    def data_received(self, data: bytes) -> None:
+        self._child.heard(self._number, data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._child.lost(self._number)
+
+    def pause_writing(self) -> None:
+        self._child.writable.clear()
+
+    def resume_writing(self) -> None:
+        self._child.writable.set()
+
+
+class Child:
     """`line` is called for every line it writes, `gone` once when it can no longer be used."""
 
     def __init__(self, server: str, line: Callable[[bytes], None], gone: Callable[[str], None]) -> None:
         self.server = server
         self.reason = ""
+        self.writable = asyncio.Event()
+        self.writable.set()
         self._line, self._gone = line, gone
-        self._transport: asyncio.SubprocessTransport
+        self._process: subprocess.Popen[bytes]
         self._stdin: asyncio.WriteTransport
+        self._pipes: list[asyncio.BaseTransport] = []
+        self._handle = -1
         self._partial: list[bytes] = []
         self._size = 0
         self._stderr: deque[bytes] = deque()
         self._stderr_size = 0
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._exited = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        """Its process number, which is its group's as well."""
+        return self._process.pid
 
     async def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
         """Run it: no shell, no inherited files, an environment of its own. Raises UpstreamFault."""
-        loop = asyncio.get_running_loop()
+        pipe = subprocess.PIPE
         try:
-            await loop.subprocess_exec(
-                lambda: self, *argv, env=scrubbed(env), cwd=cwd, start_new_session=True, close_fds=True
-            )
-        except (OSError, ValueError) as error:
+            self._process = process = subprocess.Popen(  # noqa: S603, ASYNC220 - configured; as asyncio itself does
+                argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=scrubbed(env), cwd=cwd,
+                start_new_session=True, close_fds=True,
+            )  # fmt: skip
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise UpstreamFault(self.server, f"could not be started: {error}") from None
+        loop = asyncio.get_running_loop()
+        self._watch(loop)
+        try:
+            transport, _ = await loop.connect_write_pipe(lambda: _Pipe(self, 0), process.stdin)
+            self._stdin = cast("asyncio.WriteTransport", transport)
+            self._pipes.append(transport)
+            for number, stream in ((1, process.stdout), (2, process.stderr)):
+                self._pipes.append((await loop.connect_read_pipe(self._reader(number), stream))[0])
+        except BaseException:
+            self.kill("could not be listened to")
+            raise
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.SubprocessTransport", transport)
-        self._stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
+    def _reader(self, number: int) -> Callable[[], _Pipe]:
+        return lambda: _Pipe(self, number)
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if fd == 2:
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Call `_died` when it exits: by process handle where there are such, else by a thread that waits."""
+        try:
+            self._handle = os.pidfd_open(self._process.pid)
+            loop.add_reader(self._handle, self._died)
+        except (AttributeError, OSError):
+
+            def wait() -> None:
+                self._process.wait()
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know
+                    loop.call_soon_threadsafe(self._died)
+
+            threading.Thread(target=wait, name=f"wait-{self.server}", daemon=True).start()
+
+    def _died(self) -> None:
+        self._signal(signal.SIGKILL)  # whoever is left of its group, while the number is still taken
+        if self._handle >= 0:
+            asyncio.get_running_loop().remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+        self._exited.set()
+        why = f"exited with status {self._process.poll()}"
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self._end, why)
+
+    def heard(self, number: int, data: bytes) -> None:
+        """Bytes from standard output (1) or standard error (2)."""
+        if number == 2:
             self._keep(data)
             return
         start = 0
@@ -79,6 +147,12 @@ class Child(asyncio.SubprocessProtocol):
         if self._size > LINE_LIMIT:
             self.kill(f"wrote a line longer than {LINE_LIMIT} bytes")
 
+    def lost(self, number: int) -> None:
+        """It closed one of its pipes. Without input or output it is of no use."""
+        if number != 2 and not self.reason:
+            why = "closed its output" if number == 1 else "closed its input"
+            asyncio.get_running_loop().call_later(_LAST_WORDS, self.kill, why)
+
     def _keep(self, data: bytes) -> None:
         data = data[-STDERR_KEPT:]
         self._stderr.append(data)
@@ -93,27 +167,10 @@ class Child(asyncio.SubprocessProtocol):
         """The last of what it complained about. Untrusted: for the operator's eyes, escaped."""
         return b"".join(self._stderr)[-STDERR_KEPT:]
 
-    def pipe_connection_lost(self, fd: int, error: Exception | None) -> None:
-        if fd != 2:
-            why = "closed its output" if fd == 1 else "closed its input"
-            asyncio.get_running_loop().call_later(_LAST_WORDS, self.kill, why)
-
-    def process_exited(self) -> None:
-        self._signal(signal.SIGKILL)  # whoever is left of its group; afterwards the number may be someone else's
-        self._exited.set()
-        status = self._transport.get_returncode()
-        asyncio.get_running_loop().call_later(_LAST_WORDS, self._end, f"exited with status {status}")
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
     async def write(self, line: bytes) -> None:
         """One message, with back-pressure. Raises UpstreamFault when it is gone or does not read."""
         self.offer(line)
-        await self._writable.wait()
+        await self.writable.wait()
         if self.reason:
             raise UpstreamFault(self.server, self.reason)
 
@@ -140,10 +197,9 @@ class Child(asyncio.SubprocessProtocol):
                 self._signal(signal.SIGTERM)
                 if not await self._exits():
                     self._signal(signal.SIGKILL)
-                    await self._exits()
             self._gone(self.reason)
-        self._writable.set()
-        self._transport.close()
+        await self._exits()
+        self._close()
 
     async def _exits(self) -> bool:
         try:
@@ -154,18 +210,23 @@ class Child(asyncio.SubprocessProtocol):
         return True
 
     def _signal(self, number: signal.Signals) -> None:
-        process = self._transport.get_pid()
         if self._exited.is_set():
-            return
+            return  # the number may be someone else's by now
         try:
-            os.killpg(process, number)
+            os.killpg(self._process.pid, number)
         except (ProcessLookupError, PermissionError):
             return  # nobody is left
 
     def _end(self, reason: str) -> None:
         if not self.reason:
             self.reason = reason
-            self._partial = []
-            self._writable.set()
-            self._transport.close()
+            self._close()
             self._gone(reason)
+
+    def _close(self) -> None:
+        self._partial = []
+        self.writable.set()
+        for pipe in self._pipes:
+            pipe.close()
+        if self._pipes and not self._stdin.is_closing():
+            self._stdin.abort()

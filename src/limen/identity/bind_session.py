@@ -163,7 +163,7 @@ class BindSession:
             return refuse("identity.session")
         if call.revision and call.revision != state.revision:
             return refuse("wire.revision", "not the negotiated revision", supported=[state.revision])
-        return Pass((Session(call.session),))
+        return Pass((Session(call.session, log_level=state.log_level),))
 
 
 _NONE: Final = Session()

@@ -10,10 +10,8 @@ from limen.core.faults import ConfigFault
 from limen.policy.arguments import shape_of
 from limen.policy.decision import PolicySet, make_slice
 from limen.policy.rules import Policy, PolicySettings, RuleSettings, cedar_policies, rule_policy
-from limen.policy.targets import parse_target
+from limen.policy.targets import ACTIONS, parse_target
 from limen.policy.validate import validate
-
-_KINDS_OF = {"tool": ("tool",), "prompt": ("prompt",), "resource": ("resource", "template")}
 
 
 def compile_policy(
@@ -30,10 +28,8 @@ def compile_policy(
     `servers` are those configured; without it, a server of which nothing is approved is taken to be one. `announced`
     are names that wait for approval, or once were approved: a rule may name them before (and after) they are in use.
     """
-    items = sorted(
-        (item for item in catalog if item.kind in _KINDS_OF or item.kind == "template"),
-        key=lambda item: (item.server, item.kind, item.name),
-    )
+    callable_ = (item for item in catalog if item.kind in ACTIONS)  # a server's instructions are approved, not called
+    items = sorted(callable_, key=lambda item: (item.server, item.kind, item.name))
     policies: list[Policy] = []
     warnings: list[str] = []
     for number, rule in enumerate(settings.rules, 1):

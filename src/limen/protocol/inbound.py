@@ -1,7 +1,7 @@
 """The admission ladder: bytes and headers to a Call, or the first rung that fails. Pure.
 
 Each rung is a function Draft -> Refuse | None and fills in what it established. The order stands in `posture.ADMIT`.
-Decisions are taken on the body; headers that mirror it must agree with it (2026-07-28 transports) or are ignored.
+Decisions are taken on the body; headers that mirror it must agree with it (2026-07-28 transports).
 """
 
 from __future__ import annotations
@@ -206,15 +206,25 @@ def _unsupported(requested: str | None) -> Refuse:
 
 
 def header_agreement(draft: Draft) -> Refuse | None:
-    """2026-07-28: Mcp-Method and Mcp-Name mirror the body, once each; for older revisions they mean nothing."""
-    if draft.era is not Era.MODERN or not draft.http:
+    """Mcp-Method and Mcp-Name mirror the body, once each (2026-07-28). Nothing here is decided on them.
+
+    Older revisions do not ask for them; where they are sent all the same they must not contradict the body, because
+    something in front of us may have routed by them.
+    """
+    if draft.answer or not draft.http:
         return None
-    method = draft.message["method"]
+    method, names = draft.message["method"], draft.headers.get("mcp-name", [])
+    if draft.era is not Era.MODERN:
+        mirrored = draft.params.get("name", draft.params.get("uri"))
+        honest = draft.headers.get("mcp-method", [method]) == [method] and [*map(decode_header, names)] in (
+            [],
+            [mirrored],
+        )
+        return None if honest else refuse("wire.header_mismatch", "mirrored headers contradict the body")
     if draft.headers.get("mcp-method") != [method]:
         return refuse("wire.header_mismatch", "Mcp-Method")
     row = METHODS.get(method)
-    names = draft.headers.get("mcp-name", [])
-    if row is not None and row.names and draft.id is not None:
+    if row is not None and draft.era in row.eras and row.names and draft.id is not None:
         if len(names) != 1 or decode_header(names[0]) != draft.params.get(row.names):
             return refuse("wire.header_mismatch", "Mcp-Name")
     elif len(names) > 1:

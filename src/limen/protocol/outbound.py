@@ -12,11 +12,12 @@ from limen.core.call import Era
 from limen.core.reasons import Reason
 from limen.core.verdict import Refusal
 from limen.protocol.jsonrpc import render
+from limen.protocol.methods import META_SERVER
 
 CACHEABLE: Final = frozenset(
     {"tools/list", "resources/list", "resources/templates/list", "prompts/list", "resources/read", "server/discover"}
 )
-_SHOWN: Final = ("supported", "requested", "requiredCapabilities", "scopes", "approval", "retry_after")
+_SHOWN: Final = ("supported", "requested", "requiredCapabilities", "scopes", "approval", "retry_after", "uri")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,14 @@ def result_fragment(id_: str | int | None, result: bytes) -> bytes:
     return orjson.dumps({"jsonrpc": "2.0", "id": id_, "result": orjson.Fragment(result)})
 
 
-def complete(method: str, era: Era, result: dict[str, Any]) -> dict[str, Any]:
-    """Add what 2026-07-28 requires of results: resultType, and ttlMs with a scope that is never shared."""
+def complete(method: str, era: Era, result: dict[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what 2026-07-28 asks of results: resultType, who answers, and ttlMs with a scope that is never shared."""
     if era is not Era.MODERN:
         return {name: value for name, value in result.items() if name not in ("resultType", "ttlMs", "cacheScope")}
+    meta = {META_SERVER: server}
     if result.get("resultType") == "input_required":
-        return result
-    shaped = {**result, "resultType": "complete"}
+        return {**result, "_meta": meta}
+    shaped = {**result, "resultType": "complete", "_meta": meta}
     if method in CACHEABLE:
         ttl = result.get("ttlMs")
         shaped["ttlMs"] = ttl if type(ttl) is int and 0 <= ttl <= 3_600_000 else 0
@@ -64,9 +66,9 @@ def error_message(refusal: Refusal, id_: str | int | None) -> bytes:
     return render({"jsonrpc": "2.0", "id": id_, "error": error})
 
 
-def hide(refusal: Refusal, unknown: Reason) -> Refusal:
+def hide(refusal: Refusal, unknown: Reason, echo: Mapping[str, Any]) -> Refusal:
     """The same refusal for a caller who may not know that the target exists: exactly like an unknown name."""
-    return Refusal(unknown, refusal.reference, refusal.guard, refusal.detail)
+    return Refusal(unknown, refusal.reference, refusal.guard, refusal.detail, echo)
 
 
 def status_for(reason: Reason, era: Era) -> int:

@@ -1,0 +1,61 @@
+"""What `limen posture` says: every guard in force, the controls it enforces, what shows it, and what loosens it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from limen import posture
+from limen.config.model import loosened
+from limen.core.faults import InvariantFault
+
+if TYPE_CHECKING:
+    from limen.config.model import Config
+
+_ROWS: Final = {
+    "size": ("G7", "tests/protocol/test_inbound.py"),
+    "origin": ("A13", "tests/protocol/test_inbound.py"),
+    "strict_json": ("A9", "tests/protocol/test_jsonrpc.py"),
+    "revision": ("L4", "tests/protocol/test_inbound.py"),
+    "header_agreement": ("A9", "tests/protocol/test_inbound.py"),
+    "known_method": ("A9", "tests/protocol/test_inbound.py"),
+    "Authenticate": ("A1-A5 A13 A14 C3", "tests/attacks/test_tokens.py"),
+    "BindSession": ("C1 C2 C3 C6", "tests/gateway/test_gateway.py"),
+    "Limit": ("A12", "tests/policy/test_limit.py"),
+    "Resolve": ("E3 E6 E7 E8", "tests/catalog/test_resolve.py"),
+    "Authorize": ("A6 A7 A9", "tests/policy/test_authorize.py"),
+    "ValidateArguments": ("D6 E1", "tests/catalog/test_arguments.py"),
+    "RequireApproval": ("A9", "tests/policy/test_approval.py"),
+    "AttachCredential": ("B1", "tests/upstreams/test_credential_attach.py"),
+    "ValidateResult": ("D7", "tests/catalog/test_results.py"),
+    "ledger": ("A10 I2", "tests/audit/test_audit_verify.py"),
+}
+_LOOSENS: Final = {"unsafe_anonymous": "Authenticate", "unsafe_plain_http": "Authenticate"}
+
+
+def describe(config: Config) -> list[dict[str, Any]]:
+    """One row a guard, in order, and one for every control a switch has turned off. Raises InvariantFault when the
+    posture lists a guard this table does not know."""
+    switches = list(loosened(config))
+    rows: list[dict[str, Any]] = []
+    guards = (*posture.ADMIT, *posture.CALL, *posture.RESULT)
+    for name in (*(guard.__name__ for guard in guards), "ledger"):
+        if name not in _ROWS:
+            raise InvariantFault(f"{name} stands in the posture without saying which control it enforces")
+        controls, evidence = _ROWS[name]
+        loose = [switch for switch in switches if _LOOSENS.get(switch.rpartition(".")[2]) == name]
+        state = "loosened" if loose else "enforced"
+        rows.append(_row(controls, name, state, evidence, loose))
+    for switch in switches:
+        if switch.endswith("unsafe_no_sandbox"):
+            rows.append(_row("G1", "sandbox", "absent", "docs/limits.md", [switch]))
+    return rows
+
+
+def _row(controls: str, guard: str, state: str, evidence: str, loose: list[str]) -> dict[str, Any]:
+    return {
+        "control": controls,
+        "guard": guard,
+        "state": state,
+        "evidence": evidence,
+        "loosened": ", ".join(loose),
+    }

@@ -1,0 +1,110 @@
+"""The command line: `limen --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from limen import __version__
+from limen.cli import approvals, audit, policy, setup, tools
+from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
+from limen.cli.terminal import complain, emit, line
+
+app = typer.Typer(
+    cls=Commands,
+    help="The guarded threshold in front of Model Context Protocol servers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+configuration = group("About the configuration file.")
+app.add_typer(tools.app, name="tools")
+app.add_typer(approvals.app, name="approvals")
+app.add_typer(policy.app, name="policy")
+app.add_typer(audit.app, name="audit")
+app.add_typer(configuration, name="config")
+app.command()(setup.init)
+app.command()(setup.check)
+app.command()(setup.posture)
+app.command()(setup.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        line(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config: ConfigOption = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """The guarded threshold in front of Model Context Protocol servers."""
+    context.obj = config
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Configuration file.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Another port than the file says.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the gateway until stopped. Example: limen serve limen.yaml --port 8300"""
+    from limen.config.load import check_consistency
+
+    if file is not None and config is not None:
+        raise Misused("name the configuration once")
+    loaded = load(context, file or config)
+    check_consistency(loaded.config)
+    if as_json:
+        emit({"config": str(loaded.path), "url": loaded.config.listen.url, "warnings": loaded.warnings})
+    for warning in () if as_json else loaded.warnings:
+        complain(f"warning: {warning}")
+    from limen.gateway.run import serve as run_server
+
+    raise typer.Exit(run_server(loaded, port))
+
+
+@app.command()
+def stdio(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help='Server to offer; "" offers all of them.')],
+    config: ConfigOption = None,
+) -> None:
+    """Offer one server to a local client on standard input and output. Example: limen -c limen.yaml stdio files"""
+    loaded = load(context, config)
+    for warning in loaded.warnings:
+        complain(f"warning: {warning}")
+    from limen.gateway.run import serve_stdio
+
+    raise typer.Exit(serve_stdio(loaded, name))
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit by itself; status 0 if all went as it should.")] = False,
+) -> None:
+    """Show the whole thing at work on loopback. Example: limen demo --once"""
+    from limen.cli.demo import run as run_demo
+
+    raise typer.Exit(run_demo(once))
+
+
+@configuration.command()
+def schema(as_json: JsonOption = False) -> None:
+    """Print the file's JSON Schema. Example: limen config schema > limen.schema.json"""
+    from limen.config.load import config_schema
+
+    emit(config_schema())
+
+
+def run() -> None:
+    """Entry point of the program."""
+    app()

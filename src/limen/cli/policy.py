@@ -1,0 +1,132 @@
+"""`limen policy`: what the rules mean, in Cedar and for one call."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from limen.cli.context import ConfigOption, JsonOption, Refused, group, load
+from limen.cli.terminal import block, complain, emit, line
+
+if TYPE_CHECKING:
+    from limen.catalog.snapshot import Catalog
+    from limen.config.load import Loaded
+    from limen.core.call import Approved, Caller
+    from limen.policy.decision import PolicySet
+
+app = group("What the rules mean.")
+Strings = list[str]
+
+
+def catalog_of(loaded: Loaded) -> Catalog:
+    """What is approved now; nothing where nothing was ever recorded. Creates no file."""
+    from limen.catalog.snapshot import Catalog
+
+    if not loaded.config.storage.path.exists():
+        return Catalog()
+    from limen.assemble import open_registry
+
+    return open_registry(loaded.config).snapshot()
+
+
+def compiled(loaded: Loaded) -> tuple[Catalog, PolicySet]:
+    """The policy as the gateway would compile it now. Raises ConfigFault."""
+    from limen.policy.compile import compile_policy
+
+    catalog = catalog_of(loaded)
+    return catalog, compile_policy(loaded.config.policy, catalog.approved(), servers=loaded.config.servers)
+
+
+@app.command()
+def show(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Print the rules as Cedar decides them. Example: limen policy show"""
+    _, policy = compiled(load(context, config))
+    if as_json:
+        emit({"digest": policy.digest, "cedar": policy.cedar_text, "warnings": policy.warnings})
+        return
+    block(policy.cedar_text)
+    line(f"// digest {policy.digest}")
+
+
+@app.command()
+def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Compile the rules against what is approved. Status 2 if they are wrong. Example: limen policy check"""
+    _, policy = compiled(load(context, config))
+    if as_json:
+        emit({"ok": True, "digest": policy.digest, "policies": policy.size, "warnings": policy.warnings})
+        return
+    for warning in policy.warnings:
+        complain(f"warning: {warning}")
+    line(f"{policy.size} policies, digest {policy.digest}")
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    server: Annotated[str, typer.Argument(help="Server, as the configuration names it.")],
+    name: Annotated[str, typer.Argument(help="Approved tool (or see --kind).")],
+    sub: Annotated[str, typer.Option("--user", help="Subject of the caller.")] = "someone",
+    issuer: Annotated[str, typer.Option(help="Issuer; default: the first configured.")] = "",
+    client: Annotated[str, typer.Option(help="Client id.")] = "",
+    group_: Annotated[Strings | None, typer.Option("--group", help="Group; may be repeated.")] = None,
+    role: Annotated[Strings | None, typer.Option(help="Role; may be repeated.")] = None,
+    scope: Annotated[Strings | None, typer.Option(help="Scope; may be repeated.")] = None,
+    mfa: Annotated[bool, typer.Option("--mfa", help="Signed in with more than one factor.")] = False,
+    arguments: Annotated[str, typer.Option(help="Arguments of the call, a JSON object.")] = "{}",
+    kind: Annotated[str, typer.Option(help="tool, prompt, resource or template.")] = "tool",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a call is allowed or not; status 1 if not.
+
+    Example: limen policy explain files read_file --user ann --group dev
+    """
+    from limen.core.call import Caller
+
+    loaded = load(context, config)
+    catalog, policy = compiled(loaded)
+    approved = catalog.find(server, kind, name)
+    if approved is None:
+        raise Refused(f"{server}/{name}: not approved; it is {catalog.state(server, kind, name)}")
+    issuers = loaded.config.identity.issuers
+    caller = Caller(
+        issuer=issuer or (issuers[0].issuer if issuers else "local"),
+        subject=sub,
+        client=client,
+        scopes=frozenset(scope or ()),
+        roles=frozenset(role or ()),
+        groups=frozenset(group_ or ()),
+        amr=frozenset({"mfa"} if mfa else ()),
+    )
+    report = _explained(policy, caller, approved, arguments)
+    if as_json:
+        emit(report)
+    else:
+        _print(report)
+    if not report["allowed"]:
+        raise typer.Exit(1)
+
+
+def _explained(policy: PolicySet, caller: Caller, approved: Approved, arguments: str) -> dict[str, Any]:
+    try:
+        given = json.loads(arguments)
+    except ValueError:
+        raise typer.BadParameter("--arguments is not JSON") from None
+    if not isinstance(given, dict):
+        raise typer.BadParameter("--arguments is a JSON object")
+    return policy.explain(caller, approved, given)
+
+
+def _print(report: dict[str, Any]) -> None:
+    line("allowed" if report["allowed"] else f"refused: {report['reason']} {report['detail']}".rstrip())
+    for key in ("rules", "requires", "missing_scopes"):
+        if report[key]:
+            line(f"{key.replace('_', ' ')}: {', '.join(report[key])}")
+    for one in report["policies"]:
+        line(f"{one['where']} ({one['effect']}): {'applies' if one['matched'] else 'does not apply'}")
+        for clause in one["clauses"]:
+            if clause["state"] != "true":
+                line(f"  {clause['clause']}: {clause.get('why', clause['state'])}")
+    line(f"{report['not_concerned']} other policies are about something else")

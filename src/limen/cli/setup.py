@@ -1,0 +1,217 @@
+"""`limen init`, `check`, `posture` and `doctor`: from nothing to something that can be trusted to run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from limen.cli.context import ConfigOption, JsonOption, Refused, load, run_async
+from limen.cli.terminal import complain, emit, line, table
+from limen.core.faults import ConfigFault, Fault
+
+if TYPE_CHECKING:
+    from limen.config.load import Loaded
+    from limen.config.model import Config
+
+_LOW_DISK: Final = 256 << 20
+_EXAMPLE: Final = """\
+# Limen: the guarded threshold in front of MCP servers. `limen check` explains this file, `limen config schema` prints
+# its JSON Schema. Relative paths start from this file. Secrets only by reference: ${env:NAME} or ${file:path}.
+version: 1
+
+listen:
+  url: http://127.0.0.1:8300          # public base URL; clients use <url>/mcp/<server>
+  # bind: 0.0.0.0:8443                # where to listen, when url is not loopback
+  # tls: {certificate: tls/cert.pem, key: tls/key.pem}
+
+# Servers, exactly as clients write them; additions stand under `security`.
+mcpServers: {}
+  # docs:
+  #   url: https://mcp.example.com/docs
+  #   headers: {Authorization: "Bearer ${env:DOCS_TOKEN}"}
+  # time:
+  #   command: mcp-server-time
+  #   security: {unsafe_no_sandbox: true}   # there is no sandbox yet, so this has to be said
+
+# Servers a client already knows; `security` is added above, under the same name.
+# include: [~/.cursor/mcp.json]
+
+identity:
+  issuers:
+    - issuer: https://login.example.com/    # replace: whose access tokens are accepted
+      # audience: api://limen               # accepted besides the address of each server
+
+policy:
+  rules: []                           # nothing is allowed that no rule allows
+    # - {allow: "group:writers", call: "docs/search", scopes: [docs.read]}
+    # - {allow: "group:editors", call: "docs/delete_page", require: [mfa, approval]}
+    # - {deny: anyone, call: "docs/*", when: 'resource.effect == "destructive"'}
+  # cedar: [policies/finance.cedar]   # full Cedar beside the rules
+
+limits: {rate: 100, burst: 200}       # calls a second for each caller
+
+audit:
+  durable: false                      # true: every call waits until it is on disk
+"""
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("limen.yaml"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented example to start from; never over an existing file. Example: limen init limen.yaml"""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise Refused(f"{path} exists already") from None
+    except OSError as fault:
+        raise Refused(f"{path}: {fault.strerror or fault}") from None
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(_EXAMPLE)
+    if as_json:
+        emit({"path": str(path.absolute())})
+    else:
+        line(f"wrote {path}; next: add servers and your issuer, then `limen check`")
+
+
+def check(
+    context: typer.Context,
+    local: Annotated[bool, typer.Option("--stdio", help="For `limen stdio`: no issuer is needed.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the file means and what is wrong with it; status 2 if it cannot be used. Example: limen check"""
+    from limen.cli.policy import compiled
+    from limen.config.load import check_consistency
+    from limen.config.model import loosened
+
+    loaded = load(context, config)
+    problem: ConfigFault | None = None
+    warnings = list(loaded.warnings)
+    try:
+        warnings.extend(compiled(loaded)[1].warnings)
+        if not local:
+            check_consistency(loaded.config)
+    except ConfigFault as fault:
+        problem = fault
+    found: dict[str, Any] = {
+        "ok": problem is None,
+        "path": str(loaded.path),
+        "url": loaded.config.listen.url,
+        "servers": _servers(loaded.config),
+        "issuers": [issuer.issuer for issuer in loaded.config.identity.issuers],
+        "loosened": list(loosened(loaded.config)),
+        "warnings": warnings,
+    }
+    if as_json:
+        emit({**found, "problem": str(problem) if problem else None})
+    else:
+        _explain(found)
+    if problem is not None:
+        raise problem
+
+
+def _servers(config: Config) -> list[dict[str, Any]]:
+    return [
+        {
+            "server": name,
+            "transport": server.transport,
+            "target": server.target,
+            "address": "" if server.disabled else f"{config.listen.url}/mcp/{name}",
+            "disabled": server.disabled,
+        }
+        for name, server in config.mcpServers.items()
+    ]
+
+
+def _explain(found: dict[str, Any]) -> None:
+    line(f"{found['path']}: clients connect to {found['url']}/mcp/<server>")
+    if found["servers"]:
+        table(("server", "transport", "target", "address", "disabled"), found["servers"])
+    for issuer in found["issuers"]:
+        line(f"issuer: {issuer}")
+    for switch in found["loosened"]:
+        line(f"LOOSENED: {switch}", red=True)
+    for warning in found["warnings"]:
+        line(f"warning: {warning}")
+
+
+def posture(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Print every control, the guard that enforces it, and whether it is loosened. Example: limen posture"""
+    from limen.cli.controls import describe
+
+    rows = describe(load(context, config).config)
+    if as_json:
+        emit(rows)
+    else:
+        table(("control", "guard", "state", "evidence", "loosened"), rows, red="loosened")
+
+
+def doctor(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Look at everything the gateway depends on; status 1 if something is wrong. Example: limen doctor"""
+    loaded = load(context, config)
+    found = [("configuration", True, str(loaded.path)), *_disk(loaded), *run_async(_network(loaded))]
+    rows = [{"check": name, "ok": ok, "found": text, "bad": not ok} for name, ok, text in found]
+    if as_json:
+        emit([{key: row[key] for key in ("check", "ok", "found")} for row in rows])
+    else:
+        table(("check", "ok", "found"), rows, red="bad")
+    if any(row["bad"] for row in rows):
+        complain("something is wrong")
+        raise typer.Exit(1)
+
+
+def _disk(loaded: Loaded) -> list[tuple[str, bool, str]]:
+    import shutil
+
+    config = loaded.config
+    found: list[tuple[str, bool, str]] = []
+    for name, path in (("storage", config.storage.path.parent), ("audit log", config.audit.path)):
+        place = _nearest(path)
+        good = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+        found.append((f"{name} directory", good, f"{path}{'' if good else f': {place} cannot be written to'}"))
+        free = shutil.disk_usage(place).free
+        found.append((f"{name} disk", free >= _LOW_DISK, f"{free >> 20} MiB free"))
+    return [*found, _key(config)]
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the directory that would hold what has to be made."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _key(config: Config) -> tuple[str, bool, str]:
+    from limen.adapters.keys import FileSigner
+
+    if not config.audit.key.exists():
+        return "signing key", True, f"{config.audit.key}: made at first use"
+    try:
+        return "signing key", True, FileSigner.open(config.audit.key, config.audit.name, create=False).verifier_key
+    except Fault as fault:
+        return "signing key", False, str(fault)
+
+
+async def _network(loaded: Loaded) -> list[tuple[str, bool, str]]:
+    """Every issuer's keys, every server's definitions."""
+    from limen.adapters.http import HttpFetch
+    from limen.gateway.run import probe
+    from limen.identity.issuers import Issuers
+
+    identity = loaded.config.identity
+    issuers = Issuers(identity, HttpFetch())
+    try:
+        trouble = await issuers.warm()
+    finally:
+        await issuers.close()
+    found = [
+        (f"issuer {one.issuer}", one.issuer not in trouble, trouble.get(one.issuer, "keys found"))
+        for one in identity.issuers
+    ]
+    if not found and not identity.unsafe_anonymous:
+        found.append(("issuers", False, "none configured"))
+    return [*found, *((f"server {name}", ok, text) for name, ok, text in await probe(loaded))]
