@@ -168,12 +168,11 @@ def test_dependencies_are_status_3(config: Path) -> None:
     assert "files" in limen(config, "tools", "approve", "files", "--all", status=3).stderr
 
 
-def test_no_traceback_when_the_database_is_broken(known: Path) -> None:
-    (known.parent / "limen-state" / "limen.db").write_bytes(b"not a database at all" * 1000)
-    for leftover in known.parent.glob("limen-state/limen.db-*"):
-        leftover.unlink()
-    result = limen(known, "tools", "list", status=3)
-    assert result.stderr.count("\n") == 1
+def test_no_traceback_when_the_database_is_broken(config: Path) -> None:
+    (config.parent / "limen-state").mkdir()
+    (config.parent / "limen-state" / "limen.db").write_bytes(b"not a database at all" * 1000)
+    for arguments in (["tools", "list"], ["approvals", "list"], ["policy", "show"], ["check"]):
+        assert limen(config, *arguments, status=3).stderr.count("\n") == 1
 
 
 # check, posture, doctor
@@ -212,6 +211,15 @@ def test_check_shows_no_secret(config: Path, monkeypatch: pytest.MonkeyPatch) ->
     output = limen(config, "check").output + json.dumps(answer(config, "check"))
     assert "very-secret" not in output
     assert "very-private" not in output
+
+
+def test_posture_is_printed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"control": "A1", "guard": "Authenticate", "state": "on", "evidence": HOSTILE, "loosened": True}
+    monkeypatch.setattr("limen.cli.controls.describe", lambda config: [row])
+    assert answer(config, "posture") == [row]
+    shown = limen(config, "posture").stdout
+    assert "Authenticate" in shown
+    assert "\x1b" not in shown
 
 
 def test_doctor_finds_what_is_wrong(config: Path) -> None:

@@ -34,7 +34,9 @@ class Guarding:
 
 
 def context(seconds: float = 5.0) -> Context:
-    call = Call(method="tools/call", server="s", route="s", era=Era.MODERN, revision="2026-07-28", arguments=b'{"a":[1]}')
+    call = Call(
+        method="tools/call", server="s", route="s", era=Era.MODERN, revision="2026-07-28", arguments=b'{"a":[1]}'
+    )
     return Context(call, Presented((b"Bearer secret",)), time.monotonic() + seconds, "ref")
 
 

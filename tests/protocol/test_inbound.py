@@ -5,12 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from mcp_types import methods as sdk
 from mcp.shared.inbound import encode_header_value
+from mcp_types import methods as sdk
 
 from limen.core.call import Call, Era, Peer
 from limen.core.verdict import Refuse
-from limen.posture import ADMIT, METHODS as ROUTES
+from limen.posture import ADMIT
+from limen.posture import METHODS as ROUTES
 from limen.protocol.inbound import Draft, Endpoint, admit, decode_header
 from limen.protocol.methods import METHODS, SUPPORTED
 

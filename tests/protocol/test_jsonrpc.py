@@ -54,17 +54,21 @@ def test_the_limits_themselves_are_allowed() -> None:
 
 
 def test_numbers_survive() -> None:
-    data = b'[9007199254740993,1.0,-0.0,123456789012345678901234567890,0.1,1e-7]'
+    data = b"[9007199254740993,1.0,-0.0,123456789012345678901234567890,0.1,1e-7]"
     assert render(parse(data)) == b"[9007199254740993,1.0,-0.0,123456789012345678901234567890,0.1,1e-07]" or (
         json.loads(render(parse(data))) == json.loads(data)
     )
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**63), 10**63) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**63), 10**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=("Cs",)), max_size=20),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text("abcdefgh", min_size=1, max_size=6), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abcdefgh", min_size=1, max_size=6), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 

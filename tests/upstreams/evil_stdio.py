@@ -205,6 +205,8 @@ for line in sys.stdin:
     elif method == "tools/list":
         result(number, tools(params.get("cursor")))
     elif method == "tools/call":
+        if MODE == "deaf" and len(params["arguments"]["text"]) > 9:
+            time.sleep(60)
         threading.Thread(target=call, args=(number, params), daemon=True).start()
     elif number is not None and method is not None:
         send({"jsonrpc": "2.0", "id": number, "error": {"code": -32601, "message": "Method not found"}})

@@ -229,7 +229,7 @@ def test_calls_in_flight_fail_when_the_process_dies() -> None:
 
 def test_many_calls_share_one_process_and_get_their_own_answers() -> None:
     async def work(upstream: StdioUpstream) -> None:
-        texts = [f"t{number}" for number in range(50)]
+        texts = [f"t{number}" for number in range(12)]
         asked = [await permit(call(arguments=json.dumps({"text": word}).encode())) for word in texts]
         answers = await asyncio.gather(*(upstream.forward(one, Heard()) for one in asked))
         assert [text(answer) for answer in answers] == [f"echo {word}" for word in texts]
@@ -384,3 +384,17 @@ def test_a_killed_server_is_noticed_and_started_again() -> None:
         assert upstream._channel is not first
 
     asyncio.run(using(evil("plain"), work))
+
+
+def test_a_server_that_does_not_read_is_a_fault_and_can_be_closed() -> None:
+    big = call(arguments=json.dumps({"text": "A" * (3 << 20)}).encode())
+
+    async def work(upstream: StdioUpstream) -> None:
+        await upstream.forward(await permit(), Heard())
+        asked = await permit(big)
+        calls = [upstream.forward(asked, Heard()) for _ in range(6)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(outcome, UpstreamFault) for outcome in outcomes)
+        assert any("does not read" in str(outcome) for outcome in outcomes)
+
+    asyncio.run(using(evil("deaf", timeout=1.0), work))

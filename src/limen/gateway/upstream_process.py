@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, cast
+from typing import Final
 
 from limen.core.faults import UpstreamFault
 
@@ -93,7 +93,7 @@ class Child:
         self._watch(loop)
         try:
             transport, _ = await loop.connect_write_pipe(lambda: _Pipe(self, 0), process.stdin)
-            self._stdin = cast("asyncio.WriteTransport", transport)
+            self._stdin = transport
             self._pipes.append(transport)
             for number, stream in ((1, process.stdout), (2, process.stderr)):
                 self._pipes.append((await loop.connect_read_pipe(self._reader(number), stream))[0])
@@ -226,7 +226,7 @@ class Child:
     def _close(self) -> None:
         self._partial = []
         self.writable.set()
+        if self._pipes and self._stdin.get_write_buffer_size():
+            self._stdin.abort()  # what it never read cannot be flushed
         for pipe in self._pipes:
             pipe.close()
-        if self._pipes and not self._stdin.is_closing():
-            self._stdin.abort()
