@@ -42,6 +42,7 @@ from limen.policy.limit import Limit
 if TYPE_CHECKING:
     from limen.config.model import Config
 
+CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 _AUDITED: Final = "audited-history"
 
@@ -115,7 +116,7 @@ class House:
         self.config, self.say = config, say
         self.state = State.open(config)
         self.registry = Registry(self.state.catalog)
-        self.ledger = Ledger.open(_directory(config.audit.path), open_signer(config))
+        self.ledger = Ledger.open(_directory(config.audit.path), open_signer(config), checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.upstreams = connect(config, self._announced_change)

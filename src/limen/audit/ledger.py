@@ -54,12 +54,15 @@ class _Waiter:
 class Ledger:
     """One writer of one directory. `append` may be called from any thread; `recovered` tells what opening repaired."""
 
-    def __init__(self, directory: Path, lock: int, journal: Journal, publisher: Publisher, interval: float) -> None:
+    def __init__(
+        self, directory: Path, lock: int, journal: Journal, publisher: Publisher, interval: float, signing: float
+    ) -> None:
         self._directory, self._lock_file = directory, lock
-        self._journal, self._publisher, self._interval = journal, publisher, interval
+        self._journal, self._publisher, self._interval, self._signing = journal, publisher, interval, signing
         self._state = threading.Condition(threading.Lock())
         self._leaves: list[bytes] = []
-        self._due: float | None = None
+        self._due: float | None = None  # when the next checkpoint is to be signed
+        self._sync_due: float | None = None  # when what was written is to be on disk
         self._urgent = False
         self._closing = False
         self._synced = 0
@@ -71,10 +74,13 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="limen-ledger", daemon=True)
 
     @classmethod
-    def open(cls, directory: Path, signer: Signer, *, fsync_interval: float = 0.05) -> Ledger:
+    def open(
+        cls, directory: Path, signer: Signer, *, fsync_interval: float = 0.05, checkpoint_interval: float | None = None
+    ) -> Ledger:
         """Lock, check every record against the signed checkpoint, repair what a crash left, sign the present state.
 
-        Reads all records: about a second for each million small ones. Raises DependencyFault: another writer, records
+        Records are on disk within `fsync_interval`, under a signed checkpoint within `checkpoint_interval` (by default
+        the same); both in seconds. Reads all records: about a second for each million small ones. Raises DependencyFault: another writer, records
         that do not match the checkpoint, another key, a failing disk.
         """
         directory = directory.absolute()
@@ -84,7 +90,8 @@ class Ledger:
             found = recover(directory, signer)
             journal = found.journal
             publisher = Publisher(directory, signer, found.tree, found.unwritten, found.note)
-            ledger = cls(directory, lock, journal, publisher, fsync_interval)
+            signing = fsync_interval if checkpoint_interval is None else checkpoint_interval
+            ledger = cls(directory, lock, journal, publisher, fsync_interval, signing)
             ledger.recovered = "; ".join(found.told)
             ledger._publish()
         except (OSError, NoteError, DependencyFault) as fault:
@@ -132,7 +139,7 @@ class Ledger:
             self._leaves.append(leaf)
             if self._unwritable:
                 self._unwritable = ""
-            if self._due is None:
+            if self._due is None or self._sync_due is None:
                 self._wake()
         return index
 
@@ -177,8 +184,12 @@ class Ledger:
 
     def _wake(self) -> None:
         """Have the thread look within the interval. Called with the lock held."""
+        now = time.monotonic()
+        if self._sync_due is None:
+            self._sync_due = now + self._interval
+            self._state.notify()
         if self._due is None:
-            self._due = time.monotonic() + self._interval
+            self._due = now + self._signing
             self._state.notify()
 
     # From here on: the thread's own work.
@@ -200,7 +211,8 @@ class Ledger:
         """Sleep until there is something to do. False when closing."""
         with self._state:
             while not self._closing:
-                left = None if self._due is None else self._due - time.monotonic()
+                dues = [due for due in (self._due, self._sync_due) if due is not None]
+                left = min(dues) - time.monotonic() if dues else None
                 if self._urgent or (left is not None and left <= 0):
                     return True
                 self._state.wait(left)
@@ -210,7 +222,7 @@ class Ledger:
         """Sync for those who wait; publish when it is time."""
         if self._broken:
             with self._state:
-                self._due, self._urgent = None, False
+                self._due, self._sync_due, self._urgent = None, None, False
             return
         try:
             if not last and (self._due is None or self._due > time.monotonic()):
@@ -242,7 +254,7 @@ class Ledger:
         """Put what has been written on disk and tell those who wait. With `take`, hand the leaves to the publisher."""
         with self._state:
             mark = self._journal.mark()
-            self._urgent = False
+            self._urgent, self._sync_due = False, None
             leaves: list[bytes] = []
             if take:
                 self._due = None
