@@ -80,8 +80,8 @@ class Ledger:
         """Lock, check every record against the signed checkpoint, repair what a crash left, sign the present state.
 
         Records are on disk within `fsync_interval`, under a signed checkpoint within `checkpoint_interval` (by default
-        the same); both in seconds. Reads all records: about a second for each million small ones. Raises DependencyFault: another writer, records
-        that do not match the checkpoint, another key, a failing disk.
+        the same); both in seconds. Reads all records: about a second for each million small ones. Raises
+        DependencyFault: another writer, records that do not match the checkpoint, another key, a failing disk.
         """
         directory = directory.absolute()
         lock = _lock(directory)
