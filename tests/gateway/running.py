@@ -148,7 +148,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(directory: Path, extra: tuple[str, ...] = (), **settings: Any) -> Iterator[Running]:
+def running(directory: Path, extra: tuple[str, ...] = (), port: int = 0, **settings: Any) -> Iterator[Running]:
     """A gateway: `echo` and `slow` are approved and allowed, `danger` is approved and denied."""
     recorder = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
     recorder.daemon_threads = True
@@ -156,7 +156,7 @@ def running(directory: Path, extra: tuple[str, ...] = (), **settings: Any) -> It
     threading.Thread(target=recorder.serve_forever, daemon=True).start()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = port or probe.getsockname()[1]
     gateway = Running(port, directory, recorder)
     url = f"http://127.0.0.1:{recorder.server_port}/mcp"
     config = {
