@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ class Log(Protocol):
     """The part of the ledger a call needs."""
 
     def append(self, record: bytes) -> int: ...
+    def defer(self, record: bytes) -> None: ...
     async def durable(self, index: int) -> None: ...
 
 
@@ -59,9 +60,23 @@ class Shelf(Protocol):
 
 
 class HeaderRule(Protocol):
-    """Mcp-Param-* headers for one approved definition and its arguments (2026-07-28 transports)."""
+    """Mcp-Param-* headers for one approved definition and the arguments of a call (2026-07-28 transports)."""
 
-    def __call__(self, approved: Approved, arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]: ...
+    def __call__(self, approved: Approved, call: Call) -> tuple[tuple[str, str], ...]: ...
+
+
+class References:
+    """Correlation ids: 64 bits from the operating system's generator, fetched for many calls at a time."""
+
+    def __init__(self) -> None:
+        self._ready: list[str] = []
+
+    def next(self) -> str:
+        """16 hexadecimal digits."""
+        if not self._ready:
+            digits = os.urandom(4096).hex()
+            self._ready = [digits[at : at + 16] for at in range(0, len(digits), 16)]
+        return self._ready.pop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,7 @@ class Engine:
 
     def __init__(self, corridor: Corridor, log: Log, upstreams: Outbound, timeouts: Mapping[str, float]) -> None:
         self.corridor, self.log, self._upstreams, self._timeouts = corridor, log, upstreams, timeouts
+        self._references = References()
 
     def timeout(self, server: str) -> float:
         """Seconds a call to this server may take in all."""
@@ -90,7 +106,7 @@ class Engine:
 
     async def decide(self, call: Call, presented: Presented) -> tuple[Permit | Context | Refusal, Corridor]:
         """A Permit for what is forwarded, a Context for what is answered here, or a Refusal. Refusals are recorded."""
-        corridor, reference = self.corridor, secrets.token_hex(8)
+        corridor, reference = self.corridor, self._references.next()
         deadline = time.monotonic() + self.timeout(call.server)
         context = Context(call, presented, deadline, reference)
         route = METHODS.get(call.method)
@@ -125,7 +141,7 @@ class Engine:
         return hide(refusal, _UNKNOWN, echo)
 
     async def forward(self, permit: Permit, corridor: Corridor, conversation: Conversation) -> dict[str, Any] | Refusal:
-        """Record the intent, send, judge what comes back, record the outcome."""
+        """Record the intent, send, judge what comes back, record the outcome. Upstreams keep their own time limits."""
         call, approved, grant = permit.call, permit.get(Approved), permit.get(Grant)
         started = time.monotonic()
         try:
@@ -134,10 +150,9 @@ class Engine:
                 await self.log.durable(index)
         except DependencyFault as fault:
             return Refusal(REASONS["fault.audit"], permit.reference, "engine", str(fault))
-        headers = corridor.param_headers(approved, call.read_arguments()) if call.era is Era.MODERN else ()
+        headers = corridor.param_headers(approved, call) if call.era is Era.MODERN else ()
         try:
-            async with asyncio.timeout(self.timeout(approved.server)):
-                result = await self._upstreams.forward(permit, conversation, headers)
+            result = await self._upstreams.forward(permit, conversation, headers)
         except asyncio.CancelledError:
             self._outcome(permit, "call.cancelled", started)
             raise
@@ -160,7 +175,7 @@ class Engine:
 
     def admission_refused(self, reason: Reason, detail: str, server: str, peer: str) -> str:
         """Record a request that never became a Call. Returns the reference told to the client."""
-        reference = secrets.token_hex(8)
+        reference = self._references.next()
         self._write(
             {
                 "t": "refusal",
@@ -182,59 +197,57 @@ class Engine:
         record = {
             "t": "local",
             **_who(context),
-            **_what(context.call, context.reference),
             "catalog": corridor.catalog.version,
         }
-        if self._write(record):
+        if self._write(_what(record, context.call, context.reference)):
             return None
         return Refusal(REASONS["fault.audit"], context.reference, "engine")
 
     def _refused(self, refusal: Refusal, context: Context) -> Refusal:
         approved = context.find(Approved)
-        self._write(
-            {
-                "t": "refusal",
-                **_who(context),
-                **_what(context.call, refusal.reference),
-                "digest": approved.digest if approved else "",
-                "decision": "deny",
-                "reason": refusal.reason.id,
-                "guard": refusal.guard,
-                "detail": refusal.detail[:500],
-                "policy": self.corridor.policy,
-            }
-        )
+        record = {
+            "t": "refusal",
+            **_who(context),
+            "digest": approved.digest if approved else "",
+            "decision": "deny",
+            "reason": refusal.reason.id,
+            "guard": refusal.guard,
+            "detail": refusal.detail[:500],
+            "policy": self.corridor.policy,
+        }
+        self._write(_what(record, context.call, refusal.reference))
         return refusal
 
     def _intent(self, permit: Permit, corridor: Corridor) -> bytes:
         approved, grant = permit.get(Approved), permit.get(Grant)
-        return orjson.dumps(
-            {
-                "t": "intent",
-                "ts": time.time(),
-                **_who(permit),
-                **_what(permit.call, permit.reference),
-                "upstream": approved.server,
-                "tool": approved.name,
-                "digest": approved.digest,
-                "drifted": approved.drifted,
-                "decision": "allow",
-                "rules": grant.rules,
-                "policy": grant.policy,
-                "catalog": corridor.catalog.version,
-            }
-        )
+        record = {"t": "intent", "ts": time.time(), **_who(permit)}
+        _what(record, permit.call, permit.reference)
+        record["upstream"] = approved.server
+        record["tool"] = approved.name
+        record["digest"] = approved.digest
+        record["drifted"] = approved.drifted
+        record["decision"] = "allow"
+        record["rules"] = grant.rules
+        record["policy"] = grant.policy
+        record["catalog"] = corridor.catalog.version
+        return orjson.dumps(record)
 
     def _outcome(self, permit: Permit, reason: str, started: float, detail: str = "") -> bool:
-        return self._write(
-            {
-                "t": "outcome",
-                "ref": permit.reference,
-                "reason": reason,
-                "ms": round((time.monotonic() - started) * 1000, 2),
-                "detail": detail[:500],
-            }
-        )
+        """The intent is on record, so this one may share the next record's write (see `Ledger.defer`)."""
+        ended = time.monotonic()
+        record = {
+            "t": "outcome",
+            "ref": permit.reference,
+            "reason": reason,
+            "ms": round((ended - started) * 1000, 2),
+            "detail": detail[:500],
+            "ts": time.time(),
+        }
+        try:
+            self.log.defer(orjson.dumps(record))
+        except DependencyFault:
+            return False
+        return True
 
     def _write(self, record: dict[str, Any]) -> bool:
         try:
@@ -263,17 +276,17 @@ def _who(facts: Context | Permit) -> dict[str, Any]:
     }
 
 
-def _what(call: Call, reference: str) -> dict[str, Any]:
-    return {
-        "ref": reference,
-        "server": call.server,
-        "method": call.method,
-        "name": call.name,
-        "args": sha256(call.arguments).hexdigest() if call.arguments else "",
-        "revision": call.revision,
-        "agent": call.client,
-        "trace": call.trace.get("traceparent", ""),
-    }
+def _what(record: dict[str, Any], call: Call, reference: str) -> dict[str, Any]:
+    """Add what was asked."""
+    record["ref"] = reference
+    record["server"] = call.server
+    record["method"] = call.method
+    record["name"] = call.name
+    record["args"] = sha256(call.arguments).hexdigest() if call.arguments else ""
+    record["revision"] = call.revision
+    record["agent"] = call.client
+    record["trace"] = call.trace.get("traceparent", "")
+    return record
 
 
 def _upstream_reason(fault: Exception) -> tuple[Reason, str]:

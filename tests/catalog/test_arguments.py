@@ -168,13 +168,13 @@ def test_there_are_no_mirrored_headers_in_the_old_era_or_over_pipes():
 
 def test_what_is_sent_upstream_is_computed_from_the_body():
     approved = approved_registry(MIRRORED).snapshot().find("s", "tool", "echo")
-    assert dict(param_headers(approved, BODY)) == {
+    assert dict(param_headers(approved, call(arguments=BODY))) == {
         "Mcp-Param-Region": "eu",
         "Mcp-Param-Size": "42",
         "Mcp-Param-Dry-Run": "true",
         "Mcp-Param-Zone": ZONE,
     }
-    assert param_headers(approved, {"deep": 5, "region": None}) == ()
+    assert param_headers(approved, call(arguments={"deep": 5, "region": None})) == ()
     for value in ("a\r\nX-Evil: 1", " a", "=?base64?eA==?=", "", "é", "plain text"):
         sent = encode(value)
         assert sent.isascii()

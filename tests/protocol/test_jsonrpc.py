@@ -2,11 +2,12 @@
 
 import json
 
+import jiter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limen.protocol.jsonrpc import JsonLimits, NotJson, canonical, parse, render
+from limen.protocol.jsonrpc import JsonLimits, NotJson, _Walk, canonical, parse, render
 
 AMBIGUOUS = {
     "duplicate name": b'{"name":"a","name":"b"}',
@@ -71,6 +72,52 @@ VALUES = st.recursive(
     ),
     max_leaves=20,
 )
+
+
+NAMES = st.sampled_from(["a", "A", "\u017f", "s", "a\0", "\u0130", "i\u0307", "n" * 30, "{", "[,:"])
+HOSTILE = st.recursive(
+    st.none()
+    | st.integers(-(10**70), 10**70)
+    | st.sampled_from([1e300, -1e-300, 1e9, 123456789.5e5])
+    | st.text("a{}[],:\0e9", max_size=30),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=30,
+)
+LIMITS = st.builds(
+    JsonLimits,
+    depth=st.integers(1, 8),
+    members=st.integers(1, 40),
+    string=st.integers(1, 400),
+    digits=st.integers(1, 70),
+)
+
+
+@given(HOSTILE, LIMITS, st.booleans())
+def test_the_short_cut_refuses_exactly_what_measuring_refuses(value: object, limits: JsonLimits, fold: bool) -> None:
+    data = render(value)
+
+    def measured() -> str:
+        try:
+            _Walk(limits, fold).visit(jiter.from_json(data, catch_duplicate_keys=True), 1)
+        except NotJson:
+            return "refused"
+        return "taken"
+
+    try:
+        parse(data, limits, fold_names=fold)
+    except NotJson:
+        assert measured() == "refused"
+    else:
+        assert measured() == "taken"
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"1E99", b"0.1e+400", b"1.e9", b"1" * 400, b"9" * 18 + b"e9", b"1e9"])
+def test_numbers_at_the_edge_of_the_short_cut(number: bytes) -> None:
+    try:
+        value = parse(b"[" + number + b"]")[0]
+    except NotJson:
+        return
+    assert value - value == 0
 
 
 @given(VALUES)

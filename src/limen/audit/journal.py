@@ -2,7 +2,7 @@
 
 A journal file is exactly a C2SP entry bundle at every moment, but for a last record that a crash cut short. When it
 holds 256 records the next file is begun, and the full one is moved, unchanged, to `tile/entries/<n>` once it is on
-disk. So a record is written once, by one `os.write`, and what stands under `tile/` never changes.
+disk. So a record is written once and what stands under `tile/` never changes.
 
 Not thread-safe: the ledger calls it under its lock.
 """
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -66,17 +67,23 @@ class Journal:
         self._dirty = False
         self._new_names = True
 
-    def write(self, framed: bytes) -> int:
-        """Append one framed record; returns its index. All of it or, after OSError, nothing that will be believed."""
+    def write(self, framed: Sequence[bytes]) -> int:
+        """Append the first of these framed records, with one write as many as this file takes; returns how many.
+
+        All of those or, after OSError, nothing that will be believed.
+        """
         current = self._current
         if current is None:
             current = self._begin()
         elif self._dirty:
             self._undo(current)
+        room = WIDTH - self.size % WIDTH
+        count = min(room, len(framed))
+        data = framed[0] if count == 1 else b"".join(framed[:count])
         try:
-            written = os.write(current.handle, framed)
-            if written != len(framed):
-                raise OSError(errno.ENOSPC, "only part of the record could be written")
+            written = os.write(current.handle, data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, "only part of the records could be written")
         except OSError:
             self._dirty = True
             # If even cutting fails, `_dirty` stays and the next write must cut before it may append.
@@ -84,12 +91,11 @@ class Journal:
                 self._undo(current)
             raise
         self._offset += written
-        index = self.size
-        self.size = index + 1
-        if not self.size % WIDTH:
+        self.size += count
+        if count == room:
             self._full.append(current)
             self._current = None
-        return index
+        return count
 
     def _begin(self) -> Segment:
         """A new file for the next bundle. It must not exist: one that does was not seen by recovery."""

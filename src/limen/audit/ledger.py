@@ -8,17 +8,18 @@
       lock, draft, lost/            one writer; a file being written; what a power failure tore apart
 
 Life of a record: `append` hashes it and writes it, length first, with one `os.write` to the journal; once it returns, a
-killed process loses nothing. A thread, asleep while nothing is pending, syncs the journal within `fsync_interval` of
-the first unsynced record (at once if `durable` is awaited; all who wait share one sync), then writes tiles and signs a
-checkpoint. Kill it at any byte: the journal is whole but for a record whose `append` never returned, and tiles and
-checkpoint are made again from the journal when the ledger is next opened (see `recover`).
+killed process loses nothing. `defer` leaves the record to the next `append`, or to the thread. That thread, asleep
+while nothing is pending, syncs the journal within `fsync_interval` of the first unsynced record (at once if `durable`
+is awaited; all who wait share one sync), then writes tiles and signs a checkpoint. Kill it at any byte: the journal is
+whole but for a record whose `append` never returned, and tiles and checkpoint are made again from the journal when the
+ledger is next opened (see `recover`).
 
-What each kind of loss means. A killed process: nothing. A power failure: records that were not awaited with `durable`
-and are younger than the interval. Someone who can write the files, without the key: any change at or below the signed
-checkpoint is found by `verify`; records after the last checkpoint (the interval's worth) can be changed unseen; and the
-directory as a whole can be put back to an older state with its then valid checkpoint, which only somebody who
-remembers a newer checkpoint can notice (`verify(..., at_least=...)`). Someone with the key can rewrite everything that
-nobody remembers a checkpoint of.
+What each kind of loss means. A killed process: what was handed to `defer` within the interval. A power failure: records
+that were not awaited with `durable` and are younger than the interval. Someone who can write the files, without the
+key: any change at or below the signed checkpoint is found by `verify`; records after the last checkpoint (the
+interval's worth) can be changed unseen; and the directory as a whole can be put back to an older state with its then
+valid checkpoint, which only somebody who remembers a newer checkpoint can notice (`verify(..., at_least=...)`). Someone
+with the key can rewrite everything that nobody remembers a checkpoint of.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from limen.audit.tiles import frame
 from limen.core.faults import DependencyFault
 from limen.core.ports import Signer
 
+_MOST_DEFERRED: Final = 4096
 _RETRY: Final = 0.25  # seconds between attempts of the thread while the disk refuses
 
 
@@ -60,7 +62,9 @@ class Ledger:
         self._directory, self._lock_file = directory, lock
         self._journal, self._publisher, self._interval, self._signing = journal, publisher, interval, signing
         self._state = threading.Condition(threading.Lock())
-        self._leaves: list[bytes] = []
+        self._leaves: list[bytes] = []  # of records that are written
+        self._frames: list[bytes] = []  # records that are not, and their leaves
+        self._frame_leaves: list[bytes] = []
         self._due: float | None = None  # when the next checkpoint is to be signed
         self._sync_due: float | None = None  # when what was written is to be on disk
         self._urgent = False
@@ -130,18 +134,45 @@ class Ledger:
         with self._state:
             if self._broken or self._unpublished:
                 raise DependencyFault("audit", self._broken or self._unpublished)
+            self._frames.append(framed)
+            self._frame_leaves.append(leaf)
             try:
-                index = self._journal.write(framed)
+                self._flush()
             except OSError as fault:
-                self._unwritable = f"a record could not be written: {fault}"
+                del self._frames[-1], self._frame_leaves[-1]
                 self._wake()
                 raise DependencyFault("audit", self._unwritable) from fault
-            self._leaves.append(leaf)
-            if self._unwritable:
-                self._unwritable = ""
             if self._due is None or self._sync_due is None:
                 self._wake()
-        return index
+            return self._journal.size - 1
+
+    def defer(self, record: bytes) -> None:
+        """Take one record that may wait for the next write: at most the interval. For what follows a record already
+        written, such as the outcome of a call. Order is kept; once taken, it is lost only with the process.
+
+        Raises ValueError for its length, and DependencyFault when it is not taken.
+        """
+        framed = frame(record)
+        leaf = sha256(b"\x00" + record).digest()
+        with self._state:
+            if not self.healthy or len(self._frames) >= _MOST_DEFERRED:
+                raise DependencyFault("audit", self._broken or self._unpublished or self._unwritable or "overloaded")
+            self._frames.append(framed)
+            self._frame_leaves.append(leaf)
+            if self._due is None or self._sync_due is None:
+                self._wake()
+
+    def _flush(self) -> None:
+        """Write everything taken so far. Called with the lock held. Raises OSError; what is left is tried again."""
+        while self._frames:
+            try:
+                count = self._journal.write(self._frames)
+            except OSError as fault:
+                self._unwritable = f"a record could not be written: {fault}"
+                raise
+            self._leaves += self._frame_leaves[:count]
+            del self._frames[:count], self._frame_leaves[:count]
+            self._unwritable = ""
 
     async def durable(self, index: int) -> None:
         """Returns when record `index` is on disk. Raises DependencyFault if that fails, ValueError if there is none."""
@@ -175,7 +206,7 @@ class Ledger:
             self._state.notify()
         self._thread.join()
         with self._state:
-            trouble = self._broken or self._unpublished
+            trouble = self._broken or self._unpublished or (self._unwritable if self._frames else "")
             self._broken = "the ledger is closed"
             self._journal.close()
             os.close(self._lock_file)
@@ -253,11 +284,15 @@ class Ledger:
     def _sync(self, *, take: bool = False) -> Mark:
         """Put what has been written on disk and tell those who wait. With `take`, hand the leaves to the publisher."""
         with self._state:
+            try:
+                self._flush()
+            except OSError:
+                self._due = time.monotonic() + _RETRY  # `healthy` tells; what is written already is synced all the same
             mark = self._journal.mark()
             self._urgent, self._sync_due = False, None
             leaves: list[bytes] = []
             if take:
-                self._due = None
+                self._due = time.monotonic() + _RETRY if self._frames else None
                 leaves, self._leaves = self._leaves, leaves
         try:
             for handle in mark.handles:

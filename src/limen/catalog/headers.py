@@ -67,12 +67,14 @@ def _mirrors_of(definition: bytes) -> tuple[Mirror, ...]:
     return mirrors(jiter.from_json(definition).get("inputSchema", {}))
 
 
-def param_headers(approved: Approved, arguments: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The headers to send upstream with these arguments. Raises UnsafeSchema if the definition cannot be used."""
-    if approved.kind != "tool":
+def param_headers(approved: Approved, call: Call) -> tuple[tuple[str, str], ...]:
+    """The headers to send upstream with this call's arguments. Raises UnsafeSchema if the definition cannot be used."""
+    declared = _mirrors_of(approved.definition) if approved.kind == "tool" else ()
+    if not declared:
         return ()
+    arguments = call.read_arguments()
     found = []
-    for mirror in _mirrors_of(approved.definition):
+    for mirror in declared:
         rendered = _render(_at(arguments, mirror.path))
         if rendered is not None:
             found.append((mirror.header, encode(rendered)))

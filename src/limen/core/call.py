@@ -71,7 +71,7 @@ class Call:
 
     def read_capabilities(self) -> dict[str, Any]:
         """A fresh copy of what the client declared it can do."""
-        return cast("dict[str, Any]", jiter.from_json(self.capabilities))
+        return cast("dict[str, Any]", jiter.from_json(self.capabilities)) if self.capabilities != b"{}" else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,10 @@ class Session:
 
 
 class Context:
-    """A call, its presented credential, its deadline, and what has been proven. Facts are keyed by their type."""
+    """A call, its presented credential, its deadline, and what has been proven. Facts are keyed by their type.
+
+    Guards can only read it. The chain adds the facts they establish, each once.
+    """
 
     __slots__ = ("_facts", "call", "deadline", "presented", "reference")
 
@@ -183,7 +186,7 @@ class Context:
         reference: str,
         facts: Mapping[type, object] | None = None,
     ) -> None:
-        self._facts: Mapping[type, object]
+        self._facts: dict[type, object]
         self.call: Call
         self.presented: Presented
         self.deadline: float
@@ -193,19 +196,23 @@ class Context:
         set_(self, "presented", presented)
         set_(self, "deadline", deadline)  # time.monotonic() seconds
         set_(self, "reference", reference)  # correlation id shown to the client on refusal
-        set_(self, "_facts", MappingProxyType(dict(facts or {})))
+        set_(self, "_facts", dict(facts) if facts else {})
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Context is immutable: {name}")
 
     def having(self, facts: tuple[object, ...]) -> Context:
-        """A new context with these facts added. A fact once established cannot be replaced."""
-        merged = dict(self._facts)
+        """A new context with these facts added. Raises TypeError: a fact once established cannot be replaced."""
+        context = Context(self.call, self.presented, self.deadline, self.reference, self._facts)
         for fact in facts:
-            if type(fact) in merged:
-                raise TypeError(f"fact established twice: {type(fact).__name__}")
-            merged[type(fact)] = fact
-        return Context(self.call, self.presented, self.deadline, self.reference, merged)
+            context._establish(fact)
+        return context
+
+    def _establish(self, fact: object) -> None:
+        """For `core.chain` alone, on a context of its own."""
+        if type(fact) in self._facts:
+            raise TypeError(f"fact established twice: {type(fact).__name__}")
+        self._facts[type(fact)] = fact
 
     def get(self, kind: type[Fact]) -> Fact:
         """The fact of this type. Raises KeyError when it was not established: the chain turns that into a refusal."""
@@ -218,7 +225,7 @@ class Context:
     @property
     def facts(self) -> Mapping[type, object]:
         """Read-only view of what has been proven."""
-        return self._facts
+        return MappingProxyType(self._facts)
 
     @property
     def remaining(self) -> float:

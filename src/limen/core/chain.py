@@ -50,22 +50,24 @@ class Chain:
         unproven = [fact.__name__ for fact in proves if fact not in established]
         if unproven:
             raise InvariantFault(f"nobody gives what forwarding needs: {', '.join(unproven)}")
-        self.guards = tuple((guard, type(guard).__name__, frozenset(guard.gives)) for guard in guards)
-        self.proves = tuple(proves)
+        self.guards = tuple((guard.check, type(guard).__name__, frozenset(guard.gives)) for guard in guards)
+        self.proves = frozenset(proves)
 
     async def run(self, context: Context) -> Context | tuple[Refusal, Context]:
         """Walk the corridor. The enriched context, or the first refusal with what was proven before it."""
-        for guard, name, gives in self.guards:
+        context = context.having(())
+        for check, name, gives in self.guards:
             try:
-                answer = guard.check(context)
-                if not isinstance(answer, Pass | Refuse):
+                answer = check(context)
+                if type(answer) is not Pass and not isinstance(answer, Pass | Refuse):
                     async with asyncio.timeout(max(0.0, context.remaining)):
                         answer = await answer
                 if type(answer) is Pass:
                     if answer.facts or gives:
-                        if frozenset(map(type, answer.facts)) != gives:
+                        if gives != {type(fact) for fact in answer.facts}:
                             raise InvariantFault(f"{name} did not establish what it promised")
-                        context = context.having(answer.facts)
+                        for fact in answer.facts:
+                            context._establish(fact)
                     continue
                 if type(answer) is Refuse:
                     return Refusal(answer.reason, context.reference, name, answer.detail, answer.public), context
@@ -81,10 +83,11 @@ class Chain:
 
     def permit(self, context: Context) -> Permit:
         """Mint the Permit for a context this chain let through. Facts are looked at again before sealing."""
-        missing = [fact.__name__ for fact in self.proves if context.find(fact) is None]
-        if missing or not self.proves:
-            raise InvariantFault(f"not proven: {', '.join(missing) or 'nothing was asked for'}")
-        return Permit(_SEAL, context.call, context.facts, context.reference)
+        facts = context.facts
+        if not self.proves or not self.proves <= facts.keys():
+            missing = ", ".join(fact.__name__ for fact in self.proves - facts.keys())
+            raise InvariantFault(f"not proven: {missing or 'nothing was asked for'}")
+        return Permit(_SEAL, context.call, facts, context.reference)
 
 
 def run_result(

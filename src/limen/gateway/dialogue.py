@@ -74,6 +74,8 @@ class Waiting:
 class Exchange:
     """`Conversation` for one forwarded call. Progress and log messages are queued; a slow client loses them first."""
 
+    __slots__ = ("_level", "_pump", "_queue", "_waiting", "call", "capabilities", "outlet", "suspend")
+
     def __init__(
         self,
         call: Call,
@@ -84,7 +86,7 @@ class Exchange:
     ) -> None:
         self.call, self.outlet = call, outlet
         self._waiting, self._level = waiting, level
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE)
+        self._queue: asyncio.Queue[bytes | None] | None = None  # made when there is something to say
         self._pump: asyncio.Task[None] | None = None
         self.capabilities = usable(capabilities)
         self.suspend: Callable[[Mapping[str, Mapping[str, Any]]], Awaitable[Mapping[str, Any]]] | None = None
@@ -99,8 +101,7 @@ class Exchange:
         if (built := shown(method, params, self._level)) is None:
             return
         with contextlib.suppress(asyncio.QueueFull):
-            self._queue.put_nowait(render({"jsonrpc": "2.0", "method": method, "params": built}))
-            self._start()
+            self._start().put_nowait(render({"jsonrpc": "2.0", "method": method, "params": built}))
 
     async def ask(self, requests: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
         """Put a server's questions to the client. Raises UpstreamFault when one is not allowed or not answered."""
@@ -119,8 +120,7 @@ class Exchange:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting.answers[session, identifier] = future
         try:
-            await self._queue.put(render({"jsonrpc": "2.0", "id": identifier, **request}))
-            self._start()
+            await self._start().put(render({"jsonrpc": "2.0", "id": identifier, **request}))
             answer = await future
         finally:
             del self._waiting.answers[session, identifier]
@@ -128,20 +128,22 @@ class Exchange:
             raise UpstreamFault(self.call.server, "the client refused to answer")
         return dict(answer["result"])
 
-    def _start(self) -> None:
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._run())
+    def _start(self) -> asyncio.Queue[bytes | None]:
+        if self._queue is None:
+            self._queue = asyncio.Queue(QUEUE)
+            self._pump = asyncio.create_task(self._run(self._queue))
+        return self._queue
 
-    async def _run(self) -> None:
+    async def _run(self, queue: asyncio.Queue[bytes | None]) -> None:
         with contextlib.suppress(ConnectionResetError):
-            while (message := await self._queue.get()) is not None:
+            while (message := await queue.get()) is not None:
                 await self.outlet.event(message)
-        while not self._queue.empty():
-            self._queue.get_nowait()
+        while not queue.empty():
+            queue.get_nowait()
 
     async def close(self) -> None:
         """Everything queued has gone out, or the client is gone."""
-        if self._pump is None:
+        if self._queue is None or self._pump is None:
             return
         if not self._pump.done():
             await self._queue.put(None)

@@ -18,13 +18,17 @@ from limen.gateway.app import Gateway, refusal_reply
 from limen.gateway.server import Receive, Scope, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
+from limen.protocol.jsonrpc import REQUEST_LIMITS
 from limen.protocol.outbound import Reply
 
 _JSON: Final = (b"content-type", b"application/json")
+_HEAD: Final = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
+_HEAD_JSON: Final = _HEAD + b"content-type: application/json\r\n"
 _FIXED: Final = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
 )
+Whole = Callable[[int, bytes, bytes], None]
 _STREAM: Final = (
     (b"content-type", b"text/event-stream"),
     *_FIXED,
@@ -46,8 +50,10 @@ class Site:
 class HttpOutlet:
     """One HTTP response: JSON at once, or server-sent events from the first message on."""
 
-    def __init__(self, send: Send) -> None:
-        self._send, self._streaming = send, False
+    __slots__ = ("_send", "_streaming", "_whole")
+
+    def __init__(self, send: Send, whole: Whole | None = None) -> None:
+        self._send, self._whole, self._streaming = send, whole, False
 
     @property
     def streaming(self) -> bool:
@@ -73,6 +79,12 @@ class HttpOutlet:
                 await self.event(reply.body)
             await self._send({"type": "http.response.body", "body": b""})
             return
+        if self._whole is not None:
+            lines = _HEAD_JSON if reply.body else _HEAD
+            for name, value in reply.headers:
+                lines += b"%s: %s\r\n" % (name, value)
+            self._whole(reply.status, lines, reply.body)
+            return
         headers = [(b"content-length", str(len(reply.body)).encode()), *_FIXED, *reply.headers]
         if reply.body:
             headers.append(_JSON)
@@ -90,27 +102,36 @@ class HttpSurface:
         """One request."""
         if scope["type"] != "http":
             return
-        outlet = HttpOutlet(send)
+        direct = scope["extensions"].get("limen.answer") if "extensions" in scope else None
+        outlet = HttpOutlet(send, direct.whole if direct is not None else None)
         try:
-            reply = await self._route(scope, receive, outlet)
+            path, method = scope["raw_path"], scope["method"]
+            endpoint = self._site.endpoints.get(path)
+            if endpoint is None:
+                reply = self._plain(path, method)
+            else:
+                body = direct.body if direct is not None else await _whole_body(receive)
+                reply = await self._endpoint(scope, body, endpoint, outlet)
             await outlet.finish(reply)
         except ConnectionResetError:
             return  # the client left; in the handshake era that is no cancellation, so the call was finished first
 
-    async def _route(self, scope: Scope, receive: Receive, outlet: HttpOutlet) -> Reply:
-        path, method = scope["raw_path"], scope["method"]
-        endpoint = self._site.endpoints.get(path)
-        if endpoint is None:
-            return self._plain(path, method)
+    async def _endpoint(self, scope: Scope, body: bytes, endpoint: Endpoint, outlet: HttpOutlet) -> Reply:
         headers: dict[str, list[str]] = {}
+        authorization = []
         for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-        message = await receive()
-        peer = Peer("http", scope["client"][0], headers.get("user-agent", [""])[0][:256], "")
-        draft = Draft(message.get("body", b""), headers, endpoint, peer)
-        presented = Presented(
-            tuple(value for name, value in scope["headers"] if name == b"authorization"), endpoint.resource
-        )
+            if name == b"authorization":
+                authorization.append(value)
+            text, known = value.decode("latin-1"), headers.get(label := name.decode("latin-1"))
+            if known is None:
+                headers[label] = [text]
+            else:
+                known.append(text)
+        agent = headers.get("user-agent")
+        peer = Peer("http", scope["client"][0], agent[0][:256] if agent else "")
+        draft = Draft(body, headers, endpoint, peer)
+        presented = Presented(tuple(authorization), endpoint.resource)
+        method = scope["method"]
         if method == "POST":
             return await self._post(scope, draft, presented, outlet)
         if method in ("GET", "DELETE"):
@@ -122,9 +143,7 @@ class HttpSurface:
         if isinstance(call, Refuse):
             return self._not_admitted(call, draft)
         if call.era is Era.MODERN and call.id is not None:
-            task = asyncio.current_task()
-            if task is not None:  # 2026-07-28: a closed response stream is a cancellation
-                scope["extensions"].get("limen.on_disconnect", _ignore)(task.cancel)
+            _on_disconnect(scope)  # 2026-07-28: a closed response stream is a cancellation
         if call.method == "subscriptions/listen":
             answer = await self._gateway.listen(call, presented, outlet)
         else:
@@ -153,9 +172,7 @@ class HttpSurface:
             peer=draft.peer,
         )
         if method == "GET":
-            task = asyncio.current_task()
-            if task is not None:
-                scope["extensions"].get("limen.on_disconnect", _ignore)(task.cancel)
+            _on_disconnect(scope)
             answer = await self._gateway.listen(call, presented, outlet)
         else:
             decided, corridor = await self._gateway.engine.decide(call, presented)
@@ -192,8 +209,23 @@ class HttpSurface:
         return Reply(404, b"")
 
 
-def _ignore(_callback: Callable[[], object]) -> None:
-    """Servers without the extension tell of a disconnect only when written to."""
+def _on_disconnect(scope: Scope) -> None:
+    """End the call when the client leaves. Servers without the extension tell of it only when written to."""
+    watch, task = scope.get("extensions", {}).get("limen.on_disconnect"), asyncio.current_task()
+    if watch is not None and task is not None:
+        watch(task.cancel)
+
+
+async def _whole_body(receive: Receive) -> bytes:
+    parts, more, size = [], True, 0
+    while more and size <= REQUEST_LIMITS.size:  # one byte more is refused by the first rung
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def endpoints(

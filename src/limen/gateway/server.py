@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,18 +20,16 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from limen.gateway.answer import STATUS, Answer
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_STATUS: Final = {
-    200: b"OK", 202: b"Accepted", 204: b"No Content", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden",
-    404: b"Not Found", 405: b"Method Not Allowed", 406: b"Not Acceptable", 408: b"Request Timeout",
-    413: b"Content Too Large", 415: b"Unsupported Media Type", 417: b"Expectation Failed", 429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
-    502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
-}  # fmt: skip
+NEVER: Final = math.inf
+_ASGI: Final = {"version": "3.0"}
+_CONTROL: Final = re.compile(rb"[\0\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ class HttpServer:
         self.stopping = False
         self.empty = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        shortest = min(self.limits.header_time, self.limits.body_time, self.limits.idle_time)
+        self._tick = max(0.01, min(0.25, shortest / 4))
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Bind and accept. Returns the port (for port 0). Raises OSError."""
@@ -72,6 +75,19 @@ class HttpServer:
             lambda: Connection(self), host, port, ssl=tls, backlog=1024, ssl_handshake_timeout=10 if tls else None
         )
         return int(self._server.sockets[0].getsockname()[1])
+
+    def watch(self) -> None:
+        """See to it that late connections are noticed, a quarter of a second after their time at most."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(self._tick, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = asyncio.get_running_loop().time()
+        for connection in [one for one in self.connections if one.due <= now]:
+            connection.late()
+        if self.connections:
+            self.watch()
 
     async def stop(self) -> None:
         """Accept nothing new, let calls in flight finish, then close what is left."""
@@ -96,9 +112,10 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.parser = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport | None = None
-        self.waiting: deque[tuple[Scope, bytes]] = deque()
+        self.waiting: deque[tuple[Scope, bytes, bool]] = deque()
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.due = NEVER  # the loop's time by which what we wait for must have come; looked at by the server's sweep
+        self.paused = False
         self.writable = asyncio.Event()
         self.writable.set()
         self.on_disconnect: Callable[[], None] | None = None
@@ -115,6 +132,7 @@ class Connection(asyncio.Protocol):
         self.parts: list[bytes] = []
         self.body_bytes = 0
         self.in_headers = True
+        self.expects = False
 
     # connection life
 
@@ -128,13 +146,14 @@ class Connection(asyncio.Protocol):
             return
         self.server.connections.add(self)
         self.server.empty.clear()
+        self.server.watch()
         self._arm(self.limits.header_time)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.connections.discard(self)
         if not self.server.connections:
             self.server.empty.set()
-        self._disarm()
+        self.due = NEVER
         self.writable.set()
         self.transport = None
         if self.on_disconnect is not None:
@@ -160,18 +179,13 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self.timer = self.loop.call_later(seconds, self._late)
+        self.due = self.loop.time() + seconds
 
-    def _disarm(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-    def _late(self) -> None:
+    def late(self) -> None:
+        """What we waited for did not come."""
+        self.due = NEVER
         if self.task is None:
-            begun = bool(self.fed)
-            self._fail(408 if begun else 0)
+            self._fail(408 if self.fed else 0)
 
     # parsing
 
@@ -205,31 +219,38 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.head.append((name.lower(), value))
-        self.head_bytes = (
-            sum(map(len, self.head[-1])) + self.head_bytes if len(self.head) > 1 else len(name) + len(value)
-        )
+        self.head_bytes += len(name) + len(value)
         if len(self.head) > self.limits.headers or self.head_bytes > self.limits.header_bytes:
             raise Bad(431)
 
     def on_headers_complete(self) -> None:
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             raise Bad(505)
-        names = [name for name, _ in self.head]
-        lengths = [value for name, value in self.head if name == b"content-length"]
-        codings = [value for name, value in self.head if name == b"transfer-encoding"]
+        lengths, codings, underscores = [], [], False
+        for name, value in self.head:
+            if name == b"content-length":
+                lengths.append(value)
+            elif name == b"transfer-encoding":
+                codings.append(value)
+            elif name == b"upgrade":
+                raise Bad(400)
+            elif b"_" in name:
+                underscores = True
+            elif name == b"expect":
+                self.expects = value == b"100-continue"
+            if _CONTROL.search(value) is not None:
+                raise Bad(400)
         if codings and (lengths or len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
             raise Bad(400)
-        if len(lengths) > 1 or any(not value.isdigit() for value in lengths):
+        if len(lengths) > 1 or (lengths and not lengths[0].isdigit()):
             raise Bad(400)
         if lengths and int(lengths[0][:20]) > self.limits.body:
             raise Bad(413)
-        if b"upgrade" in names or any(b"\0" in value or b"\r" in value or b"\n" in value for _, value in self.head):
-            raise Bad(400)
-        if any(b"_" in name for name in names):  # `Mcp_Name` is `Mcp-Name` to some readers
+        if underscores:  # `Mcp_Name` is `Mcp-Name` to some readers
             self.head = [(name, value) for name, value in self.head if b"_" not in name]
         self.in_headers = False
         self._arm(self.limits.body_time)
-        if (b"expect", b"100-continue") in self.head and self.transport is not None and self.task is None:
+        if self.expects and self.transport is not None and self.task is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -239,29 +260,27 @@ class Connection(asyncio.Protocol):
         self.parts.append(body)
 
     def on_message_complete(self) -> None:
-        self._disarm()
+        self.due = NEVER
         path, _, query = self.url.partition(b"?")
+        body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
         scope: Scope = {
             "type": "http",
-            "asgi": {"version": "3.0"},
+            "asgi": _ASGI,
             "http_version": self.parser.get_http_version(),
             "method": self.parser.get_method().decode("ascii"),
             "scheme": self.scheme,
-            "path": unquote_to_bytes(path).decode("latin-1"),
+            "path": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
             "raw_path": path,
             "query_string": query,
             "headers": self.head,
             "client": (self.peer, 0),
-            "extensions": {"limen.on_disconnect": self._watch},
         }
-        keep = self.parser.should_keep_alive()
-        scope["keep"] = keep
-        body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
         self._reset()
-        self.waiting.append((scope, body))
+        self.waiting.append((scope, body, self.parser.should_keep_alive()))
         if self.task is None:
             self._next()
         elif self.transport is not None:
+            self.paused = True
             self.transport.pause_reading()
 
     def _watch(self, callback: Callable[[], None] | None) -> None:
@@ -276,23 +295,24 @@ class Connection(asyncio.Protocol):
                 elif not self.keep or self.server.stopping:
                     self.transport.close()
                 else:
-                    self.transport.resume_reading()
+                    if self.paused:
+                        self.paused = False
+                        self.transport.resume_reading()
                     self._arm(self.limits.idle_time)
             return
-        scope, body = self.waiting.popleft()
-        self.task = self.loop.create_task(self._run(scope, body))
+        self.task = self.loop.create_task(self._run(*self.waiting.popleft()))
 
-    async def _run(self, scope: Scope, body: bytes) -> None:
-        answer = Answer(self, bool(scope["keep"]) and not self.server.stopping, scope["method"] == "HEAD")
-        messages = deque([{"type": "http.request", "body": body, "more_body": False}])
-
-        async def receive() -> MutableMapping[str, Any]:
-            return messages.popleft() if messages else {"type": "http.disconnect"}
-
+    async def _run(self, scope: Scope, body: bytes, keep: bool) -> None:
+        answer = Answer(self, body, keep and not self.server.stopping, scope["method"] == "HEAD")
+        scope["extensions"] = {"limen.on_disconnect": self._watch, "limen.answer": answer}
         try:
-            await self.server.app(scope, receive, answer.send)
+            await self.server.app(scope, answer.receive, answer.send)
             if not answer.finished:
                 raise RuntimeError("the application gave no answer")
+            if not self.writable.is_set():
+                await answer.drained()
+        except ConnectionResetError:
+            answer.keep = False
         except asyncio.CancelledError:
             if self.transport is not None:
                 self.transport.abort()
@@ -311,67 +331,17 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, status: int) -> None:
         """Answer a broken request once, after any answer that is under way, and close."""
-        self._disarm()
+        self.due = NEVER
         self.broken, self.keep = status or 408, False
         if self.task is not None or self.transport is None:
             return
         if status:
-            text = _STATUS.get(status, b"Error")
+            text = STATUS.get(status, b"Error")
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
                 % (status, text, len(text), text)
             )
         self.transport.close()
-
-
-class Answer:
-    """ASGI `send` for one request. A short answer leaves in one write."""
-
-    __slots__ = ("bare", "chunked", "connection", "finished", "head", "keep", "started")
-
-    def __init__(self, connection: Connection, keep: bool, bare: bool) -> None:
-        self.connection, self.keep, self.bare = connection, keep, bare
-        self.head = b""
-        self.started = self.finished = self.chunked = False
-
-    async def send(self, message: MutableMapping[str, Any]) -> None:
-        """Raises ConnectionResetError when the client is gone."""
-        transport = self.connection.transport
-        if transport is None:
-            self.finished = True
-            raise ConnectionResetError
-        if message["type"] == "http.response.start":
-            self.head = self._head(message["status"], message.get("headers", []))
-            return
-        body, more = message.get("body", b""), message.get("more_body", False)
-        out = b"" if self.bare else body
-        if self.chunked and not self.bare:
-            out = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        transport.write(self.head + out)
-        self.head, self.started = b"", True
-        self.finished = not more
-        if not self.connection.writable.is_set():
-            await self._drained()
-
-    def _head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        self.chunked = status not in (202, 204) and not any(name == b"content-length" for name, _ in headers)
-        lines = [b"HTTP/1.1 %d %s" % (status, _STATUS.get(status, b"Status"))]
-        lines += [name + b": " + value for name, value in headers]
-        if self.chunked:
-            lines.append(b"transfer-encoding: chunked")
-        if not self.keep:
-            lines.append(b"connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n"
-
-    async def _drained(self) -> None:
-        """A reader that does not read is disconnected: nothing piles up here."""
-        try:
-            async with asyncio.timeout(self.connection.limits.write_time):
-                await self.connection.writable.wait()
-        except TimeoutError:
-            if self.connection.transport is not None:
-                self.connection.transport.abort()
-            raise ConnectionResetError from None
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:

@@ -18,6 +18,7 @@ from limen.core.conversation import Conversation
 from limen.core.faults import InvariantFault, UpstreamError, UpstreamFault
 from limen.core.verdict import Permit
 from limen.gateway import eras
+from limen.gateway.deadlines import Deadlines
 from limen.gateway.upstream_exchange import Exchange, Rejected
 from limen.gateway.upstream_listing import SECONDS, read_all
 from limen.gateway.upstream_sessions import Handshake, Key, Sessions
@@ -51,6 +52,7 @@ class HttpUpstream:
     ) -> None:
         self.name = name
         self.oddities: Counter[str] = Counter()
+        self._deadlines = Deadlines()
         self.on_change: Callable[[str], None] | None = None
         self._timeout, self._longest = timeout, longest
         self._allowed, self._describe_headers = headers_allowed, describe_headers
@@ -84,7 +86,7 @@ class HttpUpstream:
         caller, session = permit.find(Caller), permit.find(Session)
         if caller is None:
             raise InvariantFault("forward without a caller")
-        clock = Clock(self._timeout, self._longest)
+        clock = Clock(self._timeout, self._longest, self._deadlines)
         talk = Talk(self.name, conversation, clock, self.oddities, call.client_token)
         try:
             with clock:

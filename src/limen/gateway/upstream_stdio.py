@@ -17,6 +17,7 @@ from limen.core.conversation import Conversation
 from limen.core.faults import ConfigFault, UpstreamError, UpstreamFault
 from limen.core.verdict import Permit
 from limen.gateway import eras
+from limen.gateway.deadlines import Deadlines
 from limen.gateway.upstream_channel import Channel
 from limen.gateway.upstream_listing import PROBE_SECONDS, SECONDS, read_all, speaks_modern
 from limen.gateway.upstream_talk import Clock, Debounce, Talk
@@ -48,6 +49,7 @@ class StdioUpstream:
             raise ConfigFault("needs a command", f"servers.{name}.command")
         self.name = name
         self.oddities: Counter[str] = Counter()
+        self._deadlines = Deadlines()
         self.on_change: Callable[[str], None] | None = None
         self._argv, self._env, self._cwd = tuple(argv), dict(env or {}), cwd or "/"
         self._timeout, self._longest, self._probe_seconds = timeout, longest, probe
@@ -77,7 +79,7 @@ class StdioUpstream:
         """Send what was permitted and read the result object. There are no headers here: `extra_headers` and the
         credential's are not sent. Raises UpstreamError, UpstreamFault, InvariantFault."""
         call = eras.outgoing(permit)
-        clock = Clock(self._timeout, self._longest)
+        clock = Clock(self._timeout, self._longest, self._deadlines)
         talk = Talk(self.name, conversation, clock, self.oddities, call.client_token)
         try:
             with clock:

@@ -12,6 +12,7 @@ from limen.core.call import Era
 from limen.core.conversation import Conversation
 from limen.core.faults import UpstreamFault
 from limen.gateway import eras
+from limen.gateway.deadlines import Deadlines
 from limen.protocol.jsonrpc import render
 
 NOTES_LIMIT: Final = 200
@@ -25,55 +26,52 @@ class Clock:
     A context manager like `asyncio.timeout`, at a fraction of its cost. Raises TimeoutError.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_handle", "_hard", "_loop", "_task", "_until")
+    __slots__ = ("_cancelling", "_deadlines", "_expired", "_hard", "_loop", "_task", "until")
 
-    def __init__(self, limit: float, longest: float) -> None:
+    def __init__(self, limit: float, longest: float, deadlines: Deadlines | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._hard = now + max(limit, longest)
-        self._until = now + limit
+        self.until = now + limit
+        self._deadlines = deadlines
         self._task: asyncio.Task[Any] | None = None
-        self._handle: asyncio.TimerHandle | None = None
         self._expired = False
         self._cancelling = 0
 
     def __enter__(self) -> Clock:
-        self._task = asyncio.current_task(self._loop)
-        self._cancelling = self._task.cancelling() if self._task is not None else 0
-        self._handle = self._loop.call_at(self._until, self._expire)
+        self._task = task = asyncio.current_task(self._loop)
+        self._cancelling = task.cancelling() if task is not None else 0
+        if self._deadlines is None:
+            self._deadlines = Deadlines()
+        self._deadlines.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        if self._handle is not None:
-            self._handle.cancel()
+        if self._deadlines is not None:
+            self._deadlines.discard(self)
         if self._expired and task is not None:
             alone = task.uncancel() <= self._cancelling  # else somebody else cancelled the call as well
             if alone and kind is asyncio.CancelledError:
                 raise TimeoutError from error
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The time is over: the call ends with TimeoutError."""
         if self._task is not None:
             self._expired = True
             self._task.cancel()
 
     def pause(self) -> float:
         """A person is being asked: that time is not the server's. Returns what it had left."""
-        left = self._until - self._loop.time()
-        self._set(self._hard)
+        left = self.until - self._loop.time()
+        self.until = self._hard
         return left
 
     def resume(self, left: float) -> None:
         """The server's time runs again."""
-        self._set(min(self._hard, self._loop.time() + max(left, 0.0)))
-
-    def _set(self, until: float) -> None:
-        if self._task is not None and not self._expired and self._handle is not None:
-            self._handle.cancel()
-            self._until = until
-            self._handle = self._loop.call_at(until, self._expire)
+        self.until = min(self._hard, self._loop.time() + max(left, 0.0))
 
 
 class Talk:

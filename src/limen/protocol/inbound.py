@@ -125,15 +125,22 @@ def strict_json(draft: Draft) -> Refuse | None:
     return None
 
 
+_JSON_TYPE: Final = ["application/json"]
+_ACCEPTED: Final = (["application/json, text/event-stream"], ["application/json,text/event-stream"])
+
+
 def _media(draft: Draft) -> Refuse | None:
     """Content-Type, Content-Encoding and Accept. text/plain would be a CORS simple request (CVE-2026-33252)."""
     types = draft.headers.get("content-type", [])
+    accepts = draft.headers.get("accept")
+    if types == _JSON_TYPE and accepts in _ACCEPTED and "content-encoding" not in draft.headers:
+        return None  # as the SDKs write it
     media, _, parameters = types[0].partition(";") if len(types) == 1 else ("", "", "")
     if media.strip().lower() != "application/json" or parameters.strip().lower() not in ("", "charset=utf-8"):
         return refuse("wire.media_type", f"Content-Type {types!r}")
     if draft.headers.get("content-encoding", ["identity"]) != ["identity"]:
         return refuse("wire.media_type", "Content-Encoding")
-    accept = ",".join(draft.headers.get("accept", ["*/*"])).lower()
+    accept = ",".join(accepts or ["*/*"]).lower()
     if "application/json" not in accept and "*/*" not in accept and "application/*" not in accept:
         return refuse("wire.not_acceptable", f"Accept {accept[:200]!r}")
     return None
@@ -275,18 +282,21 @@ def admit(draft: Draft, ladder: Sequence[Rung]) -> Call | Refuse:
 
 def _to_call(draft: Draft) -> Call:
     message, params, meta, method = draft.message, draft.params, draft.meta, draft.method
-    sessions = draft.headers.get("mcp-session-id")
-    route = draft.endpoint.server
-    common: dict[str, Any] = {
-        "route": route,
-        "era": draft.era,
-        "revision": draft.revision,
-        "peer": draft.peer,
-        "session": ",".join(sessions) if sessions and draft.era is Era.HANDSHAKE else None,
-    }
+    route, modern = draft.endpoint.server, draft.era is Era.MODERN
+    sessions = None if modern else draft.headers.get("mcp-session-id")
+    session = ",".join(sessions) if sessions else None
     if draft.answer or method is None:
-        return Call(method="", server=route, id=message["id"], rest=canonical(message), **common)
-    modern = draft.era is Era.MODERN
+        return Call(
+            method="",
+            server=route,
+            route=route,
+            era=draft.era,
+            revision=draft.revision,
+            id=message["id"],
+            rest=canonical(message),
+            session=session,
+            peer=draft.peer,
+        )
     rest = {member: params[member] for member in method.carries if member in params}
     cursor = rest.pop("cursor", None)
     resumed = method.resumable and modern
@@ -294,22 +304,26 @@ def _to_call(draft: Draft) -> Call:
     if not route and method.names == "name":  # on the bundle names read SERVER__NAME; no server name contains "__"
         server, _, name = name.partition("__")
     return Call(
-        method=message["method"],
-        server=server,
-        id=draft.id,
-        name=name,
+        message["method"],
+        server,
+        route,
+        draft.era,
+        draft.revision,
+        draft.id,
+        name,
         arguments=canonical(params["arguments"]) if method.arguments and "arguments" in params else b"",
         rest=canonical(rest) if rest else b"",
         progress_token=meta.get("progressToken"),
-        trace=_trace(meta),
+        trace=_trace(meta) if "traceparent" in meta else _NO_TRACE,
         capabilities=canonical(meta[META_CAPABILITIES]) if modern else b"{}",
         client=_client(meta.get(META_CLIENT)) if modern else "",
         log_level=str(meta[META_LOG_LEVEL])[:16] if modern and META_LOG_LEVEL in meta else None,
         cursor=cursor,
+        session=session,
         request_state=params.get("requestState") if resumed else None,
         input_responses=canonical(params["inputResponses"]) if resumed and "inputResponses" in params else b"",
         param_headers=_param_headers(draft) if modern else (),
-        **common,
+        peer=draft.peer,
     )
 
 
@@ -325,9 +339,8 @@ def _reference(rest: dict[str, Any]) -> str:
 
 
 def _param_headers(draft: Draft) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (name, value) for name, values in draft.headers.items() if name.startswith("mcp-param-") for value in values
-    )
+    named = [name for name in draft.headers if name.startswith("mcp-param-")]
+    return tuple((name, value) for name in named for value in draft.headers[name]) if named else ()
 
 
 def _trace(meta: dict[str, Any]) -> MappingProxyType[str, str]:
@@ -348,6 +361,8 @@ def _client(info: object) -> str:
     if not isinstance(info, dict):
         return ""
     text = f"{info.get('name', '')}/{info.get('version', '')}"[:128]
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

@@ -33,6 +33,7 @@ class JsonLimits:
 REQUEST_LIMITS: Final = JsonLimits()
 RESULT_LIMITS: Final = JsonLimits(size=16 << 20, members=200_000, string=16 << 20)
 _INT64: Final = 1 << 63
+_FOLDED: Final = "two member names that some readers take for one"
 
 
 def parse(data: bytes, limits: JsonLimits = REQUEST_LIMITS, *, fold_names: bool = True) -> Any:
@@ -47,8 +48,45 @@ def parse(data: bytes, limits: JsonLimits = REQUEST_LIMITS, *, fold_names: bool 
         value = jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
         raise NotJson(str(error)[:200]) from None
-    _Walk(limits, fold_names).visit(value, 1)
+    if _plain(data, limits):
+        _look(value, limits, fold_names)
+    else:
+        _Walk(limits, fold_names).visit(value, 1)
     return value
+
+
+def _plain(data: bytes, limits: JsonLimits) -> bool:
+    """Whether the bytes alone show that no size can be exceeded, so that the value need not be measured.
+
+    Brackets and commas inside strings count as well, which only errs towards measuring.
+    """
+    brackets = data.count(b"{") + data.count(b"[")
+    return (
+        len(data) <= limits.string
+        and brackets <= limits.depth
+        and brackets + data.count(b",") <= limits.members
+        and b"\\u0000" not in data
+    )
+
+
+def _look(value: Any, limits: JsonLimits, fold: bool) -> None:
+    """The part of the walk that a plain value still needs: names that some readers take for one (none of them holds
+    a NUL), and numbers."""
+    level = [value]
+    for member in level:
+        kind = type(member)
+        if kind is str or kind is bool or member is None:
+            continue
+        if kind is dict:
+            if fold and len(member) > 1 and len(set(map(str.casefold, member))) < len(member):
+                raise NotJson(_FOLDED)
+            level += member.values()
+        elif kind is list:
+            level += member
+        elif kind is float and member - member != 0.0:
+            raise NotJson("a number that overflows")
+        elif kind is int and not -_INT64 < member < _INT64:
+            _Walk(limits, fold).visit(member, 1)
 
 
 class _Walk:
@@ -68,7 +106,7 @@ class _Walk:
         elif kind is dict:
             self._enter(len(value), depth)
             if self.fold and len(value) > 1 and len({name.casefold().replace("\0", "") for name in value}) < len(value):
-                raise NotJson("two member names that some readers take for one")
+                raise NotJson(_FOLDED)
             for name, member in value.items():
                 if len(name) > self.limits.string:
                     raise NotJson("a member name that is too long")
