@@ -9,25 +9,33 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import jiter
+import orjson
+
 from limen import posture
 from limen.adapters.http import HttpFetch
 from limen.adapters.keys import FileSigner
+from limen.adapters.lockfile import load_lock, own_key
 from limen.adapters.sqlite import SqliteTable
 from limen.audit.ledger import Ledger
 from limen.catalog.headers import param_headers
+from limen.catalog.locked import LockedRegistry
 from limen.catalog.registry import Registry
 from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
+from limen.config.bundles import routes
 from limen.core.announce import Announcement
 from limen.core.call import Approved
 from limen.core.chain import Chain
-from limen.core.faults import ConfigFault, UpstreamFault
+from limen.core.faults import ConfigFault
+from limen.core.ports import Signer
 from limen.credentials.attach import AttachCredential
 from limen.engine import Corridor, Engine, Outbound
 from limen.identity.authenticate import Authenticate
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
+CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
 
 
@@ -52,7 +61,6 @@ class Servers(Outbound, Protocol):
 
     @property
     def by_name(self) -> Mapping[str, object]: ...
-    async def describe(self, name: str) -> Announcement: ...
     async def close(self) -> None: ...
 
 
@@ -81,19 +89,32 @@ class State:
 
 
 def open_registry(config: Config) -> Registry:
-    """The catalog's records, for commands."""
-    return Registry(State.open(config).catalog)
+    """The catalog's records, or the lock the configuration names, for commands. Raises ConfigFault."""
+    return _registry(config, State.open(config).catalog, open_signer(config))
+
+
+def _registry(config: Config, table: SqliteTable, signer: Signer) -> Registry:
+    """Where approvals are: in our records, or all of them in one signed file that nothing can be added to here."""
+    path = config.catalog.lock
+    if path is None:
+        return Registry(table, governance=config.catalog.governance, signer=signer)
+    return LockedRegistry(load_lock(path, config.catalog.lock_keys or [own_key(config.audit.key)]))
 
 
 def open_policy(config: Config, registry: Registry, catalog: Catalog | None = None) -> PolicySet:
     """The policy compiled against what is approved now. Raises ConfigFault."""
-    announced = [
-        Approved(entry.server, entry.kind, entry.name, "", b"{}")
-        for entry in registry.entries()
-        if entry.kind != "instructions"
-    ]
+    announced = [Approved(server, kind, name, "", b"{}") for server, kind, name in _announced(registry)]
     approved = (catalog or registry.snapshot()).approved(withheld=True)
     return compile_policy(config.policy, approved, servers=config.servers, announced=announced)
+
+
+def _announced(registry: Registry) -> set[tuple[str, str, str]]:
+    """Server, kind and name of whatever a rule may name. A lock knows what was left out of it from the locked sets."""
+    found = {(entry.server, entry.kind, entry.name) for entry in registry.entries()}
+    if isinstance(registry, LockedRegistry):
+        sets = ((one.server, jiter.from_json(one.definition)) for one in registry.lock.entries if one.kind == "set")
+        found |= {(server, row[0], row[1]) for server, known in sets for row in known["announced"]}
+    return {place for place in found if place[1] in CALLABLE}
 
 
 def open_signer(config: Config) -> FileSigner:
@@ -103,149 +124,163 @@ def open_signer(config: Config) -> FileSigner:
 
 
 def resources(config: Config) -> dict[str, str]:
-    """Canonical resource URI of each route: "" is the bundle of all servers (RFC 8707)."""
-    base = config.listen.url
-    table = {name: f"{base}/mcp/{name}" for name in config.servers}
-    return {"": f"{base}/mcp", **table}
+    """Canonical resource URI of each route, servers and bundles; "" is the bundle of all servers (RFC 8707)."""
+    base = f"{config.listen.url}/mcp"
+    names = (*routes(config.bundles, config.servers), *config.servers)
+    return {name: f"{base}/{name}" if name else base for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One configuration, compiled whole. Nothing of it is in force before `House.adopt`."""
+
+    config: Config
+    registry: Registry
+    issuers: Issuers
+    fixed: Mapping[type, Any]
+    policy: PolicySet
+    catalog: Catalog
+    corridor: Corridor
 
 
 class House:
     """Everything that runs, and how it changes while it runs."""
 
     def __init__(self, config: Config, connect: Connect, say: Callable[[str], None]) -> None:
-        self.config, self.say = config, say
+        self.say = say
         self.state = State.open(config)
-        self.registry = Registry(self.state.catalog)
-        self.ledger = Ledger.open(_directory(config.audit.path), open_signer(config), checkpoint_interval=CHECKPOINT)
+        self.signer = open_signer(config)
+        self.ledger = Ledger.open(_directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
-        self.upstreams = connect(config, self._announced_change)
-        issuers = Issuers(config.identity, HttpFetch())
-        self.issuers = issuers
         self.sessions = Sessions()
         self.seal = StateSeal(StateSeal.new_key())
-        self.fixed: dict[type, Any] = {
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_announced: Callable[[str], None] = lambda name: None
+        self.upstreams = connect(config, lambda name: self.on_announced(name))
+        self._timeouts: dict[str, float] = {}
+        self._put(self.plan(config))
+        self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts)
+
+    # configuration
+
+    def plan(self, config: Config, before: Plan | None = None, registry: Registry | None = None) -> Plan:
+        """Compile a configuration. What it shares with `before` is kept: keys that were fetched, callers' limits.
+
+        Raises ConfigFault when it cannot be put in force.
+        """
+        if registry is None and before is not None and before.config.catalog == config.catalog:
+            registry = before.registry if config.catalog.lock is None else None  # a lock may be another one by now
+        if registry is None:
+            registry = _registry(config, self.state.catalog, self.signer)
+        same_identity = before is not None and before.config.identity == config.identity
+        issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
+        same_limits = before is not None and before.config.limits == config.limits
+        headers = {name: server.header_values() for name, server in config.servers.items()}
+        fixed: dict[type, Any] = {
             Authenticate: Authenticate(issuers, resources(config), config.identity),
             BindSession: BindSession(self.sessions, self.seal),
-            Limit: Limit(config.limits),
+            Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
             RequireApproval: RequireApproval(self.state.approvals),
-            AttachCredential: AttachCredential(
-                {name: server.header_values() for name, server in config.servers.items()}
-            ),
+            AttachCredential: AttachCredential(headers),
         }
-        self.policy: PolicySet | None = None
-        self.corridor = self.build_corridor()
-        timeouts = {name: server.call_timeout for name, server in config.servers.items()}
-        self.engine = Engine(self.corridor, self.ledger, self.upstreams, timeouts)
-        self.on_change: Callable[[], None] = lambda: None
-        self._stale: set[str] = set()
-        self._wake = asyncio.Event()
+        catalog = registry.snapshot()
+        policy = open_policy(config, registry, catalog)
+        corridor = _corridor(fixed, catalog, policy, config.audit.durable)
+        if isinstance(registry, LockedRegistry):
+            event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
+            self.ledger.append(orjson.dumps(event))
+        return Plan(config, registry, issuers, fixed, policy, catalog, corridor)
+
+    def adopt(self, plan: Plan) -> None:
+        """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
+        self._put(plan)
+        self.engine.corridor = self.corridor
+        self.swap()
+        self.on_change()
+
+    def _put(self, plan: Plan) -> None:
+        self.plan_in_force, self.config, self.registry = plan, plan.config, plan.registry
+        self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
+        self._expiry, self._followed = plan.catalog.next_expiry, 0
+        self._timeouts.clear()
+        self._timeouts.update((name, server.call_timeout) for name, server in plan.config.servers.items())
 
     # corridor
 
     def build_corridor(self) -> Corridor:
-        """Compile catalog and policy. Raises ConfigFault when the policy cannot be compiled and none is in force."""
+        """Compile catalog and policy anew. A rule that no longer fits the catalog does not take the policy away: the
+        rules in force keep deciding, about the new catalog."""
         catalog = self.registry.snapshot()
         try:
             self.policy = open_policy(self.config, self.registry, catalog)
         except ConfigFault as fault:
-            if self.policy is None:
-                raise
-            # A rule no longer fits the catalog: the rules in force keep deciding, about the new catalog.
             self.say(f"policy not recompiled: {fault}")
-        assert self.policy is not None
-        return self._corridor(catalog, self.policy)
-
-    def _corridor(self, catalog: Catalog, policy: PolicySet) -> Corridor:
-        built: dict[type, Any] = {
-            **self.fixed,
-            Resolve: Resolve(catalog),
-            Authorize: Authorize(policy),
-            ValidateArguments: ValidateArguments(catalog),
-            ValidateResult: ValidateResult(catalog),
-        }
-        return Corridor(
-            call=Chain([_built(built, kind) for kind in posture.CALL], posture.PERMIT),
-            caller=Chain([_built(built, kind) for kind in posture.CALLER]),
-            result=tuple(_built(built, kind) for kind in posture.RESULT),
-            authorize=built[Authorize],
-            catalog=catalog,
-            policy=policy.digest,
-            param_headers=param_headers,
-            durable=self.config.audit.durable,
-        )
+        self._expiry = catalog.next_expiry
+        return _corridor(self.plan_in_force.fixed, catalog, self.policy, self.config.audit.durable)
 
     def swap(self) -> None:
         """Put a freshly compiled corridor in force and tell listeners; record what changed."""
-        before = self.engine.corridor
-        after = self.build_corridor()
+        before, after = self.engine.corridor, self.build_corridor()
         self.record_history()
         if after.catalog.version == before.catalog.version and after.policy == before.policy:
             return
-        self.engine.corridor = after
+        self.corridor = self.engine.corridor = after
         self.engine.event("swap", catalog=after.catalog.version, policy=after.policy)
         self.on_change()
 
     def record_history(self) -> None:
         """Every approval, rejection and observed change goes to the log once, in order, whoever made it."""
-        raw = self.state.marks.get(_AUDITED)
-        last = int(raw) if raw else 0
-        newest = last
+        last = newest = self._audited()
         for row in self.registry.history(last):
             if row.sequence > last:
                 self.engine.event(
                     "catalog", **{"change" if name == "event" else name: value for name, value in asdict(row).items()}
                 )
                 newest = max(newest, row.sequence)
-        if newest > last:
+        if newest > last and isinstance(self.registry, LockedRegistry):
+            self._followed = newest
+        elif newest > last:
             self.state.marks.put(_AUDITED, str(newest).encode())
+
+    def _audited(self) -> int:
+        """How far the log has followed. A lock's history begins anew in every process, our records' never does."""
+        if isinstance(self.registry, LockedRegistry):
+            return self._followed
+        raw = self.state.marks.get(_AUDITED)
+        return int(raw) if raw else 0
 
     # servers
 
-    def _announced_change(self, name: str) -> None:
-        self._stale.add(name)
-        self._wake.set()
-
-    async def read_server(self, name: str) -> str:
-        """Read one server's definitions. Returns what is wrong, or ""."""
-        try:
-            announcement: Announcement = await self.upstreams.describe(name)
-        except UpstreamFault as fault:
-            self.engine.event("unreachable", server=name, detail=str(fault)[:500])
-            return str(fault)
+    async def observe(self, announcement: Announcement) -> None:
+        """Compare one reading of a server with what is approved, and put in force what that changes."""
         # In a thread: it waits for the disk, and a schema built to be costly takes its time.
         for change in await asyncio.to_thread(self.registry.observe, announcement):
             self.say(f"{change.server}/{change.name or change.kind}: {change.event}")
         self.swap()
-        return ""
 
-    async def read_all(self) -> dict[str, str]:
-        """Read every server at once. Name to trouble, for those that have any."""
-        names = list(self.upstreams.by_name)
-        answers = await asyncio.gather(*(self.read_server(name) for name in names))
-        return {name: trouble for name, trouble in zip(names, answers, strict=True) if trouble}
+    def unreachable(self, server: str, detail: str) -> None:
+        """A server cannot be read; what is approved of it stays in service."""
+        self.engine.event("unreachable", server=server, detail=detail[:500])
+        self.say(f"server {detail}" if detail.startswith(f"{server}:") else f"server {server}: {detail}")
 
-    async def watch_servers(self) -> None:
-        """Read again what announced a change, and everything once per interval. Runs until cancelled."""
-        interval = self.config.catalog.refresh
-        while True:
-            try:
-                async with asyncio.timeout(interval):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._stale.update(self.upstreams.by_name)
-            self._wake.clear()
-            names, self._stale = sorted(self._stale), set()
-            await asyncio.gather(*(self.read_server(name) for name in names))
-            await asyncio.sleep(1.0)  # a storm of announcements is one reading a second
+    def reachable(self, server: str) -> None:
+        """It can be read again."""
+        self.engine.event("reachable", server=server)
+        self.say(f"server {server}: answers again")
+
+    def found(self, server: str, finding: str) -> None:
+        """A server was caught at something a person must look at."""
+        self.engine.event("finding", server=server, detail=finding[:2000])
+        self.say(f"FINDING {server}: {finding}")
 
     async def watch_state(self) -> None:
-        """Approvals made by other processes take effect within a second. Runs until cancelled."""
+        """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
         seen = self.state.catalog.change_token()
         while True:
             await asyncio.sleep(POLL)
             token = self.state.catalog.change_token()
-            if token != seen:
+            if token != seen or self._expiry <= time.time():
                 seen = token
                 self.swap()
 
@@ -255,6 +290,26 @@ class House:
         await self.issuers.close()
         await self.ledger.close()
         self.state.close()
+
+
+def _corridor(fixed: Mapping[type, Any], catalog: Catalog, policy: PolicySet, durable: bool) -> Corridor:
+    built: dict[type, Any] = {
+        **fixed,
+        Resolve: Resolve(catalog),
+        Authorize: Authorize(policy),
+        ValidateArguments: ValidateArguments(catalog),
+        ValidateResult: ValidateResult(catalog),
+    }
+    return Corridor(
+        call=Chain([_built(built, kind) for kind in posture.CALL], posture.PERMIT),
+        caller=Chain([_built(built, kind) for kind in posture.CALLER]),
+        result=tuple(_built(built, kind) for kind in posture.RESULT),
+        authorize=built[Authorize],
+        catalog=catalog,
+        policy=policy.digest,
+        param_headers=param_headers,
+        durable=durable,
+    )
 
 
 def _built(built: dict[type, Any], kind: type) -> Any:

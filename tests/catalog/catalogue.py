@@ -41,6 +41,16 @@ def approved_registry(*tools, **rest):
     return made
 
 
+def offered(made, server=None):
+    """Entries of what can be offered: without the records of a server and of its set."""
+    return [entry for entry in made.entries(server) if entry.kind not in ("server", "set")]
+
+
+def told(rows):
+    """History rows about what can be offered."""
+    return [row for row in rows if row.kind not in ("server", "set")]
+
+
 def approve_all(made):
     for entry in made.entries():
         if entry.pending:

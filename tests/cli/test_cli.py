@@ -145,7 +145,7 @@ def test_every_command_has_help_with_an_example_and_json() -> None:
     from typer.main import get_command
 
     every = commands(get_command(app))
-    assert len(every) == 21
+    assert len(every) == 26
     for path, command in every:
         assert "Example: limen" in (command.help or ""), path
         options = {option for parameter in command.params for option in parameter.opts}
@@ -253,6 +253,7 @@ def test_all_means_tools_only(known: Path) -> None:
     assert all(len(one["digest"]) == 64 for one in done)
     assert states(known) == {
         "tool:read_file": "approved", "tool:rm": "approved", "prompt:p": "pending", "instructions:": "pending",
+        "server:": "approved", "set:": "approved",
     }  # fmt: skip
     answer(known, "tools", "approve", "files", "--all", "--kind", "prompt")
     assert states(known)["prompt:p"] == "approved"

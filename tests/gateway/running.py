@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,40 @@ class Running:
         _, headers, _ = self.post(message, token, server)
         return headers["mcp-session-id"]
 
+    @property
+    def log(self) -> str:
+        """What it told the operator."""
+        return (self.directory / "gateway.log").read_text()
+
+    def until(self, true: Callable[[], Any], seconds: float = 15.0) -> float:
+        """Wait for it; seconds it took."""
+        started = time.monotonic()
+        while not true():
+            assert time.monotonic() - started < seconds, self.log
+            time.sleep(0.1)
+        return time.monotonic() - started
+
+    def records(self, kind: str, count: int = 400) -> list[dict[str, Any]]:
+        """The newest records of one type in the audit log."""
+        lines = self.limen("audit", "tail", "--json", "-n", str(count)).splitlines()
+        return [record for record in map(json.loads, lines) if record["t"] == kind]
+
     def calls_seen(self) -> int:
         """How many tool calls reached the server."""
         return sum(b'"tools/call"' in body for _, body in self.recorder.seen)
 
 
 @contextlib.contextmanager
-def running(directory: Path, extra: tuple[str, ...] = (), port: int = 0, **settings: Any) -> Iterator[Running]:
-    """A gateway: `echo` and `slow` are approved and allowed, `danger` is approved and denied."""
+def running(
+    directory: Path,
+    extra: tuple[str, ...] = (),
+    port: int = 0,
+    approved: tuple[str, ...] = ("one", "two"),
+    tools: tuple[str, ...] = ("echo", "danger", "slow"),
+    **settings: Any,
+) -> Iterator[Running]:
+    """A gateway: `echo` and `slow` are approved and allowed, `danger` is approved and denied. `settings` replace parts
+    of its configuration, `approved` and `tools` say what is approved at first."""
     recorder = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
     recorder.daemon_threads = True
     recorder.seen, recorder.extra = [], extra  # type: ignore[attr-defined]
@@ -177,8 +203,8 @@ def running(directory: Path, extra: tuple[str, ...] = (), port: int = 0, **setti
     gateway.config.chmod(0o600)
     try:
         gateway.start()
-        for server in ("one", "two"):
-            for tool in ("echo", "danger", "slow"):
+        for server in approved:
+            for tool in tools:
                 gateway.limen("tools", "approve", server, tool, "--reason", "test")
         time.sleep(1)
         yield gateway

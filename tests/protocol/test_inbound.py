@@ -14,6 +14,7 @@ from limen.posture import ADMIT
 from limen.posture import METHODS as ROUTES
 from limen.protocol.inbound import Draft, Endpoint, admit, decode_header
 from limen.protocol.methods import METHODS, SUPPORTED
+from limen.protocol.naming import Bundle
 
 ENDPOINT = Endpoint(
     "files", "http://127.0.0.1:8300/mcp/files", frozenset({"http://127.0.0.1:8300"}), frozenset({"127.0.0.1:8300"})
@@ -177,7 +178,7 @@ def test_nobody_posts_responses_in_the_modern_era() -> None:
 
 
 def test_names_on_the_bundle_name_their_server() -> None:
-    bundle = Endpoint("", "http://127.0.0.1:8300/mcp", ENDPOINT.origins, ENDPOINT.hosts)
+    bundle = Endpoint("", "http://127.0.0.1:8300/mcp", ENDPOINT.origins, ENDPOINT.hosts, Bundle(["files", "git"]))
     call = climb(old(name="files__read__all"), endpoint=bundle, mcp_protocol_version="2025-11-25")
     assert isinstance(call, Call)
     assert (call.route, call.server, call.name) == ("", "files", "read__all")

@@ -21,9 +21,11 @@ from limen.protocol.jsonrpc import canonical
 
 __all__ = ["Definition", "Held", "Intake", "check", "digest_of", "intake", "printable"]
 
-KINDS: Final = ("tool", "prompt", "resource", "template", "instructions")
+KINDS: Final = ("tool", "prompt", "resource", "template", "instructions", "server", "set")
+NAMELESS: Final = frozenset({"instructions", "server", "set"})  # one per server, with the name ""
 MAX_ITEMS: Final = 512
 MAX_DEFINITION: Final = 256 << 10
+MAX_SET: Final = 2 << 20  # four full lists of long addresses
 MAX_SERVER: Final = 8 << 20
 MAX_SERVER_NODES: Final = 50_000  # objects and lists, references weighing more
 MAX_REMEMBERED: Final = 16_384
@@ -83,13 +85,15 @@ def intake(announcement: Announcement) -> Intake:
         ("resource", announcement.resources),
         ("template", announcement.templates),
     )
-    for kind, items in groups:
-        if len(items) > MAX_ITEMS:
-            return Intake((), (), f"announces {len(items)} definitions of kind {kind}: more than {MAX_ITEMS}")
-    if whole := _too_much([item for _, items in groups for item in items]):
-        return Intake((), (), whole)
     accepted: list[Definition] = []
     held: list[Held] = []
+    _take("server", server_record(announcement), accepted, held)
+    for kind, items in groups:
+        if len(items) > MAX_ITEMS:
+            whole = f"announces {len(items)} definitions of kind {kind}: more than {MAX_ITEMS}"
+            return Intake(tuple(accepted), tuple(held), whole)
+    if whole := _too_much([item for _, items in groups for item in items]):
+        return Intake(tuple(accepted), tuple(held), whole)
     for kind, items in groups:
         twice = _twice(kind, items)
         for item in items:
@@ -101,11 +105,41 @@ def intake(announcement: Announcement) -> Intake:
             except _Unfit as error:
                 held.append(Held(kind, _shown(kind, item), str(error)))
     if announcement.instructions:
-        try:
-            accepted.append(check("instructions", {"instructions": announcement.instructions}))
-        except _Unfit as error:
-            held.append(Held("instructions", "", str(error)))
+        _take("instructions", {"instructions": announcement.instructions}, accepted, held)
+    _take("set", _set_record(groups, announcement.instructions), accepted, held)
     return Intake(tuple(accepted), tuple(held))
+
+
+def server_record(announcement: Announcement) -> dict[str, Any]:
+    """Who the server says it is and can do, beside what we found ourselves connected to."""
+    return {
+        "serverInfo": announcement.info,
+        "capabilities": announcement.capabilities,
+        "identity": dict(announcement.identity),
+    }
+
+
+def _set_record(groups: tuple[tuple[str, tuple[Any, ...]], ...], instructions: str | None) -> dict[str, Any]:
+    """Kind and name of all that is announced, as often as it is, held or not. A name that cannot be shown as it is
+    stands with the digest of its definition."""
+    rows = [_listed(kind, item) for kind, items in groups for item in items]
+    rows += [["instructions", ""]] if instructions else []
+    return {"announced": sorted(rows)}
+
+
+def _listed(kind: str, item: Any) -> list[str]:
+    name = item.get(_KEY[kind]) if type(item) is dict else None
+    if type(name) is str and len(name) <= 512 and not hidden_character(name):
+        return [kind, name]
+    data = _written(item)
+    return [kind, _shown(kind, item), digest_of(data) if data is not None else ""]
+
+
+def _take(kind: str, item: dict[str, Any], accepted: list[Definition], held: list[Held]) -> None:
+    try:
+        accepted.append(check(kind, item))
+    except _Unfit as error:
+        held.append(Held(kind, "", str(error)))
 
 
 def check(kind: str, item: Any) -> Definition:
@@ -118,8 +152,8 @@ def check(kind: str, item: Any) -> Definition:
     data = _written(item)
     if data is None:
         raise _Unfit("cannot be written as JSON")
-    if len(data) > MAX_DEFINITION:
-        raise _Unfit(f"larger than {MAX_DEFINITION} bytes")
+    if len(data) > (most := MAX_SET if kind == "set" else MAX_DEFINITION):
+        raise _Unfit(f"larger than {most} bytes")
     digest = digest_of(data)
     reason = _verdicts.get((kind, digest))
     if reason is None:
@@ -133,14 +167,14 @@ def check(kind: str, item: Any) -> Definition:
         _verdicts[kind, digest] = reason
     if reason:
         raise _Unfit(reason)
-    return Definition(kind, "" if kind == "instructions" else item[_KEY[kind]], digest, data)
+    return Definition(kind, "" if kind in NAMELESS else item[_KEY[kind]], digest, data)
 
 
 _verdicts: Final[dict[tuple[str, str], str]] = {}
 
 
 def _judge(kind: str, item: dict[str, Any]) -> None:
-    if kind != "instructions":
+    if kind not in NAMELESS:
         _check_name(kind, item)
     for text in _texts(item):
         if found := hidden_character(text):
@@ -270,6 +304,26 @@ def _check_instructions(item: dict[str, Any]) -> None:
         raise _Unfit("not the instructions of a server")
 
 
+def _check_server(item: dict[str, Any]) -> None:
+    if set(item) != {"serverInfo", "capabilities", "identity"} or any(type(part) is not dict for part in item.values()):
+        raise _Unfit("not the record of a server")
+    if any(type(value) is not str for value in item["identity"].values()):
+        raise _Unfit("identity is not a set of texts")
+    for member in ("name", "title", "version", "description", "websiteUrl"):
+        if type(text := item["serverInfo"].get(member, "")) is not str or len(text.encode()) > MAX_TEXT:
+            raise _Unfit(f"serverInfo.{member} is not text of at most {MAX_TEXT} bytes")
+    _check_icons(item["serverInfo"])
+
+
+def _check_set(item: dict[str, Any]) -> None:
+    rows = item.get("announced")
+    if set(item) != {"announced"} or type(rows) is not list:
+        raise _Unfit("not the list of what a server announces")
+    for row in rows:
+        if type(row) is not list or len(row) not in (2, 3) or any(type(part) is not str for part in row):
+            raise _Unfit("a row of the list is not a kind and a name")
+
+
 def _check_icons(item: dict[str, Any]) -> None:
     """Only https and image data: a client that shows an icon fetches it or interprets it."""
     icons = item.get("icons", [])
@@ -288,4 +342,6 @@ _CHECKS: Final = {
     "resource": _check_resource,
     "template": _check_resource,
     "instructions": _check_instructions,
+    "server": _check_server,
+    "set": _check_set,
 }

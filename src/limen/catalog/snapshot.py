@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
+from typing import Final
 
 import jiter
 
 from limen.catalog.templates import Template, template_fault
 from limen.core.call import Approved
 from limen.protocol.jsonrpc import canonical
+
+_NOT_OFFERED: Final = frozenset({"server", "set"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +31,20 @@ class Item:
 
 
 class Catalog:
-    """Immutable. Lookups are dictionary reads; nothing is parsed here but templates and instructions."""
+    """Immutable. Lookups are dictionary reads; nothing is parsed here but templates and instructions.
 
-    __slots__ = ("_all", "_instructions", "_items", "_served", "_templates", "version")
+    `next_expiry`: seconds since the epoch when an approval in it ends and a new snapshot is due; infinite: never.
+    """
 
-    def __init__(self, items: Iterable[Item] = ()) -> None:
+    __slots__ = ("_all", "_instructions", "_items", "_served", "_templates", "next_expiry", "version")
+
+    def __init__(self, items: Iterable[Item] = (), next_expiry: float = inf) -> None:
+        self.next_expiry = next_expiry
         self._items = {(item.server, item.kind, item.name): item for item in items}
         ordered = sorted(self._items.items())
-        known = [(item, item.approved) for _, item in ordered if item.approved is not None]
+        known = [
+            (item, item.approved) for _, item in ordered if item.approved is not None and item.kind not in _NOT_OFFERED
+        ]
         self._all = _grouped(approved for _, approved in known)
         self._served = _grouped(approved for item, approved in known if not item.why)
         self._instructions: dict[str, str] = {}
@@ -64,7 +74,9 @@ class Catalog:
     def approved(
         self, server: str | None = None, kind: str | None = None, *, withheld: bool = False
     ) -> tuple[Approved, ...]:
-        """What can be called, of one server or all, of one kind or all; with `withheld` what is approved at all."""
+        """What can be called, of one server or all, of one kind or all; with `withheld` what is approved at all.
+
+        The records of a server and of its set are approved but offered to nobody: `find` has them, this has not."""
         return (self._all if withheld else self._served).get((server, kind), ())
 
     def instructions(self, server: str) -> str | None:

@@ -75,10 +75,10 @@ def serve(
 @app.command()
 def stdio(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help='Server to offer; "" offers all of them.')],
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Server or bundle; default: all servers.")] = "",
     config: ConfigOption = None,
 ) -> None:
-    """Offer one server to a local client on standard input and output. Example: limen -c limen.yaml stdio files"""
+    """Offer servers to a local client on standard input and output. Example: limen -c limen.yaml stdio files"""
     loaded = load(context, config)
     for warning in loaded.warnings:
         complain(f"warning: {warning}")

@@ -79,8 +79,10 @@ def check_consistency(config: Config) -> None:
         )
 
 
-def with_port(loaded: Loaded, port: int) -> Loaded:
-    """The same configuration on another port. A loopback url names the port, so it follows."""
+def with_port(loaded: Loaded, port: int | None) -> Loaded:
+    """The same configuration on another port (None: as it is). A loopback url names the port, so it follows."""
+    if port is None:
+        return loaded
     listen = loaded.config.listen
     host = listen.address[0]
     changes: dict[str, Any] = {"bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
@@ -179,9 +181,10 @@ def _absolute(config: Config, base: FilePath) -> Config:
     audit = config.audit.model_copy(update={"path": full(config.audit.path), "key": full(config.audit.key)})
     storage = config.storage.model_copy(update={"path": full(config.storage.path)})
     include = tuple(full(path) for path in config.include)
-    return config.model_copy(
-        update={"listen": listen, "mcpServers": servers, "audit": audit, "storage": storage, "include": include}
-    )
+    lock = config.catalog.lock
+    catalog = config.catalog if lock is None else config.catalog.model_copy(update={"lock": full(lock)})
+    changes = {"listen": listen, "mcpServers": servers, "audit": audit, "storage": storage, "include": include}
+    return config.model_copy(update={**changes, "catalog": catalog})
 
 
 def _remarks(config: Config) -> list[str]:

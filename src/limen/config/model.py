@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import is_loopback, split_bind, split_url
+from limen.config.bundles import check_bundles
 from limen.config.servers import ServerConfig, check_names
 from limen.identity.issuers import IdentitySettings
 from limen.policy.limit import LimitSettings
@@ -110,9 +112,28 @@ class StorageConfig(Part):
 
 
 class CatalogConfig(Part):
-    """How often servers are read again, in seconds."""
+    """How often servers are read again, and who must approve what they offer, for how long, with which words."""
 
-    refresh: Annotated[float, Field(ge=5, le=86_400)] = 300.0
+    refresh: Annotated[float, Field(ge=5, le=86_400, description="seconds between readings of a server")] = 300.0
+    approvers: Annotated[int, Field(ge=1, le=MAX_APPROVERS, description="distinct people who must approve")] = 1
+    expires: Annotated[float, Field(ge=60, le=1e9)] | None = Field(
+        default=None, description="seconds an approval is good for; default: for ever"
+    )
+    reason_from: Literal["none", "descriptive", "low", "medium", "high", "critical"] = Field(
+        default="high", description="risk from which a decision needs a reason"
+    )
+    auto_accept: Literal["none", "descriptive"] = Field(
+        default="none", description="changes of approved definitions up to this risk wait for nobody"
+    )
+    lock: Path | None = Field(default=None, description="run from this lock alone; nothing else can be approved")
+    lock_keys: tuple[str, ...] = Field(
+        default=(), description="verifier keys (name+hash+key) of which one must have signed the lock; default: our own"
+    )
+
+    @property
+    def governance(self) -> Governance:
+        """The rules of approval."""
+        return Governance(self.approvers, self.expires, self.reason_from, self.auto_accept)
 
 
 class Config(Part):
@@ -126,6 +147,9 @@ class Config(Part):
         default=(), description="client files; only their mcpServers (or servers) is read"
     )
     mcpServers: dict[str, ServerConfig] = Field(default={}, description="as client files write it")  # noqa: N815 - clients' name
+    bundles: dict[str, tuple[str, ...]] = Field(
+        default={}, description="name -> servers offered together at /mcp/NAME; /mcp offers all of them"
+    )
     identity: IdentitySettings = IdentitySettings()
     policy: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
@@ -137,6 +161,13 @@ class Config(Part):
     @classmethod
     def _names(cls, value: dict[str, ServerConfig]) -> dict[str, ServerConfig]:
         check_names(value)
+        return value
+
+    @field_validator("bundles")
+    @classmethod
+    def _bundles(cls, value: dict[str, tuple[str, ...]], info: ValidationInfo) -> dict[str, tuple[str, ...]]:
+        if "mcpServers" in info.data:  # else what is wrong with the servers has been said
+            check_bundles(value, info.data["mcpServers"])
         return value
 
     @property

@@ -160,8 +160,8 @@ def check_names(servers: Mapping[str, object]) -> None:
             raise ValueError(
                 f"{name[:80]!r} is not a server name: 1 to 63 of A-Z a-z 0-9 . _ -, beginning with a letter or digit"
             )
-        if "__" in name:
-            raise ValueError(f"{name!r} is not a server name: two underscores separate server and tool")
+        if "__" in name or name.endswith("_"):
+            raise ValueError(f"{name!r} is not a server name: two underscores separate server and tool on a bundle")
     if twins := _twins(servers):
         raise ValueError(f"server names differ in upper and lower case only: {' and '.join(twins)}")
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One complete reading of one server. Items are parsed JSON values of any shape: nothing is validated yet."""
+    """One complete reading of one server. Items are parsed JSON values of any shape: nothing is validated yet.
+
+    `identity` says what we connected to, by our own observation and never by the server's word: the digest of the
+    program and its arguments, or the URL and the certificate's key. `findings` are things noticed while reading.
+    """
 
     server: str
     revision: str
@@ -19,3 +25,5 @@ class Announcement:
     prompts: tuple[Any, ...] = ()
     resources: tuple[Any, ...] = ()
     templates: tuple[Any, ...] = ()
+    identity: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    findings: tuple[str, ...] = ()

@@ -10,11 +10,12 @@ from typing import Any, Final
 import orjson
 
 from limen import __version__
-from limen.core.call import Call, Caller, Context, Era, Presented, Session
+from limen.core.call import Approved, Call, Caller, Context, Era, Presented, Session
 from limen.core.faults import DependencyFault
 from limen.core.reasons import REASONS
 from limen.core.verdict import Permit, Refusal
 from limen.engine import Corridor, Engine
+from limen.gateway.bundles import echoed, followable, joined, renamed
 from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
 from limen.identity.bind_session import Sessions, StateSeal
 from limen.posture import METHODS, Local
@@ -25,6 +26,7 @@ from limen.protocol.methods import (
     META_SUBSCRIPTION,
     SUPPORTED,
 )
+from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
 
 IN_FLIGHT: Final = 64
@@ -53,14 +55,15 @@ class Gateway:
         sessions: Sessions,
         seal: StateSeal,
         suspends: Callable[[str], bool],
+        bundles: Mapping[str, Bundle],
     ) -> None:
         self.engine, self.sessions, self._seal = engine, sessions, seal
-        self._suspends = suspends
+        self._suspends, self._bundles = suspends, bundles  # bundles by route
         self.waiting, self.suspensions = Waiting({}), Suspensions()
         self._running: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self._load: dict[tuple[str, str, str], int] = {}
         self.listeners: set[asyncio.Queue[None]] = set()
-        self._names: dict[tuple[str, str], bytes] = {}
+        self._names: dict[tuple[str, str, str], bytes] = {}
         self.on_session_end: Callable[[str], Awaitable[None]] | None = None
 
     def changed(self) -> None:
@@ -76,7 +79,7 @@ class Gateway:
         """Decide and answer one call. A Reply with an empty body means there is nothing to say (202)."""
         decided, corridor = await self.engine.decide(call, presented)
         if isinstance(decided, Refusal):
-            return decided
+            return decided if call.route == call.server else echoed(call, decided)
         if isinstance(decided, Context):
             return self._local(decided, corridor)
         owner = decided.get(Caller).key
@@ -123,6 +126,8 @@ class Gateway:
         if isinstance(result, Refusal):
             return result
         call = permit.call
+        if call.route != call.server:
+            result = followable(call, result)
         if result.get("resultType") == "input_required" and call.era is Era.MODERN and "requestState" in result:
             sealed = self._seal.seal(call, permit.get(Caller), str(result["requestState"]))
             result = {**result, "requestState": sealed}
@@ -184,12 +189,19 @@ class Gateway:
 
     def _described(self, context: Context, corridor: Corridor, first: dict[str, Any]) -> dict[str, Any]:
         result = {**first, "capabilities": dict(_CAPABILITIES), "serverInfo": _INFO}
-        instructions = corridor.catalog.instructions(context.call.route)
-        if instructions and corridor.authorize.visible(
-            context.get(Caller), corridor.catalog.approved(context.call.route)
-        ):
+        if instructions := self._instructions(context, corridor):
             result["instructions"] = instructions
         return result
+
+    def _instructions(self, context: Context, corridor: Corridor) -> str | None:
+        """Of each server on this route of which the caller can see something."""
+        route, catalog, said = context.call.route, corridor.catalog, dict[str, str]()
+        bundle = self._bundles.get(route)
+        for server in (route,) if bundle is None else bundle.servers:
+            text = catalog.instructions(server)
+            if text and corridor.authorize.visible(context.get(Caller), catalog.approved(server)):
+                said[server] = text
+        return said.get(route) if bundle is None else joined(said)
 
     def _initialize(self, context: Context, corridor: Corridor) -> Reply:
         call, asked = context.call, context.call.read_rest()
@@ -228,24 +240,23 @@ class Gateway:
         call = context.call
         if call.cursor is not None:
             return Refusal(REASONS["catalog.cursor"], context.reference, "list")
-        bundle = not call.route
-        if bundle and kind in ("resource", "template"):
-            items = []  # resource URIs cannot be told apart by server yet; use the server's own address
-        else:
-            items = corridor.authorize.visible(context.get(Caller), corridor.catalog.approved(call.route or None, kind))
-        parts = [self._named(item.server, item.name, item.definition) if bundle else item.definition for item in items]
+        bundle = self._bundles.get(call.route)
+        servers = (call.route,) if bundle is None else bundle.servers
+        offered = [item for server in servers for item in corridor.catalog.approved(server, kind)]
+        items = corridor.authorize.visible(context.get(Caller), offered)
+        parts = [item.definition if bundle is None else self._named(item) for item in items]
         body = b'{"%s":[%s]' % (_MEMBERS[kind].encode(), b",".join(parts))
         if call.era is Era.MODERN:
             body += b',"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":%s' % _META
         return Reply(200, result_fragment(call.id, body + b"}"))
 
-    def _named(self, server: str, name: str, definition: bytes) -> bytes:
-        """The definition under its name on the bundle: SERVER__NAME."""
-        renamed = self._names.get((server, name))
-        if renamed is None:
-            renamed = orjson.dumps({**orjson.loads(definition), "name": f"{server}__{name}"})
-            self._names[server, name] = renamed
-        return renamed
+    def _named(self, item: Approved) -> bytes:
+        """The definition under its name on bundles."""
+        key = (item.server, item.kind, item.digest)  # a call of a corridor before this one lists what it entered with
+        shown = self._names.get(key)
+        if shown is None:
+            shown = self._names[key] = renamed(item)
+        return shown
 
     # streams of changes
 

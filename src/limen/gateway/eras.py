@@ -171,11 +171,11 @@ def wanted(method: str, params: Mapping[str, Any]) -> str:
     return {"sampling/createMessage": "sampling", "roots/list": "roots"}.get(method, "")
 
 
-def modern_meta(words: frozenset[str]) -> dict[str, Any]:
+def modern_meta(words: frozenset[str], client: Mapping[str, str] = CLIENT_INFO) -> dict[str, Any]:
     """The envelope every 2026-07-28 request carries in `_meta`."""
     return {
         f"{_META}protocolVersion": MODERN,
-        f"{_META}clientInfo": dict(CLIENT_INFO),
+        f"{_META}clientInfo": dict(client),
         f"{_META}clientCapabilities": declared(words),
     }
 
@@ -215,12 +215,12 @@ def plain(number: int | None, method: str, params: Mapping[str, Any] | None = No
     return orjson.dumps(message)
 
 
-def initialize(number: int, words: frozenset[str]) -> bytes:
+def initialize(number: int, words: frozenset[str], client: Mapping[str, str] = CLIENT_INFO) -> bytes:
     """The first message of the handshake era."""
     return plain(
         number,
         "initialize",
-        {"protocolVersion": HANDSHAKE, "capabilities": declared(words), "clientInfo": dict(CLIENT_INFO)},
+        {"protocolVersion": HANDSHAKE, "capabilities": declared(words), "clientInfo": dict(client)},
     )
 
 

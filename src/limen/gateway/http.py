@@ -7,7 +7,7 @@ answer is ever built from a Host header.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from limen.gateway.server import Receive, Scope, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
 from limen.protocol.jsonrpc import REQUEST_LIMITS
+from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply
 
 _JSON: Final = (b"content-type", b"application/json")
@@ -229,10 +230,11 @@ async def _whole_body(receive: Receive) -> bytes:
 
 
 def endpoints(
-    base: str, servers: Sequence[str], hosts: frozenset[str], origins: frozenset[str]
+    base: str, servers: Iterable[str], bundles: Mapping[str, Bundle], hosts: frozenset[str], origins: frozenset[str]
 ) -> dict[bytes, Endpoint]:
-    """`/mcp` for all servers together and `/mcp/NAME` for each, every one its own resource (RFC 8707)."""
-    table = {b"/mcp": Endpoint("", f"{base}/mcp", origins, hosts)}
-    for name in servers:
-        table[f"/mcp/{name}".encode()] = Endpoint(name, f"{base}/mcp/{name}", origins, hosts)
+    """`/mcp/NAME` for each server and bundle, `/mcp` for the bundle of all; each its own resource (RFC 8707)."""
+    table: dict[bytes, Endpoint] = {}
+    for name in (*bundles, *servers):
+        path = f"/mcp/{name}" if name else "/mcp"
+        table[path.encode()] = Endpoint(name, base + path, origins, hosts, bundles.get(name))
     return table

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,19 +15,26 @@ import orjson
 import uvloop
 
 from limen import __version__
-from limen.assemble import House, local_user, resources
-from limen.core.faults import ConfigFault, DependencyFault, Fault
+from limen.assemble import House, local_user
+from limen.config.bundles import routes
+from limen.config.load import check_consistency, load_config, with_port
+from limen.core.faults import ConfigFault, Fault
 from limen.gateway.app import Gateway
 from limen.gateway.http import HttpSurface, Site, endpoints
+from limen.gateway.reload import Reload
 from limen.gateway.server import HttpServer, tls_context
 from limen.gateway.stdio import StdioSurface
-from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstreams
+from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstream, Upstreams
+from limen.gateway.watch import Watch
 from limen.identity.metadata import challenge, metadata_url, protected_resource_metadata, well_known_paths
+from limen.protocol.inbound import Endpoint
 from limen.protocol.methods import HANDSHAKE_REVISIONS
+from limen.protocol.naming import Bundle, LongNames
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
     from limen.config.model import Config
+    from limen.config.servers import ServerConfig
 
 FIRST_READING: Final = 5.0  # seconds to wait for slow servers before listening; they are read on behind
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -41,18 +48,20 @@ def say(text: str) -> None:
 
 def connect(config: Config, on_change: Callable[[str], None] | None = None) -> Upstreams:
     """One upstream per server in use. Raises ConfigFault."""
-    built: list[HttpUpstream | StdioUpstream] = []
-    for name, server in config.servers.items():
-        if server.url is not None:
-            if server.transport == "sse":
-                raise ConfigFault("the HTTP+SSE transport of 2024 is not spoken yet", f"mcpServers.{name}.type")
-            headers = server.header_values()
-            built.append(HttpUpstream(name, server.url, describe_headers=headers, timeout=server.call_timeout))
-        else:
-            argv = [str(server.command), *server.arguments()]
-            cwd = str(server.cwd) if server.cwd else None
-            built.append(StdioUpstream(name, argv, env=server.environment(), cwd=cwd, timeout=server.call_timeout))
-    return Upstreams(built, on_change)
+    return Upstreams([build(name, server) for name, server in config.servers.items()], on_change)
+
+
+def build(name: str, server: ServerConfig) -> Upstream:
+    """The connection to one server; nothing is started or sent yet. Raises ConfigFault."""
+    if server.url is not None:
+        if server.transport == "sse":
+            raise ConfigFault("the HTTP+SSE transport of 2024 is not spoken yet", f"mcpServers.{name}.type")
+        headers = server.header_values()
+        return HttpUpstream(name, server.url, describe_headers=headers, timeout=server.call_timeout)
+    argv = [str(server.command), *server.arguments()]
+    shown = [str(server.command), *(one if isinstance(one, str) else "(secret)" for one in server.args)]
+    cwd = str(server.cwd) if server.cwd else None
+    return StdioUpstream(name, argv, env=server.environment(), cwd=cwd, timeout=server.call_timeout, shown=shown)
 
 
 async def probe(loaded: Loaded) -> list[tuple[str, bool, str]]:
@@ -71,7 +80,12 @@ async def probe(loaded: Loaded) -> list[tuple[str, bool, str]]:
     return answers
 
 
-def site(config: Config, port: int) -> Site:
+def offer(config: Config, long: LongNames) -> dict[str, Bundle]:
+    """What every route for several servers offers, by route; `long` is shared by all of them."""
+    return {route: Bundle(servers, long) for route, servers in routes(config.bundles, config.servers).items()}
+
+
+def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
     """Every address we answer at, built from the configuration alone."""
     base = urlsplit(config.listen.url)
     hosts = {base.netloc.lower()}
@@ -79,35 +93,30 @@ def site(config: Config, port: int) -> Site:
     if base.hostname in ("127.0.0.1", "localhost", "::1"):
         hosts |= {f"{host}:{port}" for host in _LOOPBACK}
         origins |= {f"{base.scheme}://{host}:{port}" for host in _LOOPBACK}
-    servers = config.servers
+    table = endpoints(config.listen.url, config.servers, bundles, frozenset(hosts), frozenset(origins))
+    scopes_of = {endpoint.resource: _scopes(config, endpoint) for endpoint in table.values()}
     issuers = [issuer.issuer for issuer in config.identity.issuers]
     metadata: dict[bytes, bytes] = {}
-    for name, resource in resources(config).items():
-        if not issuers:
-            break
-        scopes = servers[name].security.scopes if name else _all_scopes(config)
-        document = orjson.dumps(protected_resource_metadata(resource, issuers, scopes))
+    for endpoint in table.values() if issuers else ():
+        resource = endpoint.resource
+        document = orjson.dumps(protected_resource_metadata(resource, issuers, scopes_of[resource]))
         paths = well_known_paths(urlsplit(resource).path)
         metadata[paths[0].encode()] = document
-        if not name:
+        if not endpoint.server:
             metadata[paths[-1].encode()] = document
-    scopes_of = {
-        resource: servers[name].security.scopes if name else _all_scopes(config)
-        for name, resource in resources(config).items()
-    }
 
     def challenged(reason: str, resource: str, public: Mapping[str, Any]) -> str:
         return challenge(reason, metadata_url(resource), scopes_of[resource], public)
 
-    table = endpoints(config.listen.url, list(servers), frozenset(hosts), frozenset(origins))
     return Site(table, metadata, challenged)
 
 
-def _all_scopes(config: Config) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(scope for server in config.servers.values() for scope in server.security.scopes))
+def _scopes(config: Config, endpoint: Endpoint) -> tuple[str, ...]:
+    servers = (endpoint.server,) if endpoint.bundle is None else endpoint.bundle.servers
+    return tuple(dict.fromkeys(scope for server in servers for scope in config.servers[server].security.scopes))
 
 
-def _gateway(house: House) -> Gateway:
+def _gateway(house: House, bundles: Mapping[str, Bundle], long: LongNames) -> Gateway:
     upstreams = house.upstreams
     assert isinstance(upstreams, Upstreams)
 
@@ -115,26 +124,33 @@ def _gateway(house: House) -> Gateway:
         upstream = upstreams.by_name.get(server)
         return upstream is not None and upstream.revision in HANDSHAKE_REVISIONS
 
-    gateway = Gateway(house.engine, house.sessions, house.seal, suspends)
+    gateway = Gateway(house.engine, house.sessions, house.seal, suspends, bundles)
     gateway.on_session_end = upstreams.end_session
-    house.on_change = gateway.changed
+
+    def changed() -> None:
+        # What awaits approval has its name too: a call of it ends the same way on a bundle as on the server's route.
+        entries = house.registry.entries()
+        long.learn((entry.server, entry.name) for entry in entries if entry.kind in ("tool", "prompt"))
+        gateway.changed()
+
+    changed()
+    house.on_change = changed
     return gateway
 
 
-async def _background(house: House, gateway: Gateway, failed: asyncio.Event) -> list[asyncio.Task[None]]:
+def _background(failed: asyncio.Event, *duties: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
     """Long-running duties. One that dies takes the gateway down: better no gateway than one that stopped watching."""
 
-    async def guarded(duty: Any) -> None:
+    async def guarded(duty: Coroutine[Any, Any, None]) -> None:
         try:
             await duty
-        except DependencyFault as fault:
+        except Fault as fault:
             say(f"stopping: {fault}")
             failed.set()
-        except ConfigFault as fault:
-            say(f"stopping: {fault}")
+        except Exception as error:  # noqa: BLE001 - a bug in a duty is no reason to go on without it
+            say(f"stopping: {type(error).__name__}: {error}")
             failed.set()
 
-    duties = (house.watch_servers(), house.watch_state(), gateway.sweep())
     return [asyncio.create_task(guarded(duty)) for duty in duties]
 
 
@@ -142,34 +158,48 @@ def serve(loaded: Loaded, port: int | None = None) -> int:
     """Run the gateway until stopped. Returns the exit status."""
     # The ledger's thread waits for the disk and wants the interpreter for microseconds: give it up sooner than 5 ms.
     sys.setswitchinterval(0.0005)
-    return uvloop.run(_serve(loaded, port))
+    return uvloop.run(_serve(with_port(loaded, port), port))
 
 
 async def _serve(loaded: Loaded, port: int | None) -> int:
     config = loaded.config
     host, configured = config.listen.address
-    if port is not None:
-        config = _on_port(config, port)
-        configured = port
-    house = House(config, connect, say)
-    for issuer, trouble in (await house.issuers.warm()).items():
-        say(f"issuer {issuer}: {trouble}; tokens are refused until it answers")
-    gateway = _gateway(house)
-    surface = HttpSurface(gateway, site(config, configured), lambda: house.ledger.healthy)
-    server = HttpServer(surface)
-    tls = config.listen.tls
-    context = tls_context(str(tls.certificate), str(tls.key)) if tls is not None else None
-    stop = asyncio.Event()
+    stop, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, again.set)
+    house = House(config, connect, say)
+    for issuer, trouble in (await house.issuers.warm()).items():
+        say(f"issuer {issuer}: {trouble}; tokens are refused until it answers")
+    long = LongNames()
+    bundles = offer(config, long)
+    gateway = _gateway(house, bundles, long)
+    place = site(config, configured, bundles)
+    server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy))
+    tls = config.listen.tls
+    context = tls_context(str(tls.certificate), str(tls.key)) if tls is not None else None
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy)
-    reading = asyncio.create_task(_read_servers(house))
-    await asyncio.wait({reading}, timeout=FIRST_READING)
+    watch = await _watch(house)
+
+    def read() -> Config:
+        """The file as it is now. Raises ConfigFault."""
+        found = with_port(load_config(loaded.path), port).config
+        check_consistency(found)
+        return found
+
+    def put(config: Config) -> None:
+        """Answer at the addresses of this configuration. What is under way has its own already."""
+        bundles.clear()
+        bundles.update(offer(config, long))
+        server.app = HttpSurface(gateway, site(config, configured, bundles), lambda: house.ledger.healthy)
+        house.on_change()
+
+    reload = Reload(house, watch, again, read, build, put)
     _settle_memory()
     await server.start(host, configured, context)
-    _announce(house, host, configured)
-    tasks = [reading, *await _background(house, gateway, stop)]
+    _announce(house, place, host, configured)
+    tasks = _background(stop, watch.run(), house.watch_state(), gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
     await server.stop()
@@ -188,31 +218,24 @@ def _settle_memory() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-async def _read_servers(house: House) -> None:
-    for name, trouble in (await house.read_all()).items():
-        say(f"server {name}: {trouble}")
+async def _watch(house: House) -> Watch:
+    """Begin to read the servers. Slow ones are read on behind."""
+    assert isinstance(house.upstreams, Upstreams)
+    watch = Watch(house.upstreams, house, house.config.catalog.refresh)
+    house.on_announced = watch.heard
+    watch.follow()
+    await asyncio.wait({asyncio.create_task(watch.settled())}, timeout=FIRST_READING)
+    return watch
 
 
-def _on_port(config: Config, port: int) -> Config:
-    """The same configuration on another port of the same host; a loopback URL follows."""
-    base = urlsplit(config.listen.url)
-    changes: dict[str, Any] = {"bind": f"{_bracketed(config.listen.address[0])}:{port}"}
-    if base.hostname in ("127.0.0.1", "localhost", "::1"):
-        changes["url"] = f"{base.scheme}://{_bracketed(base.hostname or '')}:{port}"
-    return config.model_copy(update={"listen": config.listen.model_copy(update=changes)})
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _announce(house: House, host: str, port: int) -> None:
+def _announce(house: House, place: Site, host: str, port: int) -> None:
     """Where we listen, what is loosened, what to do next."""
     from limen.config.model import loosened
 
     say(f"listening on {host}:{port}")
-    for name, resource in resources(house.config).items():
-        say(f"  {name or 'all servers':<20} {resource}")
+    for endpoint in place.endpoints.values():
+        inside = "" if endpoint.bundle is None or not endpoint.server else f" ({', '.join(endpoint.bundle.servers)})"
+        say(f"  {endpoint.server or 'all servers':<20} {endpoint.resource}{inside}")
     for switch in loosened(house.config):
         say(f"LOOSENED {switch}")
     waiting = [entry for entry in house.registry.entries() if entry.state in ("pending", "drifted")]
@@ -221,21 +244,25 @@ def _announce(house: House, host: str, port: int) -> None:
 
 
 def serve_stdio(loaded: Loaded, name: str) -> int:
-    """Offer one server (or "" for all) to a local client over standard input and output."""
+    """Offer one server or bundle (or "" for all servers) to a local client over standard input and output."""
     return uvloop.run(_serve_stdio(loaded, name))
 
 
 async def _serve_stdio(loaded: Loaded, name: str) -> int:
     config = loaded.config
-    if name and name not in config.servers:
-        raise ConfigFault(f"no server named {name!r}: {', '.join(config.servers)}", "mcpServers")
+    long = LongNames()
+    bundles = offer(config, long)
+    offered = endpoints(config.listen.url, config.servers, bundles, frozenset(), frozenset())
+    endpoint = next((endpoint for endpoint in offered.values() if endpoint.server == name), None)
+    if endpoint is None:
+        known = ", ".join((*config.servers, *config.bundles))
+        raise ConfigFault(f"no server or bundle named {name!r}: {known}", "mcpServers")
     house = House(config, connect, say)
-    gateway = _gateway(house)
+    gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
-    reading = asyncio.create_task(_read_servers(house))
-    await asyncio.wait({reading}, timeout=FIRST_READING)
-    tasks = [reading, *await _background(house, gateway, asyncio.Event())]
-    surface = StdioSurface(gateway, name, resources(config)[name], local_user())
+    watch = await _watch(house)
+    tasks = _background(asyncio.Event(), watch.run(), house.watch_state(), gateway.sweep())
+    surface = StdioSurface(gateway, endpoint, local_user())
     try:
         with contextlib.suppress(asyncio.CancelledError):
             await surface.run()

@@ -26,9 +26,9 @@ _AT_ONCE: Final = 64
 class StdioSurface:
     """Reads lines until end of file; answers go out whole, one at a time."""
 
-    def __init__(self, gateway: Gateway, server: str, resource: str, user: str) -> None:
-        self._gateway, self._endpoint = gateway, Endpoint(server, resource)
-        self._presented = Presented(resource=resource, local_user=user)
+    def __init__(self, gateway: Gateway, endpoint: Endpoint, user: str) -> None:
+        self._gateway, self._endpoint = gateway, endpoint
+        self._presented = Presented(resource=endpoint.resource, local_user=user)
         self._session: str | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._modern: dict[str, asyncio.Task[None]] = {}

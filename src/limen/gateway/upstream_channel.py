@@ -34,8 +34,10 @@ class Channel:
         self._changed, self._ended = changed, ended
         self._waiting: dict[int, tuple[asyncio.Future[tuple[dict[str, Any], int]], Talk]] = {}
         self._asking: dict[asyncio.Task[None], int] = {}
+        self._subscription = 0  # number of our own `subscriptions/listen`, which is no call
         self._number = self._junk = self._replies = 0
         self._second = 0.0
+        self._opened: Callable[[], None] = lambda: None
 
     @property
     def usable(self) -> bool:
@@ -77,6 +79,17 @@ class Channel:
         number = self.next()
         talk = Talk(self.server, None, Clock(0.0, 0.0), self.oddities)
         return await self.request(number, eras.plain(number, method, params), talk, cancellable=cancellable)
+
+    async def listen(self, params: dict[str, Any], opened: Callable[[], None]) -> None:
+        """Ask to be told of changes, until the server ends it (2026-07-28 patterns/subscriptions); `opened` is called
+        when it has agreed to. Raises UpstreamError, UpstreamFault."""
+        number = self._subscription = self.next()
+        self._opened = opened
+        talk = Talk(self.server, None, Clock(0.0, 0.0), self.oddities)
+        try:
+            await self.request(number, eras.plain(number, "subscriptions/listen", params), talk)
+        finally:
+            self._subscription = 0
 
     def notify(self, method: str) -> None:
         """A notification of our own. Raises UpstreamFault."""
@@ -121,15 +134,16 @@ class Channel:
 
     def _only_talk(self) -> Talk | None:
         """Over stdio nothing says which call a message belongs to: it is known only while there is just one."""
-        if len(self._waiting) != 1:
-            return None
-        (_, talk) = next(iter(self._waiting.values()))
-        return talk
+        talks = [talk for number, (_, talk) in self._waiting.items() if number != self._subscription]
+        return talks[0] if len(talks) == 1 else None
 
     def _notification(self, message: dict[str, Any]) -> None:
         method, params = str(message["method"]), message.get("params")
         if method.endswith("/list_changed"):
             self._changed()
+            return
+        if method == "notifications/subscriptions/acknowledged" and self._subscription:
+            self._opened()
             return
         talk = None
         if method == "notifications/progress" and type(params) is dict:

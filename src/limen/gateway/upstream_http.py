@@ -19,8 +19,10 @@ from limen.core.faults import InvariantFault, UpstreamError, UpstreamFault
 from limen.core.verdict import Permit
 from limen.gateway import eras
 from limen.gateway.deadlines import Deadlines
+from limen.gateway.upstream_describe import Reading
 from limen.gateway.upstream_exchange import Exchange, Rejected
-from limen.gateway.upstream_listing import SECONDS, read_all
+from limen.gateway.upstream_faces import OWN, Face
+from limen.gateway.upstream_listing import SECONDS
 from limen.gateway.upstream_sessions import Handshake, Key, Sessions
 from limen.gateway.upstream_talk import Clock, Debounce, Talk
 from limen.gateway.upstream_target import header_lines, param_lines, target
@@ -56,7 +58,8 @@ class HttpUpstream:
         self.on_change: Callable[[str], None] | None = None
         self._timeout, self._longest = timeout, longest
         self._allowed, self._describe_headers = headers_allowed, describe_headers
-        self._target = target(name, url, tls)
+        self.headers = frozenset((header.lower(), value) for header, value in describe_headers)
+        self._url, self._target = url, target(name, url, tls)
         self._changed = Debounce(self._report)
         self._era = era
         self._exchange = Exchange(name, self._target, self.oddities, self._changed.poke, size)
@@ -101,19 +104,58 @@ class HttpUpstream:
         except TimeoutError:
             raise UpstreamFault(self.name, "did not answer in time", timeout=True) from None
 
-    async def describe(self) -> Announcement:
-        """Read everything the server announces, on a connection and session of our own. Raises UpstreamFault."""
-        credential = self._credential(UpstreamCredential(self._describe_headers))
-        exchange = Exchange(self.name, self._target, self.oddities, self._changed.poke, 2)
+    async def describe(self, face: Face = OWN) -> Announcement:
+        """Read everything the server announces to `face`, on a connection and session of our own.
+
+        Raises UpstreamFault.
+        """
         try:
             async with self._reading, asyncio.timeout(SECONDS):
-                return await self._read(exchange, credential)
+                reading = self._conversation(face)
+                try:
+                    await reading.greet()
+                    announcement = await reading.announcement()
+                finally:
+                    await self._part(reading)
         except TimeoutError:
             raise UpstreamFault(self.name, "did not describe itself in time", timeout=True) from None
         except UpstreamError as error:
             raise UpstreamFault(self.name, f"answered our own request with error {error.code}") from error
+        if face is OWN:
+            self._revision = announcement.revision
+        return announcement
+
+    async def listen(self, opened: Callable[[], None]) -> None:
+        """Hear of changes (`on_change`) until the server ends the stream; `opened` is called once it agreed to tell.
+
+        Raises Unheard where it offers no such stream, UpstreamFault when it breaks.
+        """
+        reading = self._conversation(OWN)
+        try:
+            async with asyncio.timeout(SECONDS):
+                await reading.greet()
+            await reading.listen(opened)
+        except TimeoutError:
+            raise UpstreamFault(self.name, "did not greet in time", timeout=True) from None
+        except UpstreamError as error:
+            raise UpstreamFault(self.name, f"answered our own request with error {error.code}") from error
         finally:
-            await exchange.close()
+            await self._part(reading)
+
+    def _conversation(self, face: Face) -> Reading:
+        target = self._target if face is OWN else self._target.as_agent(face.agent)
+        exchange = Exchange(self.name, target, self.oddities, self._changed.poke, 2)
+        return Reading(
+            exchange, self._url, self._credential(UpstreamCredential(self._describe_headers)), self._era, face
+        )
+
+    async def _part(self, reading: Reading) -> None:
+        try:
+            await reading.bye()
+        except (UpstreamFault, TimeoutError):
+            self.oddities["farewell failed"] += 1
+        finally:
+            await reading.exchange.close()
 
     async def end_session(self, session_id: str) -> None:
         """One of our sessions is over: so are the server's sessions that belonged to it."""
@@ -156,6 +198,7 @@ class HttpUpstream:
         except Rejected as rejected:
             if rejected.status != 404 or session.id is None:
                 raise
+        self._changed.poke()  # the server was restarted, perhaps with other definitions: read it again
         session = await self._sessions.get(key, credential)
         return await self._in_session(call, talk, key, session)
 
@@ -223,6 +266,7 @@ class HttpUpstream:
     async def _probe(self, credential: bytes) -> None:
         hello = await self._discover(self._exchange, credential)
         self._revision = eras.MODERN if hello is not None else eras.HANDSHAKE
+        self._changed.poke()  # spoken to before it was read, or replaced since
 
     async def _discover(self, exchange: Exchange, credential: bytes) -> dict[str, Any] | None:
         """The discover result, or None for a handshake-era server. Raises UpstreamFault."""
@@ -230,30 +274,6 @@ class HttpUpstream:
         if hello is None and self._era is Era.MODERN:
             raise UpstreamFault(self.name, f"does not speak {eras.MODERN}")
         return hello
-
-    async def _read(self, exchange: Exchange, credential: bytes) -> Announcement:
-        session: Handshake | None = None
-        hello = await self._discover(exchange, credential)
-        revision = eras.MODERN
-        if hello is None:
-            session, hello = await exchange.initialize(frozenset(), credential)
-            revision = session.revision
-        envelope = {"_meta": eras.modern_meta(frozenset())} if session is None else {}
-
-        async def ask(method: str, params: dict[str, Any]) -> tuple[dict[str, Any], int]:
-            number = exchange.next()
-            body = eras.plain(number, method, {**params, **envelope})
-            head = exchange.head(method, "", revision, session.id if session else None, credential, len(body))
-            result, reply = await exchange.ask(head + body, number, exchange.silent(), session)
-            return result, reply.size
-
-        try:
-            announcement = await read_all(self.name, revision, hello, ask)
-        finally:
-            if session is not None and session.id is not None:
-                await self._bounded(exchange.tell(session, b"", verb=b"DELETE"))
-        self._revision = revision
-        return announcement
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Best effort, bounded in number and time."""

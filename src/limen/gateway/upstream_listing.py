@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from limen.core.announce import Announcement
@@ -16,6 +17,7 @@ BYTES: Final = 16 << 20
 SECONDS: Final = 30.0
 PROBE_SECONDS: Final = 5.0
 _CURSOR: Final = 4096
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _LISTS: Final = (
     ("tools", "tools/list", "tools"),
     ("prompts", "prompts/list", "prompts"),
@@ -39,8 +41,18 @@ def speaks_modern(result: Mapping[str, Any]) -> bool:
     return isinstance(versions, list) and eras.MODERN in versions and isinstance(result.get("capabilities"), dict)
 
 
-async def read_all(server: str, revision: str, hello: Mapping[str, Any], ask: Ask) -> Announcement:
-    """One complete reading; `hello` is the discover or initialize result.
+async def read_all(
+    server: str,
+    revision: str,
+    hello: Mapping[str, Any],
+    ask: Ask,
+    *,
+    backwards: bool = False,
+    identity: Mapping[str, str] = _NOTHING,
+) -> Announcement:
+    """One complete reading; `hello` is the discover or initialize result, `identity` what we are connected to.
+
+    `backwards` asks for the lists in another order: a server that counts requests cannot tell who is reading by it.
 
     Raises UpstreamFault when the server does not end its lists, repeats a cursor, or exceeds a bound: a reading is
     complete or it is none.
@@ -48,7 +60,7 @@ async def read_all(server: str, revision: str, hello: Mapping[str, Any], ask: As
     capabilities = _object(hello.get("capabilities"))
     budget = _Budget()
     found: dict[str, tuple[Any, ...]] = {}
-    for capability, method, member in _LISTS:
+    for capability, method, member in reversed(_LISTS) if backwards else _LISTS:
         found[member] = ()
         if isinstance(capabilities.get(capability), dict):
             try:
@@ -68,6 +80,7 @@ async def read_all(server: str, revision: str, hello: Mapping[str, Any], ask: As
         prompts=found["prompts"],
         resources=found["resources"],
         templates=found["resourceTemplates"],
+        identity=dict(identity),
     )
 
 

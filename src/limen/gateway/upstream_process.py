@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import IO, Final
 
 from limen.core.faults import UpstreamFault
 
@@ -34,6 +34,30 @@ def scrubbed(declared: Mapping[str, str]) -> dict[str, str]:
     give: an environment is where credentials live."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return inherited | dict(declared)
+
+
+class _End:
+    """Our end of a pipe, as an event loop takes it.
+
+    asyncio's own loop leaves closing to `close`. uvloop has libuv close the number, and then calls `close` as well: by
+    then another thread may have been given the number for a file of its own, and would lose it.
+    """
+
+    def __init__(self, stream: IO[bytes] | None, loop: asyncio.AbstractEventLoop) -> None:
+        assert stream is not None
+        self._number = os.dup(stream.fileno())
+        self._ours = not type(loop).__module__.startswith("uvloop")
+        stream.close()
+
+    def fileno(self) -> int:
+        """The file descriptor."""
+        return self._number
+
+    def close(self) -> None:
+        """Close it, where that is not done for us."""
+        if self._ours and self._number >= 0:
+            os.close(self._number)
+            self._number = -1
 
 
 class _Pipe(asyncio.Protocol):
@@ -92,11 +116,11 @@ class Child:
         loop = asyncio.get_running_loop()
         self._watch(loop)
         try:
-            transport, _ = await loop.connect_write_pipe(lambda: _Pipe(self, 0), process.stdin)
+            transport, _ = await loop.connect_write_pipe(lambda: _Pipe(self, 0), _End(process.stdin, loop))
             self._stdin = transport
             self._pipes.append(transport)
             for number, stream in ((1, process.stdout), (2, process.stderr)):
-                self._pipes.append((await loop.connect_read_pipe(self._reader(number), stream))[0])
+                self._pipes.append((await loop.connect_read_pipe(self._reader(number), _End(stream, loop)))[0])
         except BaseException:
             self.kill("could not be listened to")
             raise

@@ -19,6 +19,9 @@ from limen.core.verdict import Permit
 from limen.gateway import eras
 from limen.gateway.deadlines import Deadlines
 from limen.gateway.upstream_channel import Channel
+from limen.gateway.upstream_describe import KINDS, Unheard
+from limen.gateway.upstream_faces import OWN, Face
+from limen.gateway.upstream_identity import Programs
 from limen.gateway.upstream_listing import PROBE_SECONDS, SECONDS, read_all, speaks_modern
 from limen.gateway.upstream_talk import Clock, Debounce, Talk
 
@@ -31,7 +34,10 @@ _SHARED: Final = frozenset({"form"})  # what a shared handshake-era process is t
 
 
 class StdioUpstream:
-    """One configured command. `env` is all it gets besides PATH and LANG; `cwd` defaults to the root directory."""
+    """One configured command. `env` is all it gets besides PATH and LANG; `cwd` defaults to the root directory.
+
+    `shown` is the command line as it may be recorded: without its secrets. `face`: as whom it is spoken to.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,8 @@ class StdioUpstream:
         longest: float = 600.0,
         probe: float = PROBE_SECONDS,
         era: Era | None = None,
+        shown: Sequence[str] = (),
+        face: Face = OWN,
     ) -> None:
         if not argv or any("\0" in part for part in argv):
             raise ConfigFault("needs a command", f"servers.{name}.command")
@@ -51,7 +59,9 @@ class StdioUpstream:
         self.oddities: Counter[str] = Counter()
         self._deadlines = Deadlines()
         self.on_change: Callable[[str], None] | None = None
+        self.headers: frozenset[tuple[str, str]] = frozenset()
         self._argv, self._env, self._cwd = tuple(argv), dict(env or {}), cwd or "/"
+        self._shown, self._face, self._programs = tuple(shown or argv), face, Programs()
         self._timeout, self._longest, self._probe_seconds = timeout, longest, probe
         self._changed = Debounce(self._report)
         self._channel: Channel | None = None
@@ -61,6 +71,7 @@ class StdioUpstream:
         self._era, self._probe_first = era, era is not Era.HANDSHAKE
         self._failures = 0
         self._not_before = 0.0
+        self._expected = False
         self._closed = False
 
     @property
@@ -98,21 +109,69 @@ class StdioUpstream:
             raise UpstreamFault(self.name, "did not answer in time", timeout=True) from None
         raise UpstreamFault(self.name, f"still asked for input after {ROUNDS} rounds")
 
-    async def describe(self) -> Announcement:
-        """Read everything the server announces, over the one process there is. Raises UpstreamFault."""
+    async def describe(self, face: Face = OWN) -> Announcement:
+        """Read everything the server announces: over the one process there is, or for another face over a second one
+        that is started for it and stopped again. Raises UpstreamFault."""
+        if face is not self._face:
+            async with self._reading:
+                return await self._describe_apart(face)
         try:
             async with self._reading, asyncio.timeout(SECONDS):
+                self._expected = True
                 channel = await self._running()
-                envelope = {"_meta": eras.modern_meta(frozenset())} if channel.modern else {}
+                envelope = self._envelope if channel.modern else {}
 
                 async def ask(method: str, params: dict[str, Any]) -> tuple[dict[str, Any], int]:
                     return await channel.ask(method, {**params, **envelope})
 
-                return await read_all(self.name, self._revision, channel.hello, ask)
+                command = self._argv, self._shown, self._env, self._cwd
+                identity = await asyncio.to_thread(self._programs.of_command, *command)
+                backwards = self._face.backwards
+                return await read_all(
+                    self.name, self._revision, channel.hello, ask, backwards=backwards, identity=identity
+                )
         except TimeoutError:
             raise UpstreamFault(self.name, "did not describe itself in time", timeout=True) from None
         except UpstreamError as error:
             raise UpstreamFault(self.name, f"answered our own request with error {error.code}") from error
+        finally:
+            self._expected = False
+
+    async def _describe_apart(self, face: Face) -> Announcement:
+        other = StdioUpstream(
+            self.name,
+            self._argv,
+            env=self._env,
+            cwd=self._cwd,
+            probe=self._probe_seconds,
+            era=self._era if self._probe_first else Era.HANDSHAKE,
+            shown=self._shown,
+            face=face,
+        )
+        try:
+            return await other.describe(face)
+        finally:
+            await other.close()
+
+    async def listen(self, opened: Callable[[], None]) -> None:
+        """Ask a running 2026-07-28 server to tell of changes, until it ends that; `opened` is called once it agreed.
+
+        Raises Unheard where nothing needs asking (before, every process tells) or it is not offered, UpstreamFault.
+        """
+        channel = self._channel
+        if channel is None or not channel.usable:
+            raise UpstreamFault(self.name, "is not running")
+        if not channel.modern:
+            raise Unheard(self.name, "tells of changes unasked")
+        wanted = {"notifications": dict.fromkeys((f"{kind}ListChanged" for kind in KINDS), True)}
+        try:
+            await channel.listen({**wanted, **self._envelope}, opened)
+        except UpstreamError as error:
+            raise Unheard(self.name, f"offers no subscriptions: error {error.code}") from None
+
+    @property
+    def _envelope(self) -> dict[str, Any]:
+        return {"_meta": eras.modern_meta(self._face.words, self._face.client)}
 
     async def end_session(self, session_id: str) -> None:
         """The process is shared: it has no session of one caller."""
@@ -192,6 +251,8 @@ class StdioUpstream:
                 if not channel.modern:
                     raise
         channel.ready = True
+        if not self._expected:
+            self._changed.poke()  # started by a call: what it announces may not be what the last run announced
         return channel
 
     async def _spawn(self) -> Channel:
@@ -207,8 +268,7 @@ class StdioUpstream:
     async def _discover(self, channel: Channel) -> None:
         try:
             async with asyncio.timeout(self._probe_seconds):
-                params = {"_meta": eras.modern_meta(frozenset())}
-                hello, _ = await channel.ask("server/discover", params, cancellable=False)
+                hello, _ = await channel.ask("server/discover", self._envelope, cancellable=False)
         except (UpstreamError, UpstreamFault, TimeoutError):
             return  # no evidence of 2026-07-28; an exit is noticed by the caller
         if speaks_modern(hello):
@@ -217,7 +277,9 @@ class StdioUpstream:
     async def _initialize(self, channel: Channel) -> None:
         number = channel.next()
         talk = Talk(self.name, None, Clock(0.0, 0.0), self.oddities)
-        hello, _ = await channel.request(number, eras.initialize(number, _SHARED), talk, cancellable=False)
+        words = _SHARED if self._face is OWN else self._face.words
+        line = eras.initialize(number, words, self._face.client)
+        hello, _ = await channel.request(number, line, talk, cancellable=False)
         self._revision = eras.agreed(self.name, hello, eras.HANDSHAKE_STDIO)
         channel.hello = hello
         channel.notify("notifications/initialized")

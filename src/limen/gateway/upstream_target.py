@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from limen import __version__
 from limen.core.faults import ConfigFault, InvariantFault
 
 _LINE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+_AGENT: Final = re.compile(rb"\r\nuser-agent: [^\r\n]*\r\n")
 _PARAM: Final = re.compile(r"mcp-param-[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.IGNORECASE)
 
 
@@ -24,6 +25,12 @@ class Target:
     port: int
     tls: ssl.SSLContext | None
     line: bytes
+
+    def as_agent(self, agent: str) -> Target:
+        """The same, with another User-Agent. Raises InvariantFault for one that cannot stand in a header."""
+        if not _LINE.fullmatch(agent):
+            raise InvariantFault(f"{agent[:40]!r} is not a User-Agent")
+        return replace(self, line=_AGENT.sub(b"\r\nuser-agent: " + agent.encode("ascii") + b"\r\n", self.line, count=1))
 
 
 def header_lines(pairs: tuple[tuple[str, str], ...], allowed: frozenset[str] | None = None) -> bytes:

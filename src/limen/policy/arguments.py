@@ -11,7 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
+
+import jiter
 
 from limen.core.call import Approved
 from limen.policy.cedar import literal
@@ -49,18 +52,25 @@ class Shape:
 
 
 EMPTY: Final = Shape("record")
+_PLAIN: Final = {name: Shape(name) for name in _SCALARS}
 
 
 def shape_of(approved: Approved) -> Shape:
     """The record of arguments this definition declares, as far as Cedar can say it."""
-    definition = approved.read()
-    if approved.kind == "prompt":
+    return _shape(approved.kind, approved.definition)
+
+
+@lru_cache(maxsize=65_536)
+def _shape(kind: str, canonical: bytes) -> Shape:
+    """Remembered: an approval of one definition compiles the policy about all of them."""
+    definition: dict[str, Any] = jiter.from_json(canonical)
+    if kind == "prompt":
         declared = definition.get("arguments") or []
         return Shape(
             "record", fields={item["name"]: (Shape("string"), item.get("required") is True) for item in declared}
         )
     schema = definition.get("inputSchema")
-    if approved.kind != "tool" or not isinstance(schema, dict):
+    if kind != "tool" or not isinstance(schema, dict):
         return EMPTY
     return _Reader(schema).record(schema, 0)
 
@@ -115,7 +125,7 @@ class _Reader:
 
     def typed(self, name: Any, schema: dict[str, Any], depth: int) -> Shape | None:
         if name in _SCALARS:
-            return Shape(name)
+            return _PLAIN[name]
         if name == "object":
             return self.record(schema, depth)
         if name == "array":

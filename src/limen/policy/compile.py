@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from limen.core.call import Approved
 from limen.core.faults import ConfigFault
 from limen.policy.arguments import shape_of
-from limen.policy.decision import PolicySet, make_slice
+from limen.policy.decision import PolicySet
 from limen.policy.rules import Policy, PolicySettings, RuleSettings, cedar_policies, rule_policy
 from limen.policy.targets import ACTIONS, parse_target
 from limen.policy.validate import validate
@@ -45,10 +44,7 @@ def compile_policy(
     _distinct(policies)
     shapes = [shape_of(item) for item in items]
     schema, more = validate(policies, items, shapes)
-    engines: dict[tuple[object, ...], Any] = {}
-    slices = [make_slice(item, shape, policies, engines) for item, shape in zip(items, shapes, strict=True)]
-    text = "\n\n".join(policy.text for policy in policies)
-    return PolicySet(text, schema, (*warnings, *more), slices, len(policies))
+    return PolicySet(policies, schema, (*warnings, *more), zip(items, shapes, strict=True))
 
 
 def _unmatched(

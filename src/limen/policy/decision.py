@@ -7,7 +7,7 @@ few policies that concern the definition in question. A decision that no argumen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -60,24 +60,38 @@ class PolicySet:
     """Immutable, apart from what it remembers. Made by `compile_policy`."""
 
     def __init__(
-        self, cedar_text: str, schema: str, warnings: tuple[str, ...], slices: Sequence[Slice], policies: int
+        self,
+        policies: Sequence[Policy],
+        schema: str,
+        warnings: tuple[str, ...],
+        definitions: Iterable[tuple[Approved, Shape]],
     ) -> None:
-        self.cedar_text, self.schema, self.warnings, self.size = cedar_text, schema, warnings, policies
-        self.digest = hashlib.sha256(f"{cedar_text}\n{schema}".encode()).hexdigest()
-        self._slices = {(s.approved.server, s.approved.kind, s.approved.name): s for s in slices}
+        self.cedar_text, self.schema, self.warnings = "\n\n".join(one.text for one in policies), schema, warnings
+        self.size = len(policies)
+        self.digest = hashlib.sha256(f"{self.cedar_text}\n{schema}".encode()).hexdigest()
+        self._policies = tuple(policies)
+        self._definitions = {(item.server, item.kind, item.name): (item, shape) for item, shape in definitions}
+        self._slices: dict[tuple[str, str, str], Slice] = {}
+        self._engines: dict[_Key, cedarpy.PolicySet] = {}
         self._decisions: dict[_Key, Decision] = {}
         self._visible: dict[_Key, bool] = {}
         self._entities: dict[_Key, cedarpy.Entities] = {}
 
     def slice(self, approved: Approved) -> Slice | None:
         """What concerns this definition; None when this policy was not compiled with exactly it."""
-        found = self._slices.get((approved.server, approved.kind, approved.name))
-        if found is None or (found.approved.digest, found.approved.effect, found.approved.durable) != (
+        key = (approved.server, approved.kind, approved.name)
+        compiled_with, shape = self._definitions.get(key, (None, None))
+        if compiled_with is None or shape is None:
+            return None
+        if (compiled_with.digest, compiled_with.effect, compiled_with.durable) != (
             approved.digest,
             approved.effect,
             approved.durable,
         ):
             return None
+        found = self._slices.get(key)
+        if found is None:  # cut when it is first asked for: few of many thousand definitions ever are
+            found = self._slices[key] = make_slice(compiled_with, shape, self._policies, self._engines)
         return found
 
     def decide(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import cedarpy
@@ -39,6 +40,7 @@ _OPTIONAL: Final = "unable to guarantee safety of access to optional attribute"
 _NO_ACTION: Final = "unable to find an applicable action"
 
 
+@lru_cache(maxsize=65_536)
 def schema_text(kind: str, arguments: str) -> str:
     """The Cedar schema of a definition of this kind whose arguments have this Cedar type."""
     lines = [_COMMON]

@@ -28,12 +28,13 @@ from limen.protocol.methods import (
     Method,
     era_of,
 )
+from limen.protocol.naming import Bundle
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9$_./-]{1,128}\Z")
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=\Z", re.DOTALL)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params"})
-_NAME_MAX: Final = 2048
+_NAME_MAX: Final = 2048 + 70  # the longest URI a catalog takes, under the longest scheme of a bundle
 _INT53: Final = 1 << 53
 
 
@@ -41,10 +42,11 @@ _INT53: Final = 1 << 53
 class Endpoint:
     """One address clients may use: which server it stands for and who may speak to it from a browser."""
 
-    server: str
+    server: str  # or the name of a bundle; "" is the bundle of all servers
     resource: str  # canonical URI, the audience of tokens (RFC 8707)
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
+    bundle: Bundle | None = None  # stands for several servers: names say which one is meant
 
 
 @dataclass(slots=True)
@@ -301,8 +303,8 @@ def _to_call(draft: Draft) -> Call:
     cursor = rest.pop("cursor", None)
     resumed = method.resumable and modern
     server, name = route, params[method.names] if method.names else _reference(rest)
-    if not route and method.names == "name":  # on the bundle names read SERVER__NAME; no server name contains "__"
-        server, _, name = name.partition("__")
+    if (bundle := draft.endpoint.bundle) is not None and name:
+        server, name = _meant(bundle, method, name, rest)
     return Call(
         message["method"],
         server,
@@ -325,6 +327,22 @@ def _to_call(draft: Draft) -> Call:
         param_headers=_param_headers(draft) if modern else (),
         peer=draft.peer,
     )
+
+
+def _meant(bundle: Bundle, method: Method, shown: str, rest: dict[str, Any]) -> tuple[str, str]:
+    """Server and real name of what a bundle shows as this: from here on the call reads as on the server's own route.
+
+    A name nobody has there keeps its spelling and gets no server, so nothing can be found under it.
+    """
+    if method.names:
+        return (bundle.read_uri if method.names == "uri" else bundle.read_name)(shown) or ("", shown)
+    kind, _, shown_ref = shown.partition(":")
+    member, read = ("name", bundle.read_name) if kind == "prompt" else ("uri", bundle.read_uri)
+    found = read(shown_ref) if type(rest["ref"].get(member)) is str else None
+    if found is None:
+        return "", shown
+    rest["ref"] = {**rest["ref"], member: found[1]}
+    return found[0], f"{kind}:{found[1]}"
 
 
 def _reference(rest: dict[str, Any]) -> str:
