@@ -10,24 +10,20 @@ from contextlib import contextmanager
 
 from mcpclient import Endpoint
 
-from limen.assemble import State
-from limen.catalog.registry import NothingPending, Registry
+from limen.assemble import open_registry
+from limen.catalog.registry import NothingPending
 from limen.config.load import load_config
 
 
 def approve_tools(config_path):
     """What an operator does with `limen tools approve --all`: tools only; instructions need a decision of their own."""
-    state = State.open(load_config(config_path).config)
-    try:
-        registry = Registry(state.catalog)
-        for entry in registry.entries():
-            if entry.kind == "tool" and entry.state == "pending":
-                try:
-                    registry.approve(entry.server, entry.kind, entry.name, "battery", "accepted for the test")
-                except NothingPending:
-                    continue
-    finally:
-        state.close()
+    registry = open_registry(load_config(config_path).config)
+    for entry in registry.entries():
+        if entry.kind == "tool" and entry.state == "pending":
+            try:
+                registry.approve(entry.server, entry.kind, entry.name, "battery", "accepted for the test")
+            except NothingPending:
+                continue
 
 
 def settings(specs, port):
