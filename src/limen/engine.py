@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -59,6 +59,26 @@ class Shelf(Protocol):
     def instructions(self, server: str) -> str | None: ...
 
 
+class Remembered:
+    """Rendered answers by what they depend on, up to a number of bytes; then it begins anew."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._known: dict[tuple[object, ...], bytes] = {}
+
+    def get(self, key: tuple[object, ...]) -> bytes | None:
+        """What was kept under this key."""
+        return self._known.get(key)
+
+    def keep(self, key: tuple[object, ...], value: bytes) -> None:
+        """Keep it for the next one who asks the same."""
+        self._size += len(value) + 512
+        if self._size > self._limit:
+            self._known.clear()
+            self._size = len(value) + 512
+        self._known[key] = value
+
+
 class HeaderRule(Protocol):
     """Mcp-Param-* headers for one approved definition and the arguments of a call (2026-07-28 transports)."""
 
@@ -91,6 +111,7 @@ class Corridor:
     policy: str
     param_headers: HeaderRule
     durable: bool = False
+    lists: Remembered = field(default_factory=lambda: Remembered(32 << 20))  # what callers were shown of this catalog
 
 
 class Engine:

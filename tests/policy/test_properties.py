@@ -102,6 +102,14 @@ def test_without_conditions_on_arguments_a_list_shows_exactly_that(written: list
 
 
 @RUN
+@given(ANY_RULES, CALLERS)
+def test_asking_about_many_at_once_answers_as_asking_one_by_one(written: list[Any], who: Caller) -> None:
+    together, alone = policy(*written), policy(*written)
+    together.foresee(who, CATALOG)
+    assert [together.visible(who, entry) for entry in CATALOG] == [alone.visible(who, entry) for entry in CATALOG]
+
+
+@RUN
 @given(ANY_RULES, rules(st.just("deny"), OPEN | CONDITIONS), CALLERS, ARGUMENTS)
 def test_one_more_deny_rule_never_allows_more(
     written: list[Any], deny: dict[str, Any], who: Caller, arguments: dict[str, Any]

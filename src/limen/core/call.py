@@ -112,6 +112,11 @@ class Caller:
         """What handles are bound to."""
         return (self.issuer, self.subject, self.client)
 
+    @property
+    def standing(self) -> tuple[object, ...]:
+        """Everything a policy can read of a caller: two callers of equal standing are shown the same."""
+        return (*self.key, self.scopes, self.roles, self.groups, self.amr, self.acr)
+
     def read_claims(self) -> dict[str, Any]:
         """A fresh copy of the other claims."""
         return cast("dict[str, Any]", json.loads(self.claims))

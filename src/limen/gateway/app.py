@@ -240,12 +240,16 @@ class Gateway:
         call = context.call
         if call.cursor is not None:
             return Refusal(REASONS["catalog.cursor"], context.reference, "list")
-        bundle = self._bundles.get(call.route)
+        caller, bundle = context.get(Caller), self._bundles.get(call.route)
         servers = (call.route,) if bundle is None else bundle.servers
-        offered = [item for server in servers for item in corridor.catalog.approved(server, kind)]
-        items = corridor.authorize.visible(context.get(Caller), offered)
-        parts = [item.definition if bundle is None else self._named(item) for item in items]
-        body = b'{"%s":[%s]' % (_MEMBERS[kind].encode(), b",".join(parts))
+        key = (servers, bundle is None, kind, *caller.standing)
+        body = corridor.lists.get(key)
+        if body is None:
+            offered = [item for server in servers for item in corridor.catalog.approved(server, kind)]
+            items = corridor.authorize.visible(caller, offered)
+            parts = [item.definition if bundle is None else self._named(item) for item in items]
+            body = b'{"%s":[%s]' % (_MEMBERS[kind].encode(), b",".join(parts))
+            corridor.lists.keep(key, body)
         if call.era is Era.MODERN:
             body += b',"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":%s' % _META
         return Reply(200, result_fragment(call.id, body + b"}"))

@@ -46,4 +46,5 @@ class Authorize:
 
     def visible(self, caller: Caller, items: Sequence[Approved]) -> list[Approved]:
         """Those the caller could call with some arguments. Raises InvariantFault when Cedar gives no decision."""
+        self.policy.foresee(caller, items)
         return [item for item in items if self.policy.visible(caller, item)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,7 +35,23 @@ def ask(
     Cedar skips a policy that fails to evaluate. For a permit that is right; a forbid must not be lost that way, so an
     error that is not known to come from a permit denies.
     """
-    answer = cedarpy.is_authorized(dict(request), engine, entities)
+    return ask_all(engine, entities, [request], effects)[0]
+
+
+def ask_all(
+    engine: cedarpy.PolicySet,
+    entities: cedarpy.Entities,
+    requests: Sequence[Mapping[str, Any]],
+    effects: Mapping[str, str],
+) -> list[Outcome]:
+    """Many requests about the same entities, answered in their order; each as `ask` would."""
+    answers = cedarpy.is_authorized_batch([dict(request) for request in requests], engine, entities)
+    if len(answers) != len(requests):
+        raise InvariantFault(f"Cedar gave {len(answers)} answers to {len(requests)} requests")
+    return [_outcome(answer, effects) for answer in answers]
+
+
+def _outcome(answer: cedarpy.AuthzResult, effects: Mapping[str, str]) -> Outcome:
     if answer.decision is cedarpy.Decision.NoDecision:
         raise InvariantFault(f"Cedar gave no decision: {answer.diagnostics.errors}")
     errors: dict[str, str] = {}
@@ -60,9 +76,13 @@ def principal(caller: Caller) -> dict[str, str]:
 
 def entities(caller: Caller, scopes: frozenset[str], approved: Approved, name: str) -> cedarpy.Entities:
     """Caller, with these scopes, and resource as Cedar reads them."""
-    return cedarpy.Entities.from_json_str(
-        json.dumps([_caller_entity(caller, scopes), _resource_entity(approved, name)])
-    )
+    return entities_of(caller, scopes, [(approved, name)])
+
+
+def entities_of(caller: Caller, scopes: frozenset[str], resources: Sequence[tuple[Approved, str]]) -> cedarpy.Entities:
+    """Caller and many resources, each with the name it is read under."""
+    known = [_resource_entity(approved, name) for approved, name in resources]
+    return cedarpy.Entities.from_json_str(json.dumps([_caller_entity(caller, scopes), *known]))
 
 
 def _caller_entity(caller: Caller, scopes: frozenset[str]) -> dict[str, object]:
