@@ -92,14 +92,15 @@ class Judge:
         """`names` lists every (server, kind, name) known; it is asked once, and told of later ones by `met`."""
         self._detectors, self._assess, self._list = tuple(detectors), assess, names
         self._names: set[tuple[str, str, str]] | None = None
+        self._early: set[tuple[str, str, str]] = set()  # met before the names were listed
         self._neighbours: Neighbours | None = None
         self._size, self._lock = 0, threading.Lock()
 
     def met(self, names: Iterable[tuple[str, str, str]]) -> None:
         """These names are known too."""
         with self._lock:
-            if self._names is not None:
-                self._names.update(one for one in names if one[1] not in _NOT_NAMES)
+            known = self._early if self._names is None else self._names
+            known.update((one[0], one[1], one[2]) for one in names if one[1] not in _NOT_NAMES)
 
     def __call__(
         self, server: str, kind: str, name: str, before: bytes | None, after: bytes, *, exact: bool = True
@@ -120,7 +121,8 @@ class Judge:
     def _near(self, exact: bool) -> Neighbours:
         with self._lock:
             if self._names is None:
-                self._names = {(one[0], one[1], one[2]) for one in self._list() if one[1] not in _NOT_NAMES}
+                listed = {(one[0], one[1], one[2]) for one in self._list() if one[1] not in _NOT_NAMES}
+                self._names, self._early = self._early | listed, set()
             new = len(self._names) - self._size
             if self._neighbours is None or new > (0 if exact else self._size // _GROWTH):
                 self._neighbours, self._size = Neighbours(self._names), len(self._names)

@@ -25,9 +25,10 @@ from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 from limen.cli.demo_issuer import DevelopmentIssuer
-from limen.cli.terminal import line
+from limen.cli.terminal import block, line
 
 START = 45.0  # seconds a part may take to start
+DIFF_LINES = 4  # of a change that are shown
 
 
 class StepFailed(Exception):
@@ -230,23 +231,36 @@ async def held(stage: Stage) -> str:
 
 
 async def changed(stage: Stage) -> str:
-    """A rug pull: the server rewrites a description; clients keep the approved one."""
+    """A rug pull: the server rewrites a description; clients keep the approved one until a person decides."""
     url = f"http://127.0.0.1:{stage.notes_port}/turn-hostile"
     await asyncio.to_thread(lambda: urllib.request.urlopen(url, data=b"", timeout=10).read())
-    stage_change = ""
     for _ in range(100):
-        stage_change = await stage.limen("tools", "list", "--json")
-        if '"drifted"' in stage_change:
+        entries = json.loads(await stage.limen("tools", "list", "notes", "--json"))["entries"]
+        risk = next(one["risk"] for one in entries if (one["kind"], one["name"]) == ("tool", "read_note"))
+        if risk:
             break
         await asyncio.sleep(0.2)
-    check('"drifted"' in stage_change, "the change was not noticed")
-    shown = await stage.limen("tools", "diff", "notes", "read_note", status=1)
-    check("id_rsa" in shown, f"the diff does not show the change: {shown}")
+    check(risk in ("high", "critical"), f"the change was not noticed, or its risk was not: {risk!r}")
+    shown = json.loads(await stage.limen("tools", "diff", "notes", "read_note", "--json", status=1))["lines"]
+    lines = [text for text in shown if text.startswith(("  -", "  +"))]
+    check("id_rsa" in "".join(lines), f"the diff does not show the change: {shown}")
+    before, note = await described(stage)
+    check("id_rsa" not in before, "the changed description reached a client")
+    await stage.limen("tools", "approve", "notes", "read_note", "--reason", "a mistake")
+    await asyncio.sleep(1.0)
+    check("id_rsa" in (await described(stage))[0], "what was approved is not served")
+    await stage.limen("tools", "rollback", "notes", "read_note", "--reason", "undo it")
+    await asyncio.sleep(1.0)
+    check((await described(stage))[0] == before, "the rollback did not bring the approved description back")
+    story = f"held, risk {risk}; clients still see {before!r} and it works: {note}"
+    return "\n".join((story, *lines[:DIFF_LINES], "approved by mistake, rolled back: one command each"))
+
+
+async def described(stage: Stage) -> tuple[str, str]:
+    """The description a client is shown, and what the tool answers."""
     async with stage.client("notes", "alice", "notes.read") as client:
-        tools = {tool.name: tool.description for tool in (await client.list_tools()).tools}
-        check("id_rsa" not in str(tools), "the changed description reached a client")
-        note = text_of(await client.call_tool("read_note", {"title": "lunch"}))
-    return f"held back; clients still see {tools['read_note']!r} and it works: {note}"
+        tools = {tool.name: str(tool.description) for tool in (await client.list_tools()).tools}
+        return tools["read_note"], text_of(await client.call_tool("read_note", {"title": "lunch"}))
 
 
 async def verified(stage: Stage) -> str:
@@ -288,7 +302,7 @@ async def play(once: bool, directory: Path) -> int:
         line(f"Gateway on http://127.0.0.1:{stage.port}/mcp, development issuer {issuer.issuer} (loopback only)")
         for name, step in STEPS:
             try:
-                line(f"  ok    {name:<9} {await step(stage)}")
+                block(f"  ok    {name:<9} {await step(stage)}".replace("\n", "\n" + " " * 18))
             except Exception as error:  # noqa: BLE001 - a step may fail in any way, and the next ones still tell
                 failed += 1
                 line(f"  FAIL  {name:<9} {reason_of(error)}")
