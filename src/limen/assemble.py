@@ -32,7 +32,7 @@ from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
 from limen.config.bundles import routes
 from limen.core.announce import Announcement
-from limen.core.call import Approved
+from limen.core.call import Approved, Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault
 from limen.core.ports import Signer
@@ -41,6 +41,7 @@ from limen.engine import Corridor, Engine, Outbound
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, Sessions, StateSeal
 from limen.identity.issuers import Issuers
+from limen.inspection import Inspection, Reviewer
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.compile import compile_policy
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from limen.config.model import Config
 
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
+FEEDS: Final = 60.0  # seconds between looks at files of indicators
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
@@ -74,17 +76,19 @@ class State:
     catalog: SqliteTable
     approvals: SqliteTable
     marks: SqliteTable
+    labels: SqliteTable
+    quarantine: SqliteTable
 
     @classmethod
     def open(cls, config: Config) -> State:
         """Raises DependencyFault when the database cannot be used."""
         path = config.storage.path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(SqliteTable(path, "catalog"), SqliteTable(path, "approvals"), SqliteTable(path, "marks"))
+        return cls(*(SqliteTable(path, name) for name in ("catalog", "approvals", "marks", "labels", "quarantine")))
 
     def close(self) -> None:
         """Close the database."""
-        for table in (self.catalog, self.approvals, self.marks):
+        for table in (self.catalog, self.approvals, self.marks, self.labels, self.quarantine):
             table.close()
 
 
@@ -97,7 +101,8 @@ def _registry(config: Config, table: SqliteTable, signer: Signer) -> Registry:
     """Where approvals are: in our records, or all of them in one signed file that nothing can be added to here."""
     path = config.catalog.lock
     if path is None:
-        return Registry(table, governance=config.catalog.governance, signer=signer)
+        detectors = [Reviewer(config, time.time)]
+        return Registry(table, governance=config.catalog.governance, signer=signer, detectors=detectors)
     return LockedRegistry(load_lock(path, config.catalog.lock_keys or [own_key(config.audit.key)]))
 
 
@@ -137,6 +142,7 @@ class Plan:
     config: Config
     registry: Registry
     issuers: Issuers
+    inspection: Inspection
     fixed: Mapping[type, Any]
     policy: PolicySet
     catalog: Catalog
@@ -159,8 +165,10 @@ class House:
         self.on_announced: Callable[[str], None] = lambda name: None
         self.upstreams = connect(config, lambda name: self.on_announced(name))
         self._timeouts: dict[str, float] = {}
+        self._seen: dict[str, Inspected] = {}
         self._put(self.plan(config))
-        self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts)
+        self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
+        self._record_feeds(first=True)
 
     # configuration
 
@@ -177,6 +185,8 @@ class House:
         issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
         same_limits = before is not None and before.config.limits == config.limits
         headers = {name: server.header_values() for name, server in config.servers.items()}
+        kept = self.state
+        inspection = Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
         fixed: dict[type, Any] = {
             Authenticate: Authenticate(issuers, resources(config), config.identity),
             BindSession: BindSession(self.sessions, self.seal),
@@ -186,16 +196,19 @@ class House:
         }
         catalog = registry.snapshot()
         policy = open_policy(config, registry, catalog)
-        corridor = _corridor(fixed, catalog, policy, config.audit.durable)
+        corridor = _corridor(fixed, inspection, catalog, policy, config.audit.durable)
         if isinstance(registry, LockedRegistry):
             event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
             self.ledger.append(orjson.dumps(event))
-        return Plan(config, registry, issuers, fixed, policy, catalog, corridor)
+        return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
 
     def adopt(self, plan: Plan) -> None:
         """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
+        before = self.plan_in_force.inspection
         self._put(plan)
         self.engine.corridor = self.corridor
+        before.close()
+        self._record_feeds(first=True)
         self.swap()
         self.on_change()
 
@@ -217,7 +230,8 @@ class House:
         except ConfigFault as fault:
             self.say(f"policy not recompiled: {fault}")
         self._expiry = catalog.next_expiry
-        return _corridor(self.plan_in_force.fixed, catalog, self.policy, self.config.audit.durable)
+        plan = self.plan_in_force
+        return _corridor(plan.fixed, plan.inspection, catalog, self.policy, self.config.audit.durable)
 
     def swap(self) -> None:
         """Put a freshly compiled corridor in force and tell listeners; record what changed."""
@@ -276,25 +290,37 @@ class House:
 
     async def watch_state(self) -> None:
         """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
-        seen = self.state.catalog.change_token()
+        seen, feeds_read = self.state.catalog.change_token(), time.monotonic()
         while True:
             await asyncio.sleep(POLL)
+            if self.plan_in_force.inspection.feeds and time.monotonic() - feeds_read >= FEEDS:
+                feeds_read = time.monotonic()
+                self._record_feeds()
             token = self.state.catalog.change_token()
             if token != seen or self._expiry <= time.time():
                 seen = token
                 self.swap()
 
+    def _record_feeds(self, *, first: bool = False) -> None:
+        for path, text in self.plan_in_force.inspection.read_feeds(first=first).items():
+            self.engine.event("feed", path=str(path), state=text)
+            self.say(f"feed {path}: {text}")
+
     async def close(self) -> None:
         """Stop servers, then the log, then the database."""
         await self.upstreams.close()
+        self.plan_in_force.inspection.close()
         await self.issuers.close()
         await self.ledger.close()
         self.state.close()
 
 
-def _corridor(fixed: Mapping[type, Any], catalog: Catalog, policy: PolicySet, durable: bool) -> Corridor:
+def _corridor(
+    fixed: Mapping[type, Any], inspection: Inspection, catalog: Catalog, policy: PolicySet, durable: bool
+) -> Corridor:
     built: dict[type, Any] = {
         **fixed,
+        **inspection.guards(catalog),
         Resolve: Resolve(catalog),
         Authorize: Authorize(policy),
         ValidateArguments: ValidateArguments(catalog),
@@ -309,6 +335,8 @@ def _corridor(fixed: Mapping[type, Any], catalog: Catalog, policy: PolicySet, du
         policy=policy.digest,
         param_headers=param_headers,
         durable=durable,
+        messages=_built(built, posture.MESSAGES),
+        scrub=inspection.scrub,
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol
 
 import orjson
 
-from limen.core.call import Approved, Call, Caller, Context, Era, Grant, Presented, Session
+from limen.core.call import Approved, Call, Caller, Cleared, Context, Era, Grant, Inspected, Presented, Session
 from limen.core.chain import Chain, ResultGuard, run_result
 from limen.core.conversation import Conversation
 from limen.core.faults import DependencyFault, Fault, UpstreamError, UpstreamFault
@@ -85,6 +85,12 @@ class HeaderRule(Protocol):
     def __call__(self, approved: Approved, call: Call) -> tuple[tuple[str, str], ...]: ...
 
 
+class Messages(Protocol):
+    """What a server says while a call runs, looked at before a client hears it."""
+
+    def over(self, permit: Permit, conversation: Conversation) -> Conversation: ...
+
+
 class References:
     """Correlation ids: 64 bits from the operating system's generator, fetched for many calls at a time."""
 
@@ -112,14 +118,25 @@ class Corridor:
     param_headers: HeaderRule
     durable: bool = False
     lists: Remembered = field(default_factory=lambda: Remembered(32 << 20))  # what callers were shown of this catalog
+    messages: Messages | None = None
+    scrub: Callable[[str], str] | None = None  # takes secrets out of what a server calls its errors
 
 
 class Engine:
     """Holds the corridor in force and walks calls through it."""
 
-    def __init__(self, corridor: Corridor, log: Log, upstreams: Outbound, timeouts: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        corridor: Corridor,
+        log: Log,
+        upstreams: Outbound,
+        timeouts: Mapping[str, float],
+        seen: MutableMapping[str, Inspected] | None = None,
+    ) -> None:
         self.corridor, self.log, self._upstreams, self._timeouts = corridor, log, upstreams, timeouts
         self._references = References()
+        # What inspection found, by reference of the call, until that call's next record takes it.
+        self._seen: MutableMapping[str, Inspected] = {} if seen is None else seen
 
     def timeout(self, server: str) -> float:
         """Seconds a call to this server may take in all."""
@@ -172,20 +189,28 @@ class Engine:
         except DependencyFault as fault:
             return Refusal(REASONS["fault.audit"], permit.reference, "engine", str(fault))
         headers = corridor.param_headers(approved, call) if call.era is Era.MODERN else ()
+        if corridor.messages is not None:
+            conversation = corridor.messages.over(permit, conversation)
         try:
             result = await self._upstreams.forward(permit, conversation, headers)
         except asyncio.CancelledError:
             self._outcome(permit, "call.cancelled", started)
             raise
         except (Fault, TimeoutError) as fault:
-            reason, detail = _upstream_reason(fault)
+            reason, detail = _upstream_reason(fault, corridor.scrub)
             self._outcome(permit, reason.id, started, detail)
             return Refusal(reason, permit.reference, "upstream", detail, _upstream_public(reason, fault))
         except Exception as error:  # noqa: BLE001 - our own bug must not pass a result on
             detail = f"{type(error).__name__}: {error}"
             self._outcome(permit, "fault.bug", started, detail)
             return Refusal(REASONS["fault.bug"], permit.reference, "upstream", detail)
-        judged = run_result(corridor.result, permit, result)
+        judged = run_result(corridor.result, permit, result, self.timeout(call.server))
+        if not isinstance(judged, tuple | Refusal):
+            try:
+                judged = await judged
+            except asyncio.CancelledError:
+                self._outcome(permit, "call.cancelled", started)
+                raise
         if isinstance(judged, Refusal):
             self._outcome(permit, judged.reason.id, started, judged.detail)
             return judged
@@ -236,6 +261,8 @@ class Engine:
             "detail": refusal.detail[:500],
             "policy": self.corridor.policy,
         }
+        if self._seen:
+            _risk(record, self._seen.pop(refusal.reference, None))
         self._write(_what(record, context.call, refusal.reference))
         return refusal
 
@@ -251,6 +278,9 @@ class Engine:
         record["rules"] = grant.rules
         record["policy"] = grant.policy
         record["catalog"] = corridor.catalog.version
+        _risk(record, permit.find(Inspected))
+        if (cleared := permit.find(Cleared)) is not None and cleared.findings:
+            record["flow"] = cleared.findings
         return orjson.dumps(record)
 
     def _outcome(self, permit: Permit, reason: str, started: float, detail: str = "") -> bool:
@@ -264,6 +294,8 @@ class Engine:
             "detail": detail[:500],
             "ts": time.time(),
         }
+        if self._seen:
+            _risk(record, self._seen.pop(permit.reference, None))
         try:
             self.log.defer(orjson.dumps(record))
         except DependencyFault:
@@ -310,11 +342,19 @@ def _what(record: dict[str, Any], call: Call, reference: str) -> dict[str, Any]:
     return record
 
 
-def _upstream_reason(fault: Exception) -> tuple[Reason, str]:
+def _risk(record: dict[str, Any], inspected: Inspected | None) -> None:
+    """Add what inspection found: a number and ids, never the content."""
+    if inspected is not None and inspected.findings:
+        record["risk"] = inspected.risk
+        record["findings"] = inspected.findings[:64]
+
+
+def _upstream_reason(fault: Exception, scrub: Callable[[str], str] | None) -> tuple[Reason, str]:
     if isinstance(fault, UpstreamError):
         name = "fault.upstream_params" if fault.code in _PARAMS_CODES else "fault.upstream_error"
         name = "wire.capability" if fault.code == _CAPABILITY_CODE else name
-        return REASONS[name], f"{fault.code} {fault.text}"
+        text = fault.text[:4096]
+        return REASONS[name], f"{fault.code} {scrub(text) if scrub is not None else text}"
     if isinstance(fault, TimeoutError) or (isinstance(fault, UpstreamFault) and fault.timeout):
         return REASONS["fault.upstream_timeout"], str(fault)
     if isinstance(fault, UpstreamFault):

@@ -11,8 +11,10 @@ from typing import Final
 
 from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
-from limen.core.call import Approval, Approved, Caller, Grant, Session, UpstreamCredential
+from limen.core.call import Approval, Approved, Caller, Cleared, Grant, Inspected, Session, UpstreamCredential
 from limen.credentials.attach import AttachCredential
+from limen.detection.flow import CheckFlow, RecordFlow
+from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession
 from limen.policy.approval import RequireApproval
@@ -23,9 +25,12 @@ from limen.protocol.inbound import header_agreement, known_method, origin, revis
 ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_method)  # pure; bytes -> Call
 
 CALLER: Final = (Authenticate, BindSession, Limit)
-CALL: Final = (*CALLER, Resolve, Authorize, ValidateArguments, RequireApproval, AttachCredential)
-RESULT: Final = (ValidateResult,)
-PERMIT: Final = (Caller, Session, Approved, Grant, Approval, UpstreamCredential)  # proven before anything is forwarded
+CALL: Final = (
+    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, AttachCredential,
+)  # fmt: skip
+RESULT: Final = (ValidateResult, InspectResult, RecordFlow)
+MESSAGES: Final = InspectMessages  # what a server says while a call runs
+PERMIT: Final = (Caller, Session, Approved, Grant, Inspected, Cleared, Approval, UpstreamCredential)  # all proven first
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,10 +97,10 @@ def test_init_then_check(tmp_path: Path) -> None:
 
 
 def test_bad_configuration_is_one_line_and_status_2(tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text("version: 1\nlisten:\n  prot: 1\n")
+    (tmp_path / "bad.yaml").write_text("version: 1\nlisten:\n  xyzzy: 1\n")
     done = program("check", cwd=tmp_path, LIMEN_CONFIG="bad.yaml")
     assert done.returncode == 2
-    assert done.stderr == "limen: bad.yaml:3:3 listen.prot: unknown key\n"
+    assert done.stderr == "limen: bad.yaml:3:3 listen.xyzzy: unknown key\n"
     assert done.stdout == ""
     missing = program("serve", cwd=tmp_path)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
@@ -145,7 +145,7 @@ def test_every_command_has_help_with_an_example_and_json() -> None:
     from typer.main import get_command
 
     every = commands(get_command(app))
-    assert len(every) == 26
+    assert len(every) == 27
     for path, command in every:
         assert "Example: limen" in (command.help or ""), path
         options = {option for parameter in command.params for option in parameter.opts}

@@ -24,12 +24,24 @@ _ROWS: Final = {
     "Resolve": ("E3 E6 E7 E8", "tests/catalog/test_resolve.py"),
     "Authorize": ("A6 A7 A9", "tests/policy/test_authorize.py"),
     "ValidateArguments": ("D6 E1", "tests/catalog/test_arguments.py"),
+    "InspectArguments": ("B10 D1 D2 D5 D6 D8 D11 D12 I7", "tests/detection/test_inspect.py"),
+    "CheckFlow": ("D10", "tests/detection/test_flow.py"),
     "RequireApproval": ("A9", "tests/policy/test_approval.py"),
     "AttachCredential": ("B1", "tests/upstreams/test_credential_attach.py"),
     "ValidateResult": ("D7", "tests/catalog/test_results.py"),
+    "InspectResult": ("B10 D1 D2 D5 D7 D8 D11", "tests/gateway/test_content.py"),
+    "RecordFlow": ("D10", "tests/detection/test_flow.py"),
+    "InspectMessages": ("D1 D8", "tests/detection/test_inspect.py"),
+    "inspect_definition": ("E2 E9", "tests/detection/test_inspect.py"),
     "ledger": ("A10 I2", "tests/audit/test_audit_verify.py"),
 }
 _LOOSENS: Final = {"unsafe_anonymous": "Authenticate", "unsafe_plain_http": "Authenticate"}
+_OBSERVED: Final = {
+    "arguments": "InspectArguments",
+    "results": "InspectResult",
+    "messages": "InspectMessages",
+    "definitions": "inspect_definition",
+}
 
 
 def describe(config: Config) -> list[dict[str, Any]]:
@@ -37,13 +49,18 @@ def describe(config: Config) -> list[dict[str, Any]]:
     posture lists a guard this table does not know."""
     switches = list(loosened(config))
     rows: list[dict[str, Any]] = []
-    guards = (*posture.ADMIT, *posture.CALL, *posture.RESULT)
-    for name in (*(guard.__name__ for guard in guards), "ledger"):
+    guards = (*posture.ADMIT, *posture.CALL, *posture.RESULT, posture.MESSAGES)
+    observed = {_OBSERVED[one] for one in config.content.unsafe_observe}
+    if config.content.flow.unsafe_observe:
+        observed |= {"CheckFlow"}
+    for name in (*(guard.__name__ for guard in guards), "inspect_definition", "ledger"):
         if name not in _ROWS:
             raise InvariantFault(f"{name} stands in the posture without saying which control it enforces")
         controls, evidence = _ROWS[name]
         loose = [switch for switch in switches if _LOOSENS.get(switch.rpartition(".")[2]) == name]
-        state = "loosened" if loose else "enforced"
+        if name in observed:
+            loose.append("content.flow.unsafe_observe" if name == "CheckFlow" else "content.unsafe_observe")
+        state = "observing" if name in observed else "loosened" if loose else "enforced"
         rows.append(_row(controls, name, state, evidence, loose))
     for switch in switches:
         if switch.endswith("unsafe_no_sandbox"):

@@ -10,6 +10,7 @@ import typer
 from limen import __version__
 from limen.cli import approvals, audit, policy, setup, tools
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
+from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command()(setup.init)
 app.command()(setup.check)
 app.command()(setup.posture)
 app.command()(setup.doctor)
+app.command("eval")(evaluate)
 
 
 def _version(wanted: bool) -> None:

@@ -15,6 +15,7 @@ from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import is_loopback, split_bind, split_url
 from limen.config.bundles import check_bundles
 from limen.config.servers import ServerConfig, check_names
+from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings
@@ -154,6 +155,7 @@ class Config(Part):
     policy: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
     catalog: CatalogConfig = CatalogConfig()
+    content: ContentSettings = ContentSettings()
     audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
 
@@ -169,6 +171,13 @@ class Config(Part):
         if "mcpServers" in info.data:  # else what is wrong with the servers has been said
             check_bundles(value, info.data["mcpServers"])
         return value
+
+    @model_validator(mode="after")
+    def _content_of_servers(self) -> Config:
+        named = {*self.content.servers, *(one.server for one in self.content.allow)}
+        if unknown := sorted(named - self.mcpServers.keys()):
+            raise ValueError(f"content names a server that mcpServers does not have: {', '.join(unknown)}")
+        return self
 
     @property
     def servers(self) -> dict[str, ServerConfig]:

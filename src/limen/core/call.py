@@ -150,6 +150,25 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspected:
+    """Fact: the content was looked at. `risk` 0..1 and ids of what was found, never the text. With `ask` a person must
+    approve although no rule asks for it."""
+
+    risk: float = 0.0
+    findings: tuple[str, ...] = ()
+    ask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Fact: what this caller has read may go where this call leads. `findings`: rules that had something to say; with
+    `ask` a person must approve."""
+
+    findings: tuple[str, ...] = ()
+    ask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Approval:
     """Fact: nobody had to be asked (`id` is empty), or a person said yes to exactly this call."""
 

@@ -6,8 +6,9 @@ The one place where an exception becomes a decision, and the decision is always 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+import time
+from collections.abc import Awaitable, Generator, Sequence
+from typing import Any, Final, Protocol, cast
 
 from limen.core.call import Context
 from limen.core.faults import DependencyFault, InvariantFault
@@ -29,9 +30,16 @@ class Guard(Protocol):
 
 
 class ResultGuard(Protocol):
-    """One question about a result on its way back. `result` is the guard's own to read, never to change."""
+    """One question about a result on its way back. `result` is the guard's own to read, never to change.
 
-    def check_result(self, permit: Permit, result: dict[str, Any]) -> ResultVerdict: ...
+    `check_result` may answer at once or hand back an awaitable.
+    """
+
+    def check_result(self, permit: Permit, result: dict[str, Any]) -> ResultVerdict | Awaitable[ResultVerdict]: ...
+
+
+Judged = tuple[dict[str, Any], tuple[str, ...]] | Refusal
+_VERDICTS: Final = (Pass, Replace, Refuse)
 
 
 class Chain:
@@ -91,14 +99,34 @@ class Chain:
 
 
 def run_result(
+    guards: Sequence[ResultGuard], permit: Permit, result: dict[str, Any], seconds: float = 60.0
+) -> Judged | Awaitable[Judged]:
+    """Walk the way back. The result to send with notes for the audit, or the refusal that takes its place.
+
+    At once where every guard answers at once; else an awaitable, of which guards take at most `seconds` in all.
+    """
+    steps = _steps(guards, permit, result)
+    try:
+        pending = next(steps)
+    except StopIteration as done:
+        return cast("Judged", done.value)
+    return _finish(steps, pending, seconds)
+
+
+def _steps(
     guards: Sequence[ResultGuard], permit: Permit, result: dict[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...]] | Refusal:
-    """Walk the way back. The result to send with notes for the audit, or the refusal that takes its place."""
+) -> Generator[Awaitable[ResultVerdict], ResultVerdict, Judged]:
     notes: list[str] = []
     for guard in guards:
         name = type(guard).__name__
         try:
             answer = guard.check_result(permit, result)
+            if type(answer) not in _VERDICTS and isinstance(answer, Awaitable):
+                answer = yield answer
+        except DependencyFault as fault:
+            return Refusal(REASONS["fault.dependency"], permit.reference, name, str(fault))
+        except TimeoutError:
+            return Refusal(REASONS["fault.dependency"], permit.reference, name, "deadline passed")
         except Exception as error:  # noqa: BLE001 - a crashing guard refuses
             return Refusal(REASONS["fault.guard"], permit.reference, name, f"{type(error).__name__}: {error}")
         if type(answer) is Refuse:
@@ -109,3 +137,23 @@ def run_result(
         elif type(answer) is not Pass:
             return Refusal(REASONS["fault.guard"], permit.reference, name, "answered nothing known")
     return result, tuple(notes)
+
+
+async def _finish(
+    steps: Generator[Awaitable[ResultVerdict], ResultVerdict, Judged],
+    pending: Awaitable[ResultVerdict],
+    seconds: float,
+) -> Judged:
+    """Await what guards hand over; what goes wrong meanwhile goes wrong in the guard that handed it over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        failed: Exception | None = None
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                answer = await pending
+        except Exception as error:  # noqa: BLE001 - thrown into the walk, which refuses
+            failed = error
+        try:
+            pending = steps.send(answer) if failed is None else steps.throw(failed)
+        except StopIteration as done:
+            return cast("Judged", done.value)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
-from limen.core.call import Approval, Approved, Call, Caller, Context, Grant
+from limen.core.call import Approval, Approved, Call, Caller, Cleared, Context, Grant, Inspected
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.core.verdict import Pass, Refuse, Verdict, refuse
@@ -77,7 +77,7 @@ class RequireApproval:
     caller has too many pending. Raises DependencyFault when the table does.
     """
 
-    needs = (Caller, Approved, Grant)
+    needs = (Caller, Approved, Grant, Inspected, Cleared)
     gives = (Approval,)
 
     def __init__(self, table: Table, now: Callable[[], float] = time.time) -> None:
@@ -85,7 +85,7 @@ class RequireApproval:
 
     def check(self, context: Context) -> Verdict:
         """Look for an approval and use it up, or ask for one."""
-        if "approval" not in context.get(Grant).requires:
+        if not _asked(context):
             return _NOT_NEEDED
         caller, approved, call = context.get(Caller), context.get(Approved), context.call
         group, exact = _identity(caller, approved, call)
@@ -117,6 +117,16 @@ class RequireApproval:
             self._table.swap(key, fresh.encode(), None)
             return refuse("policy.limit", "too many calls of this caller await approval", retry_after=60)
         return refuse("policy.approval", "a person was asked", approval=fresh.id)
+
+
+def _asked(context: Context) -> bool:
+    """By a rule, by what inspection found, or by where what was read would go."""
+    inspected, cleared = context.find(Inspected), context.find(Cleared)
+    return (
+        "approval" in context.get(Grant).requires
+        or (inspected is not None and inspected.ask)
+        or (cleared is not None and cleared.ask)
+    )
 
 
 def list_approvals(

@@ -1,0 +1,1 @@
+"""Does the content look hostile, and where may what it holds go?"""

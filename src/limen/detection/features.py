@@ -1,0 +1,130 @@
+"""Hashed n-grams of a text, computed at array speed: the input of the linear model, in training and in use alike.
+
+A text becomes folded code points (case, digits, quotes, white space). Over them a polynomial hash with prefix
+sums gives every n-gram cheaply: characters of 3 and 5, words of 1 to 3, and pairs with one word between.
+Han, kana, Hangul and Thai characters are words of their own. Linear in time; memory is bounded by pieces of CHUNK.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+BITS: Final = 20  # size of the weight table: 2**20 bytes for each head
+CHUNK: Final = 4096  # characters handled at once
+OVERLAP: Final = 512  # shared by neighbouring chunks, so that no window is lost at a seam
+CHARS: Final = (3, 5)
+
+_Array = NDArray[Any]
+_BASE: Final = 0x9E3779B97F4A7C15 | 1
+_MIX: Final = np.uint64(0xD6E8FEB86659FD93)
+_SALT: Final = [np.uint64(value) for value in (0xA0761D6478BD642F, 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3)]
+_SHIFT: Final = np.uint64(64 - BITS)
+_HALF: Final = np.uint64(31)
+_ALONE: Final = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x0E00, 0x0E7F), (0xAC00, 0xD7A3))
+
+
+@dataclass(frozen=True, slots=True)
+class Grams:
+    """Features of one chunk. `at[i]` is the folded position feature `index[i]` starts at; `origin` maps folded
+    positions to characters of the text."""
+
+    index: _Array
+    at: _Array
+    length: int
+    origin: _Array
+
+
+@cache
+def _tables() -> tuple[_Array, _Array, _Array, _Array]:
+    """Folded code point and class (0 separator, 1 word, 2 word of its own) of the basic plane; powers and inverses."""
+    fold = np.arange(0x10001, dtype=np.uint32)
+    kind = np.zeros(0x10001, dtype=np.uint8)
+    for code in range(0x10000):
+        if 0xD800 <= code <= 0xDFFF:
+            continue
+        letter = chr(code)
+        if letter.isspace() or code < 32:
+            fold[code] = 32
+        elif letter.isdigit():
+            fold[code], kind[code] = 48, 1
+        elif letter.isalpha():
+            low = letter.lower()
+            fold[code], kind[code] = ord(low[0]), 1
+    for quote in "‘’‚‛`´":
+        fold[ord(quote)] = ord("'")
+    for quote in "“”„«»":
+        fold[ord(quote)] = ord('"')
+    for dash in "‐‑‒–—―":
+        fold[ord(dash)] = ord("-")
+    for first, last in _ALONE:
+        kind[first : last + 1] = np.where(kind[first : last + 1] > 0, 2, kind[first : last + 1])
+    kind[ord("_")] = 1
+    powers = np.ones(CHUNK + 1, dtype=np.uint64)
+    powers[1:] = _BASE
+    inverses = np.ones(CHUNK + 1, dtype=np.uint64)
+    inverses[1:] = pow(_BASE, -1, 1 << 64)
+    return fold, kind, np.cumprod(powers), np.cumprod(inverses)
+
+
+def grams(text: str) -> Grams:
+    """Features of at most CHUNK characters. Raises ValueError for more: the caller cuts (see `chunks`)."""
+    if len(text) > CHUNK:
+        raise ValueError("a chunk is longer than CHUNK characters")
+    fold, kind, powers, inverses = _tables()
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    codes = fold[np.minimum(codes, 0x10000)]
+    blank = codes == 32
+    blank[1:] &= blank[:-1]
+    if len(blank):
+        blank[0] = False
+    origin = np.flatnonzero(~blank)
+    codes = codes[origin]
+    size = len(codes)
+    sums = np.zeros(size + 1, dtype=np.uint64)
+    np.cumsum((codes.astype(np.uint64) + _SALT[0]) * _MIX * powers[:size], out=sums[1:])
+    found: list[_Array] = []
+    where: list[_Array] = []
+    for order, salt in zip(CHARS, (_SALT[1], _SALT[2]), strict=True):
+        if size >= order:
+            found.append((sums[order:] - sums[:-order]) * inverses[: size - order + 1] + salt)
+            where.append(np.arange(size - order + 1))
+    classes = kind[codes]
+    starts, ends = _words(classes)
+    words = (sums[ends] - sums[starts]) * inverses[starts]
+    words = (words ^ (words >> _HALF)) * _MIX
+    found.append(words)
+    where.append(starts)
+    pairs = words[:-1] * _SALT[0] + words[1:]
+    found.append(pairs)
+    where.append(starts[:-1])
+    found.append(words[:-2] * _SALT[1] + words[2:])
+    where.append(starts[:-2])
+    found.append((pairs[:-1] ^ (pairs[:-1] >> _HALF)) * _SALT[2] + words[2:])
+    where.append(starts[:-2])
+    keys = np.concatenate(found)
+    index = ((keys ^ (keys >> _HALF)) * _MIX) >> _SHIFT
+    return Grams(index.astype(np.int64), np.concatenate(where), size, origin)
+
+
+def _words(classes: _Array) -> tuple[_Array, _Array]:
+    """Where words start and where they end (exclusive)."""
+    if not len(classes):
+        nothing = np.zeros(0, dtype=np.int64)
+        return nothing, nothing
+    inside = classes > 0
+    change = np.ones(len(classes) + 1, dtype=bool)
+    change[1:-1] = (classes[1:] != classes[:-1]) | (classes[1:] == 2)
+    return np.flatnonzero(inside & change[:-1]), np.flatnonzero(inside & change[1:]) + 1
+
+
+def chunks(text: str) -> list[tuple[int, str]]:
+    """Pieces of at most CHUNK characters with where each starts; neighbours share OVERLAP."""
+    if len(text) <= CHUNK:
+        return [(0, text)]
+    step = CHUNK - OVERLAP
+    return [(start, text[start : start + CHUNK]) for start in range(0, max(1, len(text) - OVERLAP), step)]

@@ -1,0 +1,124 @@
+"""The embedded classifier: a linear model over hashed n-grams by windows, and a small second layer that joins the best
+window with the signals found in it. Tables of integers, read from package data and checked against a pinned digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limen.core.faults import Fault
+from limen.detection.features import BITS, chunks, grams
+from limen.detection.model_digest import DIGEST
+from limen.detection.patterns import SIGNALS, STEERS, signals
+
+NAME: Final = "injection.bin"
+MAGIC: Final = b"LIMENINJ1\n"
+WINDOW: Final = 160  # folded characters
+STRIDE: Final = 80
+PAD: Final = 16  # keeps very short texts from being loud
+
+
+class ModelFault(Fault):
+    """The model's bytes are not the ones this release was built with, or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Scores (log odds of the linear layer) of the windows of one text, and where the best one lies."""
+
+    scores: NDArray[Any]
+    best: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Second layer for one kind of channel: weights over `joint` features, then log odds to probability."""
+
+    weights: tuple[float, ...]
+    bias: float
+    slope: float
+    offset: float
+
+    def probability(self, features: list[float]) -> float:
+        """Calibrated probability, 0 to 1."""
+        margin = self.bias + sum(w * f for w, f in zip(self.weights, features, strict=True))
+        odds = self.slope * margin + self.offset
+        return 1 / (1 + math.exp(-max(-40.0, min(40.0, odds))))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Weights in memory: 1 byte for each of 2**BITS features, and two second layers (content, definition)."""
+
+    table: NDArray[Any]
+    scale: float
+    bias: float
+    layers: dict[str, Layer]
+    thresholds: dict[str, float]
+    precision: dict[str, dict[str, float]]
+
+    @classmethod
+    def load(cls) -> Model:
+        """The model of this release, from package data. Raises ModelFault if a byte differs."""
+        return cls.decode((resources.files("limen.detection") / "data" / NAME).read_bytes(), DIGEST)
+
+    @classmethod
+    def decode(cls, raw: bytes, digest: str) -> Model:
+        """A model from bytes whose SHA-256 (hexadecimal) is known. Raises ModelFault."""
+        if hashlib.sha256(raw).hexdigest() != digest:
+            raise ModelFault("the injection model is not the one this release was built with")
+        if not raw.startswith(MAGIC):
+            raise ModelFault("the injection model has an unknown format")
+        length = int.from_bytes(raw[len(MAGIC) : len(MAGIC) + 4], "big")
+        start = len(MAGIC) + 4
+        head = json.loads(raw[start : start + length])
+        table = np.frombuffer(raw, dtype=np.int8, offset=start + length)
+        if len(table) != 1 << BITS or tuple(head["signals"]) != SIGNALS:
+            raise ModelFault("the injection model was trained for other features")
+        layers = {
+            name: Layer(tuple(one["weights"]), one["bias"], one["slope"], one["offset"])
+            for name, one in head["layers"].items()
+        }
+        return cls(table, head["scale"], head["bias"], layers, head["thresholds"], head["precision"])
+
+    def windows(self, text: str) -> Windows:
+        """Score every window of the text. An empty text has one window of the lowest interest."""
+        scores: list[NDArray[Any]] = []
+        best, span = -math.inf, (0, 0)
+        for offset, piece in chunks(text):
+            found = grams(piece)
+            placed = np.bincount(found.at, weights=self.table[found.index], minlength=found.length + 1)
+            sums = np.concatenate(([0.0], np.cumsum(placed)))
+            begin, end = window_bounds(found.length)
+            here = (sums[end] - sums[begin]) * self.scale / np.sqrt(end - begin + PAD) + self.bias
+            scores.append(here)
+            top = int(here.argmax())
+            if here[top] > best and found.length:
+                best = float(here[top])
+                span = offset + int(found.origin[begin[top]]), offset + int(found.origin[end[top] - 1]) + 1
+        return Windows(np.concatenate(scores), span)
+
+
+def window_bounds(length: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Starts and ends of the windows over `length` folded characters; the last one ends with the text."""
+    begin = np.arange(0, max(1, length - WINDOW + STRIDE), STRIDE)
+    begin = np.minimum(begin, max(0, length - WINDOW))
+    return begin, np.minimum(begin + WINDOW, length)
+
+
+def joint(found: Windows, text: str) -> list[float]:
+    """Features of the second layer: best, second and mean window, how many, and the signals in the best window."""
+    ranked = np.sort(found.scores)[::-1]
+    top = float(ranked[0])
+    second = float(ranked[1]) if len(ranked) > 1 else top
+    shown = signals(text[found.best[0] : found.best[1]])
+    steering = len(STEERS & shown.keys())
+    values = [top, min(second, top), float(ranked.mean()), math.log(len(ranked)), float(steering), float(len(shown))]
+    return [*values, *(1.0 if name in shown else 0.0 for name in SIGNALS)]

@@ -1,0 +1,171 @@
+"""Runs every detector over one piece of content: at once where it is short, off the event loop where it is long.
+
+What one content was judged to be is remembered by digest. A detector that crashes or takes too long is a fault, which
+the chain turns into a refusal; messages of such faults name the detector and never what it was given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final, Protocol
+
+from limen.core.faults import DependencyFault, InvariantFault
+from limen.detection import text
+from limen.detection.finding import Channel, Finding
+from limen.detection.text import Piece
+from limen.protocol.jsonrpc import canonical
+
+INLINE: Final = 2048  # bytes judged on the event loop; longer ones would hold up other calls for milliseconds
+SECONDS: Final = 10.0
+WORKERS: Final = 2
+WAITING: Final = 64  # long contents in the queue, each up to 16 MiB: beyond it calls are refused
+REMEMBERED: Final = 4096
+_MOST_FINDINGS: Final = 64  # a verdict of more is not worth remembering
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is judged, and where it comes from or goes to. `others`: names of tools of other servers."""
+
+    server: str
+    name: str
+    channel: Channel
+    trusted: bool = False
+    value: Any = None
+    definition: bytes = b""
+    others: frozenset[str] = frozenset()
+
+
+class Detector(Protocol):
+    """Looks at all strings of a value and at their concatenation ("" where there is one string only)."""
+
+    @property
+    def name(self) -> str: ...
+    def find(self, pieces: Sequence[Piece], whole: str, subject: Subject) -> Iterable[Finding]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found. `too_large`: nothing was looked at, because there is too much of it."""
+
+    findings: tuple[Finding, ...] = ()
+    too_large: bool = False
+
+
+_CLEAN: Final = Report()
+_TOO_LARGE: Final = Report(too_large=True)
+
+
+class Scanner:
+    """Shared by all guards. `version` tells verdicts apart that depend on more than the content: on the catalog."""
+
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        *,
+        seconds: float = SECONDS,
+        inline: int = INLINE,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._detectors = tuple(detectors)
+        self._seconds, self._inline, self._now = seconds, inline, now
+        self._known: OrderedDict[bytes, Report] = OrderedDict()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._workers = ThreadPoolExecutor(WORKERS, "limen-scan")
+
+    def scan(self, subject: Subject, version: str = "") -> Report | Awaitable[Report]:
+        """Judge, at once or off the loop. Raises InvariantFault when a detector crashes, DependencyFault when judging
+        takes too long or too much waits; so does the awaitable."""
+        data = canonical(subject.value)
+        key = _key(subject, data, version)
+        if (known := self._recall(key)) is not None:
+            return known
+        if len(data) <= self._inline:
+            return self._remember(key, self._judge(subject))
+        return self._aside(key, subject)
+
+    def scan_now(self, subject: Subject, version: str = "") -> Report:
+        """The same where nobody else waits: for definitions, judged in a thread of their own."""
+        key = _key(subject, canonical(subject.value), version)
+        known = self._recall(key)
+        return known if known is not None else self._remember(key, self._judge(subject))
+
+    def forget(self) -> None:
+        """What detectors know has changed: every verdict is made anew."""
+        with self._lock:
+            self._known.clear()
+
+    def close(self) -> None:
+        """Stop the threads; what is under way there is not waited for."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    async def _aside(self, key: bytes, subject: Subject) -> Report:
+        with self._lock:
+            if self._waiting >= WAITING:
+                raise DependencyFault("inspection", "too many long contents wait to be judged")
+            self._waiting += 1
+        job = self._workers.submit(self._judge, subject)
+        job.add_done_callback(
+            self._over
+        )  # not when the wait ends: a thread cannot be stopped and still takes its place
+        try:
+            async with asyncio.timeout(self._seconds):
+                report = await asyncio.wrap_future(job)
+        except TimeoutError:
+            raise DependencyFault("inspection", f"not done after {self._seconds:g} s") from None
+        return self._remember(key, report)
+
+    def _over(self, _: Future[Report]) -> None:
+        with self._lock:
+            self._waiting -= 1
+
+    def _judge(self, subject: Subject) -> Report:
+        started = self._now()
+        try:
+            pieces = text.pieces(subject.value)
+            whole = text.joined(pieces) if len(pieces) > 1 else ""
+        except text.TooMuch:
+            return _TOO_LARGE
+        except Exception as error:  # noqa: BLE001 - a fault that names no content; the chain refuses
+            raise InvariantFault(f"reading the texts failed: {type(error).__name__}") from None
+        found: list[Finding] = []
+        for detector in self._detectors:
+            try:
+                found += detector.find(pieces, whole, subject)
+            except Exception as error:  # noqa: BLE001 - a fault that names no content; the chain refuses
+                raise InvariantFault(f"detector {detector.name} failed: {type(error).__name__}") from None
+            if self._now() - started > self._seconds:
+                raise DependencyFault("inspection", f"detector {detector.name} took too long")
+        return Report(tuple(dict.fromkeys(found))) if found else _CLEAN
+
+    def _recall(self, key: bytes) -> Report | None:
+        with self._lock:
+            report = self._known.get(key)
+            if report is not None:
+                self._known.move_to_end(key)
+            return report
+
+    def _remember(self, key: bytes, report: Report) -> Report:
+        if len(report.findings) <= _MOST_FINDINGS:
+            with self._lock:
+                self._known[key] = report
+                if len(self._known) > REMEMBERED:
+                    self._known.popitem(last=False)
+        return report
+
+
+def _key(subject: Subject, data: bytes, version: str) -> bytes:
+    trusted = "trusted" if subject.trusted else ""
+    parts = (subject.server, subject.name, subject.channel.value, trusted, version)
+    about = sha256("\0".join(parts).encode())  # names hold no NUL, so no two subjects make the same text
+    about.update(sha256(subject.definition).digest())
+    about.update(data)
+    return about.digest()

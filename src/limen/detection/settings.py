@@ -1,0 +1,155 @@
+"""`content:` in the configuration: how strictly content is judged, per server and tool; what is excepted, until when.
+
+Levels move the three limits of the action table; `max_risk` sets the middle one by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from limen.detection.finding import Finding
+from limen.detection.fuse import Limits
+from limen.detection.labels import LabelSettings
+from limen.detection.rules import ArgumentSettings
+from limen.detection.sinks import FlowSettings
+
+Level = Literal["low", "medium", "high"]
+Guarded = Literal["arguments", "results", "messages", "definitions"]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+LEVELS: Final = MappingProxyType(
+    {"low": Limits(0.3, 0.7, 0.9), "medium": Limits(0.2, 0.5, 0.8), "high": Limits(0.1, 0.3, 0.6)}
+)
+FAMILIES: Final = ("injection", "poisoning", "secret", "pii", "argument", "exfiltration", "hidden", "flow", "feed")
+
+
+class Part(BaseModel):
+    """Unknown keys are errors, values never change, messages never quote what was given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ToolContent(Part):
+    """What differs for one tool, prompt or resource of a server."""
+
+    content_safety: Level | None = Field(default=None, description="how strictly its content is judged")
+    max_risk: Share | None = Field(default=None, description="highest risk that goes on without a person")
+
+
+class ServerContent(ToolContent):
+    """What differs for one server. A trusted one may be sent secrets; what it says is not taken for a stranger's."""
+
+    trusted: bool = Field(default=False, description="run by you, with content you control")
+    labels: LabelSettings = Field(default=LabelSettings(), description="what reading from it does to a caller")
+    tools: dict[Name, ToolContent] = Field(default={}, description="tool or prompt name, or resource URI -> settings")
+
+
+class Sensitive(Part):
+    """What becomes of secrets, or of personal data. Arguments are never rewritten: they go on as judged, or not."""
+
+    arguments: Literal["block", "approve", "record"]
+    results: Literal["redact", "withhold", "record"]
+
+
+class SecretContent(Sensitive):
+    """Keys, tokens, passwords. The setting for arguments is for servers that are not trusted."""
+
+    arguments: Literal["block", "approve", "record"] = "block"
+    results: Literal["redact", "withhold", "record"] = "redact"
+
+
+class PersonalContent(Sensitive):
+    """Cards, account and identity numbers, addresses of people."""
+
+    arguments: Literal["block", "approve", "record"] = "record"
+    results: Literal["redact", "withhold", "record"] = "record"
+
+
+class Exempt(Part):
+    """A finding that is known to be harmless here. Somebody owns it and it ends; then the finding counts again."""
+
+    finding: str = Field(pattern=r"^[a-z]+\.[a-z0-9_*]+$", description="finding id; family.* for all of a family")
+    server: Name
+    tool: Name = Field(default="*", description="glob over tool and prompt names and resource URIs")
+    owner: Name
+    expires: date = Field(description="last day (UTC) it holds")
+    reason: Name
+
+    def covers(self, finding: Finding, server: str, name: str, now: float) -> bool:
+        """Whether this finding is excepted now. `now`: seconds since the epoch."""
+        return (
+            self.server == server
+            and fnmatchcase(finding.id, self.finding)
+            and fnmatchcase(name, self.tool)
+            and now < self.until
+        )
+
+    @property
+    def until(self) -> float:
+        """The end of its last day, seconds since the epoch."""
+        return datetime.combine(self.expires, time.max, UTC).timestamp()
+
+    @model_validator(mode="after")
+    def _known(self) -> Exempt:
+        if self.finding.partition(".")[0] not in FAMILIES:
+            raise ValueError(f"a finding's family is one of {', '.join(FAMILIES)}")
+        return self
+
+
+class FeedSettings(Part):
+    """A file of indicators and the Ed25519 key (standard base64, 32 bytes) that must have signed it."""
+
+    path: Path = Field(description="absolute path; read again while running, a minute after it changed at the latest")
+    key: str = Field(pattern=r"^[A-Za-z0-9+/]{43}=$")
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        if not value.is_absolute():
+            raise ValueError("the path of a feed is absolute")
+        return value
+
+
+class ContentSettings(Part):
+    """Judging of what is said: arguments, results, messages of running calls, definitions."""
+
+    content_safety: Level = Field(default="medium", description="how strictly content is judged")
+    secrets: SecretContent = SecretContent()
+    personal: PersonalContent = PersonalContent()
+    servers: dict[Name, ServerContent] = Field(default={}, description="server -> what differs for it")
+    arguments: ArgumentSettings = Field(default=ArgumentSettings(), description="what arguments of a tool may be")
+    flow: FlowSettings = Field(default=FlowSettings(), description="where what was read may go")
+    allow: tuple[Exempt, ...] = Field(default=(), description="findings known to be harmless, until when")
+    feeds: tuple[FeedSettings, ...] = ()
+    unsafe_observe: tuple[Guarded, ...] = Field(
+        default=(), description="guards that only record: nothing is held, blocked or redacted by them"
+    )
+
+    def limits(self, server: str, name: str) -> Limits:
+        """Limits for one tool of one server: the tool's own, else the server's, else those for all."""
+        ours = self.servers.get(server)
+        tool = ours.tools.get(name) if ours is not None else None
+        chosen: Sequence[ToolContent] = [one for one in (tool, ours) if one is not None]
+        level = next((one.content_safety for one in chosen if one.content_safety), self.content_safety)
+        highest = next((one.max_risk for one in chosen if one.max_risk is not None), None)
+        limits = LEVELS[level]
+        if highest is None:
+            return limits
+        return Limits(min(limits.record, highest), highest, max(limits.block, highest))
+
+    def trusts(self, server: str) -> bool:
+        """Whether this server is run by the operator."""
+        ours = self.servers.get(server)
+        return ours is not None and ours.trusted
+
+    def excepted(self, finding: Finding, server: str, name: str, now: float) -> bool:
+        """Whether the operator declared this finding harmless here."""
+        return any(one.covers(finding, server, name, now) for one in self.allow)

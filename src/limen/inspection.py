@@ -1,0 +1,158 @@
+"""The second half of the composition root: everything that looks at content, built for one configuration."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from limen.adapters.secret_file import secret_file
+from limen.catalog.findings import Finding as Concern
+from limen.catalog.snapshot import Catalog
+from limen.config.document import read_file
+from limen.core.call import Cleared, Inspected
+from limen.core.faults import ConfigFault
+from limen.core.ports import Table
+from limen.detection import sensitive
+from limen.detection.arguments import ArgumentRules
+from limen.detection.dataflow import Labels
+from limen.detection.detectors import ArgumentDetector, SensitiveDetector, TextDetector, WordDetector, redactor
+from limen.detection.feeds import MAX_SIZE, Feed, FeedRefused
+from limen.detection.flow import CheckFlow, RecordFlow, Watch
+from limen.detection.injection import Injection
+from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult, Judge, inspect_definition
+from limen.detection.quarantine import Quarantine
+from limen.detection.scanner import Detector, Scanner
+from limen.detection.text import disguises
+from limen.policy.approval import RequireApproval
+
+if TYPE_CHECKING:
+    from limen.config.model import Config
+
+_SENSITIVE: Final = frozenset({"secret", "pii"})
+
+
+class Kept(Table, Protocol):
+    """A table that tells when it changed."""
+
+    def change_token(self) -> tuple[int, int]: ...
+
+
+def known_secrets(config: Config) -> sensitive.KnownSecrets:
+    """The secrets this configuration holds, to be found by heart wherever they turn up."""
+    known = sensitive.KnownSecrets()
+    for server in config.servers.values():
+        given = [*server.headers.values(), *server.env.values()]
+        for value in (*given, *(one for one in server.args if not isinstance(one, str))):
+            secret = value.get_secret_value().encode()
+            if sensitive.memorable(secret):  # others are too short to be told from ordinary words
+                known.add(secret)
+    return known
+
+
+class Inspection:
+    """Detectors, feeds, labels and quarantine of one configuration, and the guards made of them.
+
+    `seen` carries what was found to the engine's records and outlives a change of configuration.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        labels: Kept,
+        quarantine: Table,
+        marks: Table,
+        seen: MutableMapping[str, Inspected],
+    ) -> None:
+        self._settings, self._marks, self._seen = config.content, marks, seen
+        known = known_secrets(config)
+        self._redact = redactor(sensitive.find, known.find)
+        self.feeds = {one.path: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
+        self.scanner = Scanner(list(self._detectors(config, known)))
+        self._labels = Labels(labels, labels.change_token, ttl=config.content.flow.ttl)
+        self._quarantine = Quarantine(quarantine, secret_file(config.storage.path.with_name("quarantine.key")))
+        self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
+        self._feed_states: dict[Path, str] = {}
+        watch = Watch(config.content, self._labels)
+        self.fixed: Mapping[type, Any] = {
+            CheckFlow: CheckFlow(watch, seen, asks=self._asks),
+            RecordFlow: RecordFlow(watch),
+        }
+
+    def _detectors(self, config: Config, known: sensitive.KnownSecrets) -> Iterator[Detector]:
+        """Every detector of this release, cheap ones first."""
+        for feed in self.feeds.values():
+            yield TextDetector("feed", feed.scan, whole=True)
+        yield TextDetector("disguises", disguises)
+        yield ArgumentDetector(ArgumentRules(config.content.arguments))
+        yield SensitiveDetector(sensitive.find, known.find)
+        yield WordDetector(Injection.load())
+
+    def guards(self, catalog: Catalog) -> dict[type, Any]:
+        """Those that judge by this catalog."""
+        judge = Judge(self.scanner, self._settings, catalog)
+        return {
+            **self.fixed,
+            InspectArguments: InspectArguments(judge, self._seen, asks=self._asks),
+            InspectResult: InspectResult(judge, self._seen, self._redact, self._quarantine),
+            InspectMessages: InspectMessages(judge, self._seen, self._redact),
+        }
+
+    def scrub(self, text: str) -> str:
+        """The text without secrets and personal data."""
+        return self._redact(text, "", _SENSITIVE)
+
+    def read_feeds(self, *, first: bool = False) -> dict[Path, str]:
+        """Put newer files in force; the last good one survives restarts. What to say of each, where that is new."""
+        told: dict[Path, str] = {}
+        for path, feed in self.feeds.items():
+            mark = f"feed/{path}"
+            try:
+                if first and (kept := self._marks.get(mark)) is not None:
+                    feed.offer(kept)
+            except FeedRefused as fault:
+                told[path] = f"the copy kept is not used: {fault}"
+            try:
+                data = read_file(path, "the feed", limit=MAX_SIZE, follow=True)
+                if feed.offer(data):
+                    self._marks.put(mark, data)
+                    self.scanner.forget()
+                told[path] = f"version {feed.current.version} in force" if feed.current else "nothing in force"
+            except (ConfigFault, FeedRefused) as fault:
+                held = f"version {feed.current.version} stays in force" if feed.current else "no version is in force"
+                told[path] = f"refused, {held}: {fault}"
+        fresh = {path: text for path, text in told.items() if self._feed_states.get(path) != text}
+        self._feed_states.update(fresh)
+        return fresh
+
+    def close(self) -> None:
+        """Stop the scanning threads and write what is still to be written of labels."""
+        self.scanner.close()
+        self._labels.flush()
+
+
+class Reviewer:
+    """What detectors say of a definition, as concerns of the catalog's assessment. Detectors are loaded when first
+    needed: most commands never look at a definition."""
+
+    def __init__(self, config: Config, now: Callable[[], float]) -> None:
+        self._config, self._now = config, now
+        self._scanner: Scanner | None = None
+
+    def __call__(self, kind: str, definition: Mapping[str, Any]) -> Iterable[Concern]:
+        """One concern for each id found, with the heaviest score. Raises what detectors raise: the judge counts that
+        as critical."""
+        if kind in ("server", "set"):
+            return []
+        if self._scanner is None:
+            self._scanner = Scanner([TextDetector("disguises", disguises), WordDetector(Injection.load())])
+        judged = inspect_definition(self._scanner, self._config.content, "", kind, definition, self._now())
+        if not judged.findings and judged.risk.score:
+            return [Concern("text.too_large", 1.0, "", "more text than can be inspected")]
+        heaviest: dict[str, Concern] = {}
+        for one in judged.findings:
+            known = heaviest.get(one.id)
+            if known is None or known.weight < one.score:
+                heaviest[one.id] = Concern(one.id, one.score, one.path, one.detail or f"looks like {one.family}")
+        return heaviest.values()
