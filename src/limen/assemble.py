@@ -115,7 +115,7 @@ def open_policy(config: Config, registry: Registry, catalog: Catalog | None = No
 
 def _announced(registry: Registry) -> set[tuple[str, str, str]]:
     """Server, kind and name of whatever a rule may name. A lock knows what was left out of it from the locked sets."""
-    found = {(entry.server, entry.kind, entry.name) for entry in registry.entries()}
+    found = set(registry.names())
     if isinstance(registry, LockedRegistry):
         sets = ((one.server, jiter.from_json(one.definition)) for one in registry.lock.entries if one.kind == "set")
         found |= {(server, row[0], row[1]) for server, known in sets for row in known["announced"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -10,11 +11,14 @@ import cedarpy
 from cedarpy import pst
 
 # Attributes of a resource that are the same for every URI a template expands to.
+_UNESCAPED: Final = re.compile(r"[ !#-\[\]-~]*")
 _STATIC: Final = frozenset({"server", "effect", "durable", "template"})
 
 
 def literal(value: str) -> str:
     """A Cedar string literal that holds exactly this text."""
+    if _UNESCAPED.fullmatch(value):
+        return f'"{value}"'
     return '"' + "".join(map(_escape, value)) + '"'
 
 
