@@ -61,11 +61,16 @@ PLAIN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value"), PLAIN)
-@pytest.mark.parametrize("encode", ENCODINGS, ids=lambda function: function.__name__)
+DISGUISED = [
+    (name, value, encode)
+    for name, value in PLAIN
+    for encode in ENCODINGS
+    if not (encode is fullwidth and name == "subject")  # a line break has no full-width form
+]
+
+
+@pytest.mark.parametrize(("name", "value", "encode"), DISGUISED)
 def test_encoding_does_not_lower_the_score(name: str, value: str, encode: Callable[[str], str]) -> None:
-    if encode is fullwidth and name == "subject":
-        pytest.skip("a line break has no full-width form")
     bare = score(name, value)
     assert bare > 0.5
     assert score(name, encode(value)) >= bare
