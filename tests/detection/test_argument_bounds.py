@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from detection.arguments_kit import score
 from limen.detection.arguments import ArgumentRules
+from limen.detection.decoded import plain
 from limen.detection.roles import Role
 
 
@@ -153,6 +154,20 @@ def test_time_is_linear(role: Role) -> None:
             took = min(took, cost(large), cost(large))
         # Eight times the size; a quadratic scan would take 64 times as long.
         assert took < 0.1 or took < 40 * max(cost(small), cost(small)), (unit, took)
+
+
+def test_a_long_run_of_marks_is_folded_in_linear_time() -> None:
+    def cost(count: int) -> float:
+        text = "a" + "\u0301" * count + "\u0316" * count  # every mark of the second half sorts before the first half
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            plain(text)
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert cost(16_000) < 24 * max(cost(2_000), 0.001)  # quadratic: 64 times
+    assert plain("caf\u0065\u0301") == "caf\u00e9"
 
 
 def test_many_values_are_bounded_together() -> None:

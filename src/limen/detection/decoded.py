@@ -8,8 +8,9 @@ holds whichever of them the server takes.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Final
+
+from limen.detection.views_fold import compose
 
 ROUNDS: Final = 6
 _MASKED: Final = re.compile(r"%[0-9a-fA-FuU]|\\[uUx0-3]|&[#a-zA-Z]|[^\x00-\x7f]")
@@ -55,7 +56,7 @@ def plain(text: str) -> str:
     """Compatibility forms and look-alikes folded, invisible characters dropped."""
     if text.isascii():
         return text
-    return unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)).translate(_LOOKALIKES)
+    return compose(_INVISIBLE.sub("", text), "NFKC").translate(_LOOKALIKES)
 
 
 def _round(text: str, backslash: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from typing import Final
+from typing import Final, Literal
 
 from limen.detection.views_excerpt import excerpt
 from limen.detection.views_glyphs import (
@@ -93,8 +93,8 @@ def _word(match: re.Match[str]) -> str:
     return word
 
 
-def compose(text: str) -> str:
-    """Canonical composition in pieces, in linear time whatever the marks."""
+def compose(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
+    """Normalisation that composes, in pieces: `unicodedata.normalize` sorts a run of marks in quadratic time."""
     parts: list[str] = []
     at = 0
     while at < len(text):
@@ -102,7 +102,7 @@ def compose(text: str) -> str:
         stop = min(end + _CHUNK, len(text))
         while end < stop and (unicodedata.combining(text[end]) or "\u1160" <= text[end] <= "\u11ff"):
             end += 1
-        parts.append(unicodedata.normalize("NFC", text[at:end]))
+        parts.append(unicodedata.normalize(form, text[at:end]))
         at = end
     return "".join(parts)
 
