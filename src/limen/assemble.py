@@ -185,8 +185,7 @@ class House:
         issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
         same_limits = before is not None and before.config.limits == config.limits
         headers = {name: server.header_values() for name, server in config.servers.items()}
-        kept = self.state
-        inspection = Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
+        inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
             Authenticate: Authenticate(issuers, resources(config), config.identity),
             BindSession: BindSession(self.sessions, self.seal),
@@ -202,13 +201,24 @@ class House:
             self.ledger.append(orjson.dumps(event))
         return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
 
+    def _inspection(self, config: Config, before: Plan | None) -> Inspection:
+        """What it is made of is how content is judged, and the secrets of the servers."""
+        if before is not None and (before.config.content, before.config.mcpServers) == (
+            config.content,
+            config.mcpServers,
+        ):
+            return before.inspection
+        kept = self.state
+        return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
+
     def adopt(self, plan: Plan) -> None:
         """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
         before = self.plan_in_force.inspection
         self._put(plan)
         self.engine.corridor = self.corridor
-        before.close()
-        self._record_feeds(first=True)
+        if plan.inspection is not before:
+            before.retire()
+            self._record_feeds(first=True)
         self.swap()
         self.on_change()
 

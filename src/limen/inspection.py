@@ -126,6 +126,11 @@ class Inspection:
         self._feed_states.update(fresh)
         return fresh
 
+    def retire(self) -> None:
+        """Another configuration is in force. Calls in flight are still judged by this one, so its threads go on; they
+        end when nobody holds it any more."""
+        self._labels.flush()
+
     def close(self) -> None:
         """Stop the scanning threads and write what is still to be written of labels."""
         self.scanner.close()
