@@ -17,6 +17,7 @@ from limen.gateway import eras
 from limen.gateway.upstream_events import EventBuffer, EventTooLarge
 from limen.gateway.upstream_listing import read_all
 from limen.gateway.upstreams import HttpUpstream, Upstreams
+from limen.protocol.inbound import decode_header
 from limen.protocol.jsonrpc import canonical
 from upstreams.minted import FORM, TOKEN, Heard, call, permit
 
@@ -25,13 +26,13 @@ from upstreams.minted import FORM, TOKEN, Heard, call, permit
 def test_header_codec_agrees_with_the_sdk(text: str) -> None:
     assume(text.isprintable() or text == text.strip())  # the SDK also strips what is no blank in HTTP
     assert eras.encode_header_value(text) == inbound.encode_header_value(text)
-    assert eras.decode_header_value(eras.encode_header_value(text)) == text
+    assert decode_header(eras.encode_header_value(text)) == text
     assume("\n" not in text)
     try:
         expected = inbound.decode_header_value(text)
     except ValueError:  # the SDK lets this one out for a payload that is not ASCII
         expected = None
-    assert eras.decode_header_value(text) == expected
+    assert decode_header(text) == expected
 
 
 def rendered(**more: Any) -> dict[str, Any]:

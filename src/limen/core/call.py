@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -116,10 +115,6 @@ class Caller:
     def standing(self) -> tuple[object, ...]:
         """Everything a policy can read of a caller: two callers of equal standing are shown the same."""
         return (*self.key, self.scopes, self.roles, self.groups, self.amr, self.acr)
-
-    def read_claims(self) -> dict[str, Any]:
-        """A fresh copy of the other claims."""
-        return cast("dict[str, Any]", json.loads(self.claims))
 
 
 @dataclass(frozen=True, slots=True)

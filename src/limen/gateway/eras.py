@@ -7,7 +7,6 @@ MCP 2025-11-25 basic/lifecycle).
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -42,18 +41,6 @@ def encode_header_value(value: str) -> str:
     if _SAFE_VALUE.fullmatch(value) and value == value.strip(" ") and not _SENTINEL.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode()).decode('ascii')}?="
-
-
-def decode_header_value(value: str) -> str | None:
-    """The inverse. None for a sentinel whose payload is not canonical base64 of UTF-8."""
-    match = _SENTINEL.fullmatch(value)
-    if match is None:
-        return value
-    try:
-        raw = base64.b64decode(match[1], validate=True)
-        return raw.decode() if base64.b64encode(raw).decode("ascii") == match[1] else None
-    except (binascii.Error, ValueError):
-        return None
 
 
 class Outgoing(NamedTuple):
