@@ -123,7 +123,9 @@ def test_the_digest_is_of_what_is_in_force() -> None:
     assert same.digest != policy(FINE).digest
     assert policy(FINE).digest != policy({**FINE, "require": ["mfa"]}).digest
     more = (*CATALOG, tool("files", "new", {"size": {"type": "integer"}}))
-    assert policy(FINE).digest != policy(FINE, catalog=more).digest
+    assert policy(FINE).digest == policy(FINE, catalog=more).digest  # nobody asks about its arguments
+    asking = {"deny": "anyone", "call": "files/*", "when": 'context.arguments has path && context.arguments.path == ""'}
+    assert policy(FINE, asking).digest != policy(FINE, asking, catalog=more).digest
 
 
 @pytest.mark.parametrize(

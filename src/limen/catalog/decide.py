@@ -6,7 +6,7 @@ A decision takes effect with one compare-and-set of the record, which carries th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jiter
@@ -126,8 +126,8 @@ class Gate:
             if len({person(one) for one in target.approvers}) < self.rules.approvers:
                 raise NothingPending(f"{subject}: too few people approved that version: approve it with its digest")
             level = self._justified(subject, record, content, reason)
-            decision = replace(
-                target, act="rollback", by=by, at=now, reason=reason, source=source, expires=ends, level=level
+            decision = target._replace(
+                act="rollback", by=by, at=now, reason=reason, source=source, expires=ends, level=level
             )
             note = self._record(subject, record, decision)
             record.withheld = withheld(self.store, subject, record)
@@ -155,8 +155,8 @@ class Gate:
             definition = check(subject.kind, jiter.from_json(content))
         except (Unattested, ValueError):
             return ""
-        decision = replace(
-            approved, act="approve", digest=definition.digest, by=AUTOMATON, at=now, reason="a descriptive change",
+        decision = approved._replace(
+            act="approve", digest=definition.digest, by=AUTOMATON, at=now, reason="a descriptive change",
             source=AUTO, expires=ends, level="descriptive",
         )  # fmt: skip
         return self._record(subject, record, decision)
@@ -199,7 +199,7 @@ class Gate:
             record.approved, record.note, record.final, record.votes = None, "", "", []
         self.store.settle(subject, record)
         previous = digest_of_note(record.last) if record.last else ""
-        decision = replace(decision, chain=record.chain, number=record.decisions + 1, previous=previous)
+        decision = decision._replace(chain=record.chain, number=record.decisions + 1, previous=previous)
         note = self.notary.sign(decision)
         record.decide(decision, note)
         return note

@@ -277,13 +277,14 @@ class Registry:
 
         What is not believed is left out of service, shown by `entries`, and told once in the history.
         """
-        now = self._now()
         if self._built:
-            built, lost = self._read_again(None), set(self._faults)
-        else:
-            with uncollected():
-                links = self._store.all_decisions()
-                built, lost = self._read_again(links), set(links)
+            return self._snapshot(None)
+        with uncollected():
+            return self._snapshot(self._store.all_decisions())
+
+    def _snapshot(self, links: AllLinks | None) -> Catalog:
+        now = self._now()
+        built, lost = self._read_again(links), set(self._faults if links is None else links)
         self._judge.met(subject for subject in built if subject not in self._built)
         lost |= {subject for subject, one in self._built.items() if one.reviewed}  # others may be dropped
         faults = {subject: one.fault for subject, one in built.items() if one.fault}

@@ -9,10 +9,10 @@ from math import inf
 from typing import Final
 
 import jiter
+import orjson
 
 from limen.catalog.templates import Template, template_fault
 from limen.core.call import Approved
-from limen.protocol.jsonrpc import canonical
 
 _NOT_OFFERED: Final = frozenset({"server", "set"})
 
@@ -41,9 +41,9 @@ class Catalog:
     def __init__(self, items: Iterable[Item] = (), next_expiry: float = inf) -> None:
         self.next_expiry = next_expiry
         self._items = {(item.server, item.kind, item.name): item for item in items}
-        ordered = sorted(self._items.items())
+        ordered = [self._items[place] for place in sorted(self._items)]
         known = [
-            (item, item.approved) for _, item in ordered if item.approved is not None and item.kind not in _NOT_OFFERED
+            (item, item.approved) for item in ordered if item.approved is not None and item.kind not in _NOT_OFFERED
         ]
         self._all = _grouped(approved for _, approved in known)
         self._served = _grouped(approved for item, approved in known if not item.why)
@@ -54,7 +54,7 @@ class Catalog:
                 self._instructions[item.server] = jiter.from_json(approved.definition)["instructions"]
             elif item.kind == "template" and not template_fault(item.name):
                 self._templates.setdefault(item.server, []).append((Template.compile(item.name), item.name))
-        self.version: str = _version(item for _, item in ordered)
+        self.version: str = _version(ordered)
 
     def find(self, server: str, kind: str, name: str) -> Approved | None:
         """The approved definition of this name, in service or withheld (see `withheld`)."""
@@ -90,13 +90,13 @@ class Catalog:
 
 def _version(items: Iterable[Item]) -> str:
     """Pins the set and not only its members: what waits or was rejected is part of what calls are judged by."""
-    version = sha256()
+    rows = []
     for item in items:
-        row = [item.server, item.kind, item.name, item.state, item.why]
-        if item.approved is not None:
-            row += [item.approved.digest, item.approved.effect, str(item.approved.durable)]
-        version.update(canonical(row))
-    return version.hexdigest()
+        row: list[object] = [item.server, item.kind, item.name, item.state, item.why]
+        if (approved := item.approved) is not None:
+            row += [approved.digest, approved.effect, approved.durable]
+        rows.append(row)
+    return sha256(orjson.dumps(rows)).hexdigest()
 
 
 def _grouped(items: Iterable[Approved]) -> dict[tuple[str | None, str | None], tuple[Approved, ...]]:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 
 from limen.core.call import Approved
 from limen.core.faults import ConfigFault
-from limen.policy.arguments import shape_of
+from limen.policy import cedar
+from limen.policy.arguments import EMPTY, shape_of
 from limen.policy.decision import PolicySet
 from limen.policy.rules import Policy, PolicySettings, RuleSettings, cedar_policies, rule_policy
 from limen.policy.targets import ACTIONS, parse_target
@@ -42,7 +43,9 @@ def compile_policy(
                 warnings.append(f"{policy.where}: concerns nothing that is approved; not validated")
         policies.extend(found)
     _distinct(policies)
-    shapes = [shape_of(item) for item in items]
+    reading = [policy for policy in policies if cedar.reads_context(policy.tree)]
+    # What no policy asks about arguments of is the same to all of them, whatever its arguments.
+    shapes = [shape_of(item) if any(policy.concerns(item) for policy in reading) else EMPTY for item in items]
     schema, more = validate(policies, items, shapes)
     return PolicySet(policies, schema, (*warnings, *more), zip(items, shapes, strict=True))
 
