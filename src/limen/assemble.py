@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -78,18 +79,24 @@ class State:
     marks: SqliteTable
     labels: SqliteTable
     quarantine: SqliteTable
+    told: SqliteTable
 
     @classmethod
     def open(cls, config: Config) -> State:
         """Raises DependencyFault when the database cannot be used."""
         path = config.storage.path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(*(SqliteTable(path, name) for name in ("catalog", "approvals", "marks", "labels", "quarantine")))
+        return cls(*(SqliteTable(path, name) for name in cls.__slots__))
 
     def close(self) -> None:
         """Close the database."""
-        for table in (self.catalog, self.approvals, self.marks, self.labels, self.quarantine):
-            table.close()
+        for name in self.__slots__:
+            getattr(self, name).close()
+
+    def tell(self, event: str, **fields: object) -> None:
+        """For commands: what an operator did, for the log. The running gateway, or the next one, writes it there."""
+        key = f"{time.time_ns():020d}.{secrets.token_hex(4)}"
+        self.told.put(key, orjson.dumps({"event": event, "at": time.time(), **fields}))
 
 
 def open_registry(config: Config) -> Registry:
@@ -301,15 +308,26 @@ class House:
     async def watch_state(self) -> None:
         """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
         seen, feeds_read = self.state.catalog.change_token(), time.monotonic()
+        told: object = None
         while True:
             await asyncio.sleep(POLL)
             if self.plan_in_force.inspection.feeds and time.monotonic() - feeds_read >= FEEDS:
                 feeds_read = time.monotonic()
                 self._record_feeds()
+            if (heard := self.state.told.change_token()) != told:
+                told = heard
+                self._record_told()
             token = self.state.catalog.change_token()
             if token != seen or self._expiry <= time.time():
                 seen = token
                 self.swap()
+
+    def _record_told(self) -> None:
+        """What commands did goes to the log, and is dropped here once it is there."""
+        for key, raw in list(self.state.told.scan("")):
+            fields = orjson.loads(raw)
+            self.engine.event(fields.pop("event"), **fields)
+            self.state.told.swap(key, raw, None)
 
     def _record_feeds(self, *, first: bool = False) -> None:
         for path, text in self.plan_in_force.inspection.read_feeds(first=first).items():
@@ -346,6 +364,7 @@ def _corridor(
         param_headers=param_headers,
         durable=durable,
         messages=_built(built, posture.MESSAGES),
+        marks=inspection.marks,
         scrub=inspection.scrub,
     )
 

@@ -119,6 +119,7 @@ class Corridor:
     durable: bool = False
     lists: Remembered = field(default_factory=lambda: Remembered(32 << 20))  # what callers were shown of this catalog
     messages: Messages | None = None
+    marks: Callable[[str], bool] | None = None  # whether texts of this server are marked as data
     scrub: Callable[[str], str] | None = None  # takes secrets out of what a server calls its errors
 
 

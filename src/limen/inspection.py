@@ -22,6 +22,7 @@ from limen.detection.feeds import MAX_SIZE, Feed, FeedRefused
 from limen.detection.flow import CheckFlow, RecordFlow, Watch
 from limen.detection.injection import Injection
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult, Judge, inspect_definition
+from limen.detection.neutralise import Neutralise
 from limen.detection.quarantine import Quarantine
 from limen.detection.scanner import Detector, Scanner
 from limen.detection.text import disguises
@@ -51,6 +52,11 @@ def known_secrets(config: Config) -> sensitive.KnownSecrets:
     return known
 
 
+def open_quarantine(config: Config, table: Table) -> Quarantine:
+    """What was withheld, under a key of its own beside the database."""
+    return Quarantine(table, secret_file(config.storage.path.with_name("quarantine.key")))
+
+
 class Inspection:
     """Detectors, feeds, labels and quarantine of one configuration, and the guards made of them.
 
@@ -71,13 +77,14 @@ class Inspection:
         self.feeds = {one.path: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
         self.scanner = Scanner(list(self._detectors(config, known)))
         self._labels = Labels(labels, labels.change_token, ttl=config.content.flow.ttl)
-        self._quarantine = Quarantine(quarantine, secret_file(config.storage.path.with_name("quarantine.key")))
+        self._quarantine = open_quarantine(config, quarantine)
         self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
         self._feed_states: dict[Path, str] = {}
         watch = Watch(config.content, self._labels)
         self.fixed: Mapping[type, Any] = {
             CheckFlow: CheckFlow(watch, seen, asks=self._asks),
             RecordFlow: RecordFlow(watch),
+            Neutralise: Neutralise(config.content, seen),
         }
 
     def _detectors(self, config: Config, known: sensitive.KnownSecrets) -> Iterator[Detector]:
@@ -98,6 +105,10 @@ class Inspection:
             InspectResult: InspectResult(judge, self._seen, self._redact, self._quarantine),
             InspectMessages: InspectMessages(judge, self._seen, self._redact),
         }
+
+    def marks(self, server: str) -> bool:
+        """Whether texts of this server reach clients marked as data: they are told then what the marks mean."""
+        return self._settings.marks(server)
 
     def scrub(self, text: str) -> str:
         """The text without secrets and personal data."""

@@ -15,6 +15,7 @@ from limen.core.call import Approval, Approved, Caller, Cleared, Grant, Inspecte
 from limen.credentials.attach import AttachCredential
 from limen.detection.flow import CheckFlow, RecordFlow
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult
+from limen.detection.neutralise import Neutralise
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession
 from limen.policy.approval import RequireApproval
@@ -28,7 +29,7 @@ CALLER: Final = (Authenticate, BindSession, Limit)
 CALL: Final = (
     *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, AttachCredential,
 )  # fmt: skip
-RESULT: Final = (ValidateResult, InspectResult, RecordFlow)
+RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Neutralise)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs
 PERMIT: Final = (Caller, Session, Approved, Grant, Inspected, Cleared, Approval, UpstreamCredential)  # all proven first
 

@@ -126,6 +126,7 @@ def limen(upstream: str, directory: Path) -> Iterator[str]:
     config = directory / "limen.yaml"
     settings = {
         "listen": {"url": f"http://127.0.0.1:{port}"},
+        "content": {"spotlight": "off"},  # the suite compares texts as the server said them
         "mcpServers": {"conf": {"url": upstream}},
         "identity": {"unsafe_anonymous": True},
         "policy": {"rules": [{"allow": "anyone", "call": "conf/*", "operations": ["tool", "prompt", "resource"]}]},

@@ -189,6 +189,7 @@ def running(
         "version": 1,
         "listen": {"url": f"http://127.0.0.1:{port}"},
         "identity": {"issuers": [{"issuer": ISSUER, "jwks": json.dumps({"keys": [KEY.as_dict(private=False)]})}]},
+        "content": {"spotlight": "off"},  # texts are compared as they were said
         "mcpServers": {"one": {"url": url, "security": {"scopes": ["use"]}}, "two": {"url": url}},
         "policy": {
             "rules": [

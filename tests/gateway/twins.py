@@ -68,6 +68,7 @@ def twins(directory: Path) -> Iterator[Twins]:
             "version": 1,
             "listen": {"url": f"http://127.0.0.1:{gateway.port}"},
             "identity": {"issuers": [{"issuer": ISSUER, "jwks": json.dumps({"keys": [KEY.as_dict(private=False)]})}]},
+            "content": {"spotlight": "off"},  # texts are compared as they were said
             "mcpServers": {
                 name: {"url": f"http://127.0.0.1:{port}/mcp", "security": {"scopes": [f"{name}.use"]}}
                 for name, port in ports.items()

@@ -31,6 +31,7 @@ _ROWS: Final = {
     "ValidateResult": ("D7", "tests/catalog/test_results.py"),
     "InspectResult": ("B10 D1 D2 D5 D7 D8 D11", "tests/gateway/test_content.py"),
     "RecordFlow": ("D10", "tests/detection/test_flow.py"),
+    "Neutralise": ("D9", "tests/detection/test_neutralise.py"),
     "InspectMessages": ("D1 D8", "tests/detection/test_inspect.py"),
     "inspect_definition": ("E2 E9", "tests/detection/test_inspect.py"),
     "ledger": ("A10 I2", "tests/audit/test_audit_verify.py"),

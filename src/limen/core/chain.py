@@ -133,7 +133,8 @@ def _steps(
             return Refusal(answer.reason, permit.reference, name, answer.detail, answer.public)
         if type(answer) is Replace:
             result = answer.result
-            notes.append(f"{name}: {answer.detail}")
+            if answer.detail:
+                notes.append(f"{name}: {answer.detail}")
         elif type(answer) is not Pass:
             return Refusal(REASONS["fault.guard"], permit.reference, name, "answered nothing known")
     return result, tuple(notes)

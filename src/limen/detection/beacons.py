@@ -75,20 +75,22 @@ _LOOSE: Final = re.compile("[\"']")
 _QUOTED: Final = re.compile(r"\"[^\"]*+\"|'[^']*+'")
 
 
-def defuse(text: str, allowed: Allowed | None = None) -> tuple[str, tuple[Finding, ...]]:
+def defuse(text: str, allowed: Allowed | None = None, *, links: bool = True) -> tuple[str, tuple[Finding, ...]]:
     """The text without what acts when shown, and what that was; the very same object where nothing had to go.
+
+    With `links` also without links that carry data out once somebody follows them; signed download links look like it.
 
     Linear in the length of the text, and doing it again changes nothing. Findings name hosts, never contents; they have
     no spans, since one removal moves the next. At most 32 are given, the counts in them are of all.
     """
-    return _Defuser(allowed or Allowed()).run(text)
+    return _Defuser(allowed or Allowed(), links).run(text)
 
 
 class _Defuser:
     """One text. Each pass leaves text no earlier pass has anything to do with."""
 
-    def __init__(self, allowed: Allowed) -> None:
-        self._allowed = allowed
+    def __init__(self, allowed: Allowed, links: bool) -> None:
+        self._allowed, self._links = allowed, links
         self._seen: Counter[tuple[str, str]] = Counter()
         self._known: dict[str, Address] = {}
 
@@ -106,7 +108,7 @@ class _Defuser:
             done = _DEFINITION.sub(self._definition, done)
         if "<" in done and ":" in done:
             done = _AUTOLINK.sub(self._autolink, done)
-        if "://" in done:
+        if self._links and "://" in done:
             done = _BARE.sub(self._bare, done)
         notes = tuple(
             Finding(id, id.partition(".")[0], _SCORES[id], detail=f"{what}, {count} times" if count > 1 else what)
@@ -249,7 +251,12 @@ class _Defuser:
         if address.kind == "active":
             self._note("exfiltration.scheme", "a link that runs or opens something")
             return True
-        if address.kind == "web" and (address.carries or address.slot) and not self._allowed.holds(address.host):
+        if (
+            self._links
+            and address.kind == "web"
+            and (address.carries or address.slot)
+            and not self._allowed.holds(address.host)
+        ):
             self._note("exfiltration.link", f"a link to {address.shown} with {address.carries or 'a place for data'}")
             return True
         return False

@@ -19,8 +19,10 @@ from limen.detection.fuse import Limits
 from limen.detection.labels import LabelSettings
 from limen.detection.rules import ArgumentSettings
 from limen.detection.sinks import FlowSettings
+from limen.detection.spotlight import Mode
 
 Level = Literal["low", "medium", "high"]
+Defuse = Literal["off", "loads", "links"]
 Guarded = Literal["arguments", "results", "messages", "definitions"]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -42,6 +44,8 @@ class ToolContent(Part):
 
     content_safety: Level | None = Field(default=None, description="how strictly its content is judged")
     max_risk: Share | None = Field(default=None, description="highest risk that goes on without a person")
+    spotlight: Mode | None = Field(default=None, description="how its texts are marked as data")
+    defuse: Defuse | None = Field(default=None, description="what is taken out of its texts")
 
 
 class ServerContent(ToolContent):
@@ -125,6 +129,17 @@ class ContentSettings(Part):
     secrets: SecretContent = SecretContent()
     personal: PersonalContent = PersonalContent()
     servers: dict[Name, ServerContent] = Field(default={}, description="server -> what differs for it")
+    spotlight: Mode = Field(
+        default="delimit", description="how texts of servers that are not trusted are marked as data, for a model"
+    )
+    defuse: Defuse = Field(
+        default="loads",
+        description="what is taken out of texts of servers that are not trusted: what loads or runs when it is shown; "
+        "with links also links that carry data out",
+    )
+    hosts: tuple[Name, ...] = Field(
+        default=(), description="hosts (a.example, *.b.example) pictures may be loaded from"
+    )
     arguments: ArgumentSettings = Field(default=ArgumentSettings(), description="what arguments of a tool may be")
     flow: FlowSettings = Field(default=FlowSettings(), description="where what was read may go")
     allow: tuple[Exempt, ...] = Field(default=(), description="findings known to be harmless, until when")
@@ -144,6 +159,24 @@ class ContentSettings(Part):
         if highest is None:
             return limits
         return Limits(min(limits.record, highest), highest, max(limits.block, highest))
+
+    def presentation(self, server: str, name: str) -> tuple[Mode, Defuse]:
+        """How results of one tool, prompt or resource are shown: its own setting, else its server's, else nothing is
+        changed for a trusted server and the setting for all holds for others."""
+        if "results" in self.unsafe_observe:
+            return "off", "off"
+        ours = self.servers.get(server)
+        if ours is None:
+            return self.spotlight, self.defuse
+        trusted, tool = ours.trusted, ours.tools.get(name)
+        mode = (tool.spotlight if tool else None) or ours.spotlight or ("off" if trusted else self.spotlight)
+        harm = (tool.defuse if tool else None) or ours.defuse or ("off" if trusted else self.defuse)
+        return mode, harm
+
+    def marks(self, server: str) -> bool:
+        """Whether anything of this server is marked as data."""
+        ours = self.servers.get(server)
+        return any(self.presentation(server, tool)[0] != "off" for tool in ("", *(ours.tools if ours else ())))
 
     def trusts(self, server: str) -> bool:
         """Whether this server is run by the operator."""

@@ -14,6 +14,7 @@ from limen.core.call import Approved, Call, Caller, Context, Era, Presented, Ses
 from limen.core.faults import DependencyFault
 from limen.core.reasons import REASONS
 from limen.core.verdict import Permit, Refusal
+from limen.detection.spotlight import HIERARCHY
 from limen.engine import Corridor, Engine
 from limen.gateway.bundles import echoed, followable, joined, renamed
 from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
@@ -194,14 +195,18 @@ class Gateway:
         return result
 
     def _instructions(self, context: Context, corridor: Corridor) -> str | None:
-        """Of each server on this route of which the caller can see something."""
+        """How marked texts are to be read, and what each server says of which the caller can see something."""
         route, catalog, said = context.call.route, corridor.catalog, dict[str, str]()
-        bundle = self._bundles.get(route)
-        for server in (route,) if bundle is None else bundle.servers:
+        bundle, marks = self._bundles.get(route), corridor.marks
+        servers = (route,) if bundle is None else bundle.servers
+        for server in servers:
             text = catalog.instructions(server)
             if text and corridor.authorize.visible(context.get(Caller), catalog.approved(server)):
                 said[server] = text
-        return said.get(route) if bundle is None else joined(said)
+        parts = [HIERARCHY] if marks is not None and any(marks(server) for server in servers) else []
+        if theirs := said.get(route) if bundle is None else joined(said):
+            parts.append(theirs)
+        return "\n\n".join(parts) or None
 
     def _initialize(self, context: Context, corridor: Corridor) -> Reply:
         call, asked = context.call, context.call.read_rest()
