@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import jiter
 import orjson
@@ -38,6 +38,7 @@ from limen.core.chain import Chain
 from limen.core.faults import ConfigFault
 from limen.core.ports import Signer
 from limen.credentials.attach import AttachCredential
+from limen.detection.feeds import MAX_SIZE
 from limen.engine import Corridor, Engine, Outbound
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, Sessions, StateSeal
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
+FETCH: Final = 900.0  # and at those elsewhere
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
@@ -174,8 +176,9 @@ class House:
         self._timeouts: dict[str, float] = {}
         self._seen: dict[str, Inspected] = {}
         self._put(self.plan(config))
+        self._fetch = HttpFetch(max_size=MAX_SIZE)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
-        self._record_feeds(first=True)
+        self._first_feeds()
 
     # configuration
 
@@ -225,7 +228,7 @@ class House:
         self.engine.corridor = self.corridor
         if plan.inspection is not before:
             before.retire()
-            self._record_feeds(first=True)
+            self._first_feeds()
         self.swap()
         self.on_change()
 
@@ -307,13 +310,9 @@ class House:
 
     async def watch_state(self) -> None:
         """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
-        seen, feeds_read = self.state.catalog.change_token(), time.monotonic()
-        told: object = None
+        seen, told = self.state.catalog.change_token(), cast("object", None)
         while True:
             await asyncio.sleep(POLL)
-            if self.plan_in_force.inspection.feeds and time.monotonic() - feeds_read >= FEEDS:
-                feeds_read = time.monotonic()
-                self._record_feeds()
             if (heard := self.state.told.change_token()) != told:
                 told = heard
                 self._record_told()
@@ -322,6 +321,17 @@ class House:
                 seen = token
                 self.swap()
 
+    async def watch_feeds(self) -> None:
+        """Newer indicators, from files and from elsewhere. Runs until cancelled."""
+        asked, due = cast("object", None), 0.0
+        while True:
+            inspection = self.plan_in_force.inspection
+            if inspection is not asked or due <= time.monotonic():
+                asked, due = inspection, time.monotonic() + FETCH
+                self._record_feeds(await inspection.fetch_feeds(self._fetch))
+            await asyncio.sleep(FEEDS)
+            self._record_feeds(self.plan_in_force.inspection.read_feeds())
+
     def _record_told(self) -> None:
         """What commands did goes to the log, and is dropped here once it is there."""
         for key, raw in list(self.state.told.scan("")):
@@ -329,10 +339,15 @@ class House:
             self.engine.event(fields.pop("event"), **fields)
             self.state.told.swap(key, raw, None)
 
-    def _record_feeds(self, *, first: bool = False) -> None:
-        for path, text in self.plan_in_force.inspection.read_feeds(first=first).items():
-            self.engine.event("feed", path=str(path), state=text)
-            self.say(f"feed {path}: {text}")
+    def _first_feeds(self) -> None:
+        inspection = self.plan_in_force.inspection
+        self._record_feeds(inspection.kept_feeds())
+        self._record_feeds(inspection.read_feeds())
+
+    def _record_feeds(self, told: Mapping[str, str]) -> None:
+        for source, text in told.items():
+            self.engine.event("feed", source=source, state=text)
+            self.say(f"feed {source}: {text}")
 
     async def close(self) -> None:
         """Stop servers, then the log, then the database."""

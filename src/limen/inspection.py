@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from limen.adapters.secret_file import secret_file
@@ -12,8 +12,8 @@ from limen.catalog.findings import Finding as Concern
 from limen.catalog.snapshot import Catalog
 from limen.config.document import read_file
 from limen.core.call import Cleared, Inspected
-from limen.core.faults import ConfigFault
-from limen.core.ports import Table
+from limen.core.faults import ConfigFault, DependencyFault
+from limen.core.ports import Fetch, Table
 from limen.detection import sensitive
 from limen.detection.arguments import ArgumentRules
 from limen.detection.dataflow import Labels
@@ -74,12 +74,12 @@ class Inspection:
         self._settings, self._marks, self._seen = config.content, marks, seen
         known = known_secrets(config)
         self._redact = redactor(sensitive.find, known.find)
-        self.feeds = {one.path: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
+        self.feeds = {one.source: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
         self.scanner = Scanner(list(self._detectors(config, known)))
         self._labels = Labels(labels, labels.change_token, ttl=config.content.flow.ttl)
         self._quarantine = open_quarantine(config, quarantine)
         self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
-        self._feed_states: dict[Path, str] = {}
+        self._feed_states: dict[str, str] = {}
         watch = Watch(config.content, self._labels)
         self.fixed: Mapping[type, Any] = {
             CheckFlow: CheckFlow(watch, seen, asks=self._asks),
@@ -114,26 +114,50 @@ class Inspection:
         """The text without secrets and personal data."""
         return self._redact(text, "", _SENSITIVE)
 
-    def read_feeds(self, *, first: bool = False) -> dict[Path, str]:
-        """Put newer files in force; the last good one survives restarts. What to say of each, where that is new."""
-        told: dict[Path, str] = {}
-        for path, feed in self.feeds.items():
-            mark = f"feed/{path}"
-            try:
-                if first and (kept := self._marks.get(mark)) is not None:
+    def kept_feeds(self) -> dict[str, str]:
+        """Put the last good copies in force, which survive restarts. What to say of those that are not used."""
+        told: dict[str, str] = {}
+        for source, feed in self.feeds.items():
+            if (kept := self._marks.get(f"feed/{source}")) is not None:
+                try:
                     feed.offer(kept)
-            except FeedRefused as fault:
-                told[path] = f"the copy kept is not used: {fault}"
+                except FeedRefused as fault:
+                    told[source] = f"the copy kept is not used: {fault}"
+        return told
+
+    def read_feeds(self) -> dict[str, str]:
+        """Put newer files in force. What to say of each, where that is new."""
+        return self._offered(
+            (str(one.path), partial(read_file, one.path, "the feed", limit=MAX_SIZE, follow=True))
+            for one in self._settings.feeds
+            if one.path is not None
+        )
+
+    async def fetch_feeds(self, fetch: Fetch) -> dict[str, str]:
+        """The same for addresses."""
+        answers: list[tuple[str, Callable[[], bytes]]] = []
+        for one in self._settings.feeds:
+            if one.url is not None:
+                try:
+                    answers.append((one.url, partial(bytes, await fetch.get_json(one.url))))
+                except DependencyFault as fault:
+                    answers.append((one.url, partial(_unread, fault)))
+        return self._offered(answers)
+
+    def _offered(self, sources: Iterable[tuple[str, Callable[[], bytes]]]) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for source, read in sources:
+            feed = self.feeds[source]
             try:
-                data = read_file(path, "the feed", limit=MAX_SIZE, follow=True)
+                data = read()
                 if feed.offer(data):
-                    self._marks.put(mark, data)
+                    self._marks.put(f"feed/{source}", data)
                     self.scanner.forget()
-                told[path] = f"version {feed.current.version} in force" if feed.current else "nothing in force"
+                told[source] = f"version {feed.current.version} in force" if feed.current else "nothing in force"
             except (ConfigFault, FeedRefused) as fault:
                 held = f"version {feed.current.version} stays in force" if feed.current else "no version is in force"
-                told[path] = f"refused, {held}: {fault}"
-        fresh = {path: text for path, text in told.items() if self._feed_states.get(path) != text}
+                told[source] = f"refused, {held}: {fault}"
+        fresh = {source: text for source, text in told.items() if self._feed_states.get(source) != text}
         self._feed_states.update(fresh)
         return fresh
 
@@ -146,6 +170,10 @@ class Inspection:
         """Stop the scanning threads and write what is still to be written of labels."""
         self.scanner.close()
         self._labels.flush()
+
+
+def _unread(fault: DependencyFault) -> bytes:
+    raise FeedRefused(str(fault))
 
 
 class Reviewer:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from limen.detection.finding import Finding
 from limen.detection.fuse import Limits
@@ -109,17 +109,29 @@ class Exempt(Part):
 
 
 class FeedSettings(Part):
-    """A file of indicators and the Ed25519 key (standard base64, 32 bytes) that must have signed it."""
+    """Indicators, in a file or at an address, and the Ed25519 key (standard base64, 32 bytes) that must have signed
+    them. Looked at again every minute, an address every quarter of an hour."""
 
-    path: Path = Field(description="absolute path; read again while running, a minute after it changed at the latest")
+    path: Path | None = Field(default=None, description="absolute path")
+    url: str | None = Field(default=None, max_length=2048, description="https address (http on this machine)")
     key: str = Field(pattern=r"^[A-Za-z0-9+/]{43}=$")
 
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        if not value.is_absolute():
+    @property
+    def source(self) -> str:
+        """Where it comes from."""
+        return str(self.url or self.path)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FeedSettings:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("a feed has either path or url")
+        if self.path is not None and not self.path.is_absolute():
             raise ValueError("the path of a feed is absolute")
-        return value
+        if self.url is not None and not self.url.startswith(
+            ("https://", "http://127.0.0.1", "http://[::1]", "http://localhost")
+        ):
+            raise ValueError("the address of a feed begins with https://")
+        return self
 
 
 class ContentSettings(Part):

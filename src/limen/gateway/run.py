@@ -199,7 +199,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    tasks = _background(stop, watch.run(), house.watch_state(), gateway.sweep(), reload.run())
+    tasks = _background(stop, watch.run(), house.watch_state(), house.watch_feeds(), gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
     await server.stop()
@@ -261,7 +261,7 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
     watch = await _watch(house)
-    tasks = _background(asyncio.Event(), watch.run(), house.watch_state(), gateway.sweep())
+    tasks = _background(asyncio.Event(), watch.run(), house.watch_state(), house.watch_feeds(), gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:
         with contextlib.suppress(asyncio.CancelledError):
