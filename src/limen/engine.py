@@ -12,7 +12,19 @@ from typing import Any, Protocol
 
 import orjson
 
-from limen.core.call import Approved, Call, Caller, Cleared, Context, Era, Grant, Inspected, Presented, Session
+from limen.core.call import (
+    Approved,
+    Call,
+    Caller,
+    Cleared,
+    Context,
+    Era,
+    Grant,
+    Inspected,
+    Presented,
+    Protected,
+    Session,
+)
 from limen.core.chain import Chain, ResultGuard, run_result
 from limen.core.conversation import Conversation
 from limen.core.faults import DependencyFault, Fault, UpstreamError, UpstreamFault
@@ -189,7 +201,7 @@ class Engine:
                 await self.log.durable(index)
         except DependencyFault as fault:
             return Refusal(REASONS["fault.audit"], permit.reference, "engine", str(fault))
-        headers = corridor.param_headers(approved, call) if call.era is Era.MODERN else ()
+        headers = corridor.param_headers(approved, permit.get(Protected).over(call)) if call.era is Era.MODERN else ()
         if corridor.messages is not None:
             conversation = corridor.messages.over(permit, conversation)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from limen.adapters.datakeys import FileKeyStore
 from limen.adapters.secret_file import secret_file
 from limen.catalog.findings import Finding as Concern
 from limen.catalog.snapshot import Catalog
@@ -23,9 +24,11 @@ from limen.detection.flow import CheckFlow, RecordFlow, Watch
 from limen.detection.injection import Injection
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult, Judge, inspect_definition
 from limen.detection.neutralise import Neutralise
+from limen.detection.protect import Protector
 from limen.detection.quarantine import Quarantine
 from limen.detection.scanner import Detector, Scanner
 from limen.detection.text import disguises
+from limen.detection.tokenise import Protect, Reveal
 from limen.policy.approval import RequireApproval
 
 if TYPE_CHECKING:
@@ -57,6 +60,11 @@ def open_quarantine(config: Config, table: Table) -> Quarantine:
     return Quarantine(table, secret_file(config.storage.path.with_name("quarantine.key")))
 
 
+def open_protector(config: Config) -> Protector:
+    """What turns texts into tokens and back, with its keys beside the database. Raises ConfigFault."""
+    return Protector(FileKeyStore(config.storage.path.with_name("datakeys")))
+
+
 class Inspection:
     """Detectors, feeds, labels and quarantine of one configuration, and the guards made of them.
 
@@ -81,9 +89,13 @@ class Inspection:
         self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
         self._feed_states: dict[str, str] = {}
         watch = Watch(config.content, self._labels)
+        covers = any(one.protect or one.reveal for one in config.content.servers.values())
+        protector = open_protector(config) if covers else None
         self.fixed: Mapping[type, Any] = {
             CheckFlow: CheckFlow(watch, seen, asks=self._asks),
             RecordFlow: RecordFlow(watch),
+            Protect: Protect(config.content, protector, seen),
+            Reveal: Reveal(config.content, protector),
             Neutralise: Neutralise(config.content, seen),
         }
 

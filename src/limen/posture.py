@@ -11,11 +11,22 @@ from typing import Final
 
 from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
-from limen.core.call import Approval, Approved, Caller, Cleared, Grant, Inspected, Session, UpstreamCredential
+from limen.core.call import (
+    Approval,
+    Approved,
+    Caller,
+    Cleared,
+    Grant,
+    Inspected,
+    Protected,
+    Session,
+    UpstreamCredential,
+)  # fmt: skip
 from limen.credentials.attach import AttachCredential
 from limen.detection.flow import CheckFlow, RecordFlow
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult
 from limen.detection.neutralise import Neutralise
+from limen.detection.tokenise import Protect, Reveal
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession
 from limen.policy.approval import RequireApproval
@@ -27,11 +38,12 @@ ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_met
 
 CALLER: Final = (Authenticate, BindSession, Limit)
 CALL: Final = (
-    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, AttachCredential,
+    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect,
+    AttachCredential,
 )  # fmt: skip
-RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Neutralise)
+RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs
-PERMIT: Final = (Caller, Session, Approved, Grant, Inspected, Cleared, Approval, UpstreamCredential)  # all proven first
+PERMIT: Final = (Caller, Session, Approved, Grant, Inspected, Cleared, Approval, Protected, UpstreamCredential)
 
 
 @dataclass(frozen=True, slots=True)

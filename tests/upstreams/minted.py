@@ -7,7 +7,18 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from limen.core.call import Approved, Call, Caller, Context, Era, Grant, Presented, Session, UpstreamCredential
+from limen.core.call import (
+    Approved,
+    Call,
+    Caller,
+    Context,
+    Era,
+    Grant,
+    Presented,
+    Protected,
+    Session,
+    UpstreamCredential,
+)
 from limen.core.chain import Chain
 from limen.core.faults import UpstreamFault
 from limen.core.verdict import Pass, Permit, Verdict
@@ -51,6 +62,7 @@ async def permit(
         Session(session, state),
         Approved(server, kind, approved or asked.name, "digest", b"{}"),
         Grant(("1",), "policy"),
+        Protected(),
         UpstreamCredential(headers),
     )
     chain = Chain([Says(fact) for fact in facts], proves=tuple(map(type, facts)))

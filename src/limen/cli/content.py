@@ -15,13 +15,16 @@ from limen.cli.terminal import emit, line, table
 if TYPE_CHECKING:
     from limen.assemble import State
     from limen.detection.dataflow import Labels
+    from limen.detection.protect import Protector
     from limen.detection.quarantine import Quarantine
 
 quarantine = group("Answers that looked dangerous and were withheld.")
 labels = group("What callers have read, and what that forbids them.")
+protect = group("Keys of the tokens that stand for protected arguments; a tenant is an issuer.")
 _COLUMNS = ("id", "state", "age", "call", "size", "findings")
 IdArgument = Annotated[str, typer.Argument(help="Id, as `limen quarantine list` and the notice to the client show it.")]
 SubjectArgument = Annotated[str, typer.Argument(help="Subject of the caller, as the audit log names it.")]
+TenantArgument = Annotated[str, typer.Argument(help="Tenant: the issuer of the callers whose arguments are protected.")]
 IssuerOption = Annotated[str, typer.Option(help="Issuer of the caller; `local` for users of stdio.")]
 
 
@@ -170,3 +173,57 @@ def clear(
         emit(asdict(done))
         return
     line(f"{subject} ({issuer}) no longer carries {' '.join(gone)}")
+
+
+def _protector(context: typer.Context, config: Path | None) -> tuple[State, Protector]:
+    from limen.assemble import State
+    from limen.inspection import open_protector
+
+    loaded = load(context, config).config
+    return State.open(loaded), open_protector(loaded)
+
+
+def _done(state: State, act: str, tenant: str, by: str, reason: str, as_json: bool) -> None:
+    state.tell("protect", act=act, tenant=tenant, by=user(by), reason=reason)
+    if as_json:
+        emit({"act": act, "tenant": tenant, "by": user(by), "reason": reason})
+        return
+    line(f"{act}: {tenant}")
+
+
+@protect.command()
+def rotate(
+    context: typer.Context,
+    tenant: TenantArgument,
+    by: ByOption = "",
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """New tokens get a new key; older ones can still be revealed. Example: limen protect rotate https://id.example"""
+    from limen.detection.protect import KeyDestroyed
+
+    state, protector = _protector(context, config)
+    try:
+        protector.rotate(tenant)
+    except KeyDestroyed:
+        raise Refused(f"the keys of {tenant} were destroyed") from None
+    _done(state, "rotated", tenant, by, reason, as_json)
+
+
+@protect.command()
+def destroy(
+    context: typer.Context,
+    tenant: TenantArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Needed: there is no way back.")] = False,
+    by: ByOption = "",
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make all tokens of a tenant unreadable for good. Example: limen protect destroy URL --yes --reason left"""
+    if not yes or not reason.strip():
+        raise Refused("destroying keys cannot be undone: say --yes and give a --reason")
+    state, protector = _protector(context, config)
+    protector.destroy(tenant)
+    _done(state, "destroyed", tenant, by, reason, as_json)

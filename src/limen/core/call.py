@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -169,6 +169,18 @@ class Approval:
 
     id: str = ""
     by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """Fact: what the server need not know is covered. `arguments`: canonical JSON that is sent in place of the call's
+    own; empty: nothing had to be covered."""
+
+    arguments: bytes = field(default=b"", repr=False)
+
+    def over(self, call: Call) -> Call:
+        """The call as it is sent."""
+        return replace(call, arguments=self.arguments) if self.arguments else call
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,28 @@ class ToolContent(Part):
     defuse: Defuse | None = Field(default=None, description="what is taken out of its texts")
 
 
+class Protection(Part):
+    """Arguments a server gets as tokens. A text in every place that is named there, or the call is refused."""
+
+    tool: Name = Field(default="*", description="glob over tool names")
+    arguments: tuple[Annotated[str, Field(pattern=r"^(/[^/]+)+$")], ...] = Field(
+        min_length=1, description="JSON pointers into the arguments; * is every item of a list"
+    )
+    kind: str = Field(default="value", pattern=r"^[a-z][a-z0-9_]{0,39}$", description="shown in the token")
+    equal: bool = Field(
+        default=False, description="equal texts give equal tokens, for look-ups; whoever sees them can tell"
+    )
+
+
 class ServerContent(ToolContent):
     """What differs for one server. A trusted one may be sent secrets; what it says is not taken for a stranger's."""
 
     trusted: bool = Field(default=False, description="run by you, with content you control")
     labels: LabelSettings = Field(default=LabelSettings(), description="what reading from it does to a caller")
+    protect: tuple[Protection, ...] = Field(default=(), description="arguments it gets as tokens")
+    reveal: tuple[Annotated[str, Field(pattern=r"^(user|role|group|scope):.+$")], ...] = Field(
+        default=(), description="callers who see tokens in its answers in clear"
+    )
     tools: dict[Name, ToolContent] = Field(default={}, description="tool or prompt name, or resource URI -> settings")
 
 

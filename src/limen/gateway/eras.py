@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from limen import __version__
-from limen.core.call import Approved, Call, Session
+from limen.core.call import Approved, Call, Protected, Session
 from limen.core.faults import InvariantFault, UpstreamError, UpstreamFault
 from limen.core.verdict import Permit
 
@@ -71,7 +71,10 @@ def outgoing(permit: Permit) -> Outgoing:
         raise InvariantFault(f"{call.method} cannot use a {approved.kind}")
     if call.server and call.server != approved.server:
         raise InvariantFault("the approved definition belongs to another server")
-    mirrored, members = members_of(call, approved)
+    protected = permit.find(Protected)
+    if protected is None:
+        raise InvariantFault("forward without looking at what must be protected")
+    mirrored, members = members_of(protected.over(call), approved)
     session = permit.find(Session)
     state = session.state if session is not None else None  # the server's own, opened and bound by BindSession
     level = call.log_level or (session.log_level if session is not None else None)
