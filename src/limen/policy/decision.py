@@ -18,6 +18,7 @@ import cedarpy
 import jiter
 
 from limen.core.call import Approved, Caller, Grant
+from limen.core.reasons import REASONS
 from limen.core.verdict import Pass, Verdict, refuse
 from limen.policy import cedar
 from limen.policy.arguments import Mistyped, Shape, context_of
@@ -121,7 +122,7 @@ class PolicySet:
         key = _key(caller, approved, action)
         known = self._decisions.get(key)
         if known is not None:
-            return self._assured(caller, known) if known.requires else known
+            return self._assured(caller, approved, action, known) if known.requires else known
         part = self.slice(approved)
         if part is None or action not in ACTIONS[approved.kind]:
             return _refused("policy.not_visible", "the policy in force was not compiled for this")
@@ -130,15 +131,19 @@ class PolicySet:
         decision = self._decide(caller, part, arguments, action, name or approved.name)
         if not part.reads_arguments:
             _remember(self._decisions, key, decision)
-        return self._assured(caller, decision) if decision.requires else decision
+        return self._assured(caller, approved, action, decision) if decision.requires else decision
 
-    def _assured(self, caller: Caller, decision: Decision) -> Decision:
+    def _assured(self, caller: Caller, approved: Approved, action: str, decision: Decision) -> Decision:
         """The same decision, or the step-up it takes: a sign-in ages, so this is not remembered."""
         verdict = unsatisfied(decision.requires, caller, self._now(), self._step_up)
         if verdict is None:
             return decision
-        verdict = replace(verdict, detail=f"allowed by {', '.join(decision.rules)}, but {verdict.detail}")
-        return Decision(False, verdict.reason.id, decision.rules, decision.requires, (), verdict)
+        reason = verdict.reason
+        if reason.id == "policy.denied" and not self.visible(caller, approved, action=action):
+            reason = REASONS["policy.not_visible"]
+        detail = f"allowed by {', '.join(decision.rules)}, but {verdict.detail}"
+        refused = replace(verdict, reason=reason, detail=detail)
+        return Decision(False, reason.id, decision.rules, decision.requires, (), refused)
 
     def _decide(
         self, caller: Caller, part: Slice, arguments: bytes | Mapping[str, Any], action: str, name: str
