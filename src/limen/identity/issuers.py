@@ -142,7 +142,8 @@ class IssuerSettings(BaseModel):
         if not self.tenants:
             return (self,)
         names = (self.issuer.replace(TENANT, tenant) for tenant in self.tenants)
-        return tuple(type(self).model_validate({**dict(self), "issuer": name, "tenants": ()}) for name in names)
+        as_written = {name: getattr(self, name) for name in type(self).model_fields}
+        return tuple(type(self).model_validate({**as_written, "issuer": name, "tenants": ()}) for name in names)
 
     @property
     def accepted_types(self) -> frozenset[str]:
