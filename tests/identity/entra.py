@@ -1,6 +1,6 @@
 """Signs tokens as Microsoft Entra ID and Azure AD B2C do, of both versions, and the ones people mistake for them.
 
-    sim = Entra(); token = sim.v2(scp="Files.Read"); world = sim.world(tenants=[TENANT])
+sim = Entra(); token = sim.v2(scp="Files.Read"); world = sim.world(tenants=[TENANT])
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import asyncio
 import hashlib
 from typing import Any
 
+from limen.core.call import Caller, Presented
 from limen.core.verdict import Pass, Refuse, Verdict
 from limen.identity.authenticate import Authenticate
 from limen.identity.issuers import IdentitySettings, Issuers
-from limen.core.call import Caller, Presented
 from minting import NOW, RESOURCE, Clock, FakeFetch, Key, b64, context, dump, without
 
 TENANT = "11111111-aaaa-4bbb-8ccc-000000000001"

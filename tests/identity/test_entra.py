@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from entra import API, APP_URI, B2C, CLIENT, OID, PARTNER, STRANGER, TENANT, V1, V2, Entra
+
 from limen.identity.issuers import IdentitySettings, IssuerSettings
+from minting import RESOURCE
 
 INVALID, AUDIENCE = "identity.invalid", "identity.audience"
 
@@ -78,6 +79,15 @@ def test_audience_of_another_registration_or_none(sim: Entra, audience: Any) -> 
     assert sim.world().refusal(sim.v2(aud=audience))[0] == AUDIENCE
 
 
+def test_registration_for_each_route(sim: Entra) -> None:
+    """A2, OA-76, AU-03: a client id says nothing of the route, so each route can have its own."""
+    other = "88888888-aaaa-4bbb-8ccc-000000000008"
+    world = sim.world(audience=None, audiences={RESOURCE: API, "https://gw.example/fin/mcp": other})
+    assert world.caller(sim.v2()) and world.refusal(sim.v2(aud=other))[0] == AUDIENCE
+    swapped = sim.world(audience=None, audiences={"https://gw.example/fin/mcp": API})
+    assert swapped.refusal(sim.v2())[0] == AUDIENCE
+
+
 def test_graph_token_is_not_for_us(sim: Entra) -> None:
     """The most common mistake: a client sends the token it got for Microsoft Graph."""
     reason, detail = sim.world().refusal(sim.graph())
@@ -100,7 +110,15 @@ def test_application_is_a_machine_and_only_with_a_role(sim: Entra) -> None:
     assert daemon.machine and daemon.subject == CLIENT and not daemon.scopes
     assert world.caller(sim.app(idtyp=None)).machine  # `idtyp` is an optional claim: no scp says the same
     assert not world.caller(sim.v2(idtyp="user")).machine
-    for changes in ({"roles": None}, {"roles": []}, {"azpacr": "0"}, {"scp": "Files.Read"}, {"idtyp": "user"}):
+    for changes in (
+        {"roles": None},
+        {"roles": []},
+        {"azpacr": ["1"]},
+        {"idtyp": ["app"], "roles": None},
+        {"azpacr": "0"},
+        {"scp": "Files.Read"},
+        {"idtyp": "user"},
+    ):
         assert world.refusal(sim.app(**changes))[0] == INVALID
     people = sim.world(machines=False)
     assert people.caller(sim.v2()) and people.refusal(sim.app())[0] == INVALID
@@ -136,7 +154,8 @@ def test_authentication_contexts(sim: Entra) -> None:
 
 
 def test_only_rs256(sim: Entra) -> None:
-    assert sim.world().refusal(sim.shared.sign(sim.shared.header(alg="PS256", typ="JWT"), sim.claims_v2(), "PS256"))
+    other = sim.shared.sign(sim.shared.header(alg="PS256", typ="JWT"), sim.claims_v2(), "PS256")
+    assert sim.world().refusal(other) == (INVALID, "algorithm not accepted from this issuer")
     with pytest.raises(ValueError, match="RS256 only"):
         IssuerSettings(issuer=V2.format(tid=TENANT), kind="entra", audience=API, algorithms=("ES256",))
 
@@ -145,7 +164,13 @@ def test_b2c_user_flow_must_be_listed(sim: Entra) -> None:
     world = sim.world(B2C, policies=["B2C_1_in"])
     assert world.caller(sim.b2c()).scopes == {"Files.Read"}
     assert world.caller(sim.b2c(tfp=None, acr="B2C_1_in")).acr == "B2C_1_in"
-    for changes in ({"tfp": "B2C_1_reset"}, {"tfp": None}, {"tfp": "b2c_1_in"}, {"tfp": "x", "acr": "B2C_1_in"}):
+    for changes in (
+        {"tfp": "B2C_1_reset"},
+        {"tfp": None},
+        {"tfp": "b2c_1_in"},
+        {"tfp": ["B2C_1_in"]},
+        {"tfp": "x", "acr": "B2C_1_in"},
+    ):
         assert world.refusal(sim.b2c(**changes)) == (INVALID, "from a user flow that is not listed")
     assert world.refusal(sim.b2c(STRANGER)) == (INVALID, "unknown issuer")
     assert world.refusal(sim.b2c(scp=None))[0] == INVALID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_keycloak_roles_of_realm_and_clients(keycloak: OfKind) -> None:
 
 def test_keycloak_signs_more_than_access_tokens(keycloak: OfKind) -> None:
     """OA-78"""
-    for kind in ("ID", "Refresh", "Offline", "Logout", "JWT", None, 7):
+    for kind in ("ID", "Refresh", "Offline", "Logout", "JWT", None, 7, ["Bearer"], {}):
         assert reason(keycloak.judge(keycloak.token(typ=kind))) == INVALID
     assert reason(keycloak.judge(keycloak.token(azp=None))) == INVALID
 
@@ -212,3 +213,11 @@ def test_scope_hierarchy_is_closed_and_goes_one_way() -> None:
 def test_hierarchies_that_make_no_sense_are_refused(implied: dict[str, list[str]]) -> None:
     with pytest.raises(ValueError, match="scope_implies"):
         IdentitySettings.model_validate({"scope_implies": implied})
+
+
+def test_settings_that_were_used_can_be_copied_and_compared() -> None:
+    """A reload compares the settings before and after, and copies defaults."""
+    written = {"issuers": [{"issuer": OKTA, "kind": "okta"}], "scope_implies": {"a": ["b"]}}
+    used, fresh = IdentitySettings.model_validate(written), IdentitySettings.model_validate(written)
+    assert used.issuers[0].rules and used.each_issuer and used.facts and used.implied
+    assert used == fresh and copy.deepcopy(used) == fresh and used.model_copy(deep=True).implied == used.implied

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from policy_material import CATALOG, caller, item
 
 from limen.core.call import Caller
 from limen.core.faults import ConfigFault
@@ -14,7 +15,6 @@ from limen.policy.assurance import requirement
 from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
 from limen.policy.rules import PolicySettings
-from policy_material import CATALOG, caller, item
 
 NOW = 1_900_000_000.0
 DELETE = item("delete_repo")

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from ipaddress import ip_address
-from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -32,7 +31,7 @@ _CLOCK_STEP: Final = 60.0  # a wall clock that was set back by no more than this
 Seconds = Annotated[int, Field(strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=1024)]
 _FACT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
-_FACTS: Final = MappingProxyType({"device": "deviceTrustLevel", "risk": "riskLevel"})
+_FACTS: Final = {"device": "deviceTrustLevel", "risk": "riskLevel"}
 
 
 def is_loopback(url: str) -> bool:
@@ -69,6 +68,7 @@ class IssuerSettings(BaseModel):
     subject: Literal["sub", "oid"] = "sub"  # oid: the same for every application of the tenant, as OID@TENANT
     machines: bool = True  # whether tokens nobody signed in for are accepted at all
     audience: Name | tuple[Name, ...] | None = None  # accepted besides the resource URI of the route
+    audiences: dict[str, Name] = {}  # resource URI of a route -> what tokens for that route, and no other, name instead
     algorithms: tuple[str, ...] = ("RS256", "ES256", "PS256", "EdDSA")
     jwks_uri: str | None = None
     jwks: str | None = None  # a JWK set as text: nothing is fetched
@@ -82,7 +82,7 @@ class IssuerSettings(BaseModel):
         """What is not written is as the kind of issuer has it."""
         kind = data.get("kind", "generic") if isinstance(data, Mapping) else None
         profile = PROFILES.get(kind) if isinstance(kind, str) else None
-        return data if profile is None else {**profile.defaults, **data}
+        return data if profile is None else {**dict(profile.defaults), **data}
 
     @field_validator("issuer", "jwks_uri")
     @classmethod
@@ -133,6 +133,7 @@ class IssuerSettings(BaseModel):
             self.issuer,
             policies=self.policies,
             audiences=() if self.audience is None else _listed(self.audience),
+            audience_of=self.audiences,
             subject=self.subject,
             machines=self.machines,
         )
@@ -199,7 +200,7 @@ class IdentitySettings(BaseModel):
     @cached_property
     def facts(self) -> Mapping[str, str]:
         """Fact -> claim, with those that need no configuration."""
-        return MappingProxyType({**_FACTS, **self.claims})
+        return {**_FACTS, **self.claims}
 
     @cached_property
     def implied(self) -> Mapping[str, frozenset[str]]:

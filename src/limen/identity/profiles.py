@@ -21,7 +21,6 @@ _TID: Final = rf"(?P<tid>{_GUID}|\{{tid\}})"
 TENANT: Final = "{tid}"
 # Microsoft Graph, in both spellings: its tokens are for Graph alone and cannot be verified by anybody else.
 _GRAPH: Final = frozenset({"00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com"})
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Shape:
     """One form of issuer names. `pinned`: claims that must say exactly this; `{tid}` is the issuer's own tenant."""
 
     pattern: re.Pattern[str]
-    pinned: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    pinned: tuple[tuple[str, str], ...] = ()
     metadata: str = ""  # where the keys are announced when not at the issuer's own well-known places
     server: str = ""  # where clients sign in, when that is not the issuer's name
     policies: bool = False  # tokens come from user flows, of which the accepted ones are listed
@@ -45,12 +44,12 @@ class Profile:
 
     shapes: tuple[Shape, ...]
     hint: str = ""  # how issuer names of this kind look
-    defaults: Mapping[str, tuple[str, ...] | str] = field(default_factory=lambda: MappingProxyType({}))
+    defaults: tuple[tuple[str, tuple[str, ...] | str], ...] = ()
     algorithms: frozenset[str] | None = None  # no others, whatever is configured
     client_claims: tuple[str, ...] = ("client_id", "azp")
     needs_client: bool = False
     required: tuple[str, ...] = ()
-    token_kinds: frozenset[str] = frozenset()  # what the payload's own `typ` must be
+    token_kinds: tuple[str, ...] = ()  # what the payload's own `typ` must be
     role_paths: tuple[tuple[str, ...], ...] = ()
     roles_of_clients: str = ""  # claim with client -> {"roles": [...]}; a role is then "client:role"
     context_claim: str = ""  # authentication contexts besides `acr`
@@ -64,7 +63,7 @@ _ANY: Final = re.compile(r".+\Z", re.DOTALL)
 _ENTRA: Final = (
     Shape(  # v2.0, also of External ID (ciamlogin.com) and the sovereign clouds
         re.compile(rf"https://[^/]+/{_TID}/v2\.0\Z"),
-        MappingProxyType({"tid": TENANT, "ver": "2.0"}),
+        (("tid", TENANT), ("ver", "2.0")),
         user_claim="scp",
         machine_needs_roles=True,
         client_auth=True,
@@ -72,7 +71,7 @@ _ENTRA: Final = (
     ),
     Shape(  # v1.0
         re.compile(rf"https://sts\.windows\.net/{_TID}/\Z"),
-        MappingProxyType({"tid": TENANT, "ver": "1.0"}),
+        (("tid", TENANT), ("ver", "1.0")),
         metadata="https://login.microsoftonline.com/{tid}/.well-known/openid-configuration",
         server="https://login.microsoftonline.com/{tid}/v2.0",
         user_claim="scp",
@@ -81,7 +80,7 @@ _ENTRA: Final = (
     ),
     Shape(
         re.compile(rf"https://sts\.chinacloudapi\.cn/{_TID}/\Z"),
-        MappingProxyType({"tid": TENANT, "ver": "1.0"}),
+        (("tid", TENANT), ("ver", "1.0")),
         metadata="https://login.partner.microsoftonline.cn/{tid}/.well-known/openid-configuration",
         server="https://login.partner.microsoftonline.cn/{tid}/v2.0",
         user_claim="scp",
@@ -114,7 +113,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
             _ENTRA,
             "https://login.microsoftonline.com/TENANT/v2.0 (v2 tokens), https://sts.windows.net/TENANT/ (v1 tokens) or "
             "https://NAME.b2clogin.com/TENANT/v2.0/ (B2C), where TENANT is a lower-case GUID, or {tid} with `tenants`",
-            MappingProxyType({"algorithms": ("RS256",), "token_types": ("JWT", "at+jwt"), "scope_claim": "scp"}),
+            (("algorithms", ("RS256",)), ("token_types", ("JWT", "at+jwt")), ("scope_claim", "scp")),
             algorithms=frozenset({"RS256"}),
             client_claims=("azp", "appid"),
             needs_client=True,  # an id token names no client
@@ -124,9 +123,9 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
         "keycloak": Profile(
             (Shape(re.compile(r"https?://.+/realms/[^/]+\Z")),),
             "https://HOST/realms/REALM, without a slash at the end",
-            MappingProxyType({"algorithms": ("RS256", "ES256", "PS256", "EdDSA"), "scope_claim": "scope"}),
+            (("scope_claim", "scope"),),
             needs_client=True,
-            token_kinds=frozenset({"Bearer"}),
+            token_kinds=("Bearer",),
             role_paths=(("realm_access", "roles"),),
             roles_of_clients="resource_access",
             machine_claims=("client_id",),  # put in by the client scope service_account
@@ -135,7 +134,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
         "auth0": Profile(
             (Shape(re.compile(r"https://[^/]+/\Z")),),
             "https://TENANT.REGION.auth0.com/ or a custom domain, with a slash at the end",
-            MappingProxyType({"algorithms": ("RS256", "PS256"), "scope_claim": "scope"}),
+            (("algorithms", ("RS256", "PS256")), ("scope_claim", "scope")),
             needs_client=True,
             role_paths=(("permissions",),),
             also_audience="{issuer}userinfo",
@@ -145,9 +144,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
             (Shape(re.compile(r"https://[^/]+/oauth2/[^/]+\Z"), user_claim="uid"),),
             "https://DOMAIN/oauth2/AUTHORIZATION_SERVER; access tokens of the org server (https://DOMAIN) are for Okta "
             "alone",
-            MappingProxyType(
-                {"algorithms": ("RS256",), "token_types": ("JWT", "at+jwt", ""), "scope_claim": "scp"},
-            ),
+            (("algorithms", ("RS256",)), ("token_types", ("JWT", "at+jwt", "")), ("scope_claim", "scp")),
             algorithms=frozenset({"RS256"}),
             client_claims=("cid",),
             needs_client=True,
@@ -170,14 +167,19 @@ class Rules:
     profile: Profile
     shape: Shape
     pinned: tuple[tuple[str, str], ...] = ()
-    policies: frozenset[str] = frozenset()
+    policies: tuple[str, ...] = ()
     audiences: frozenset[str] = frozenset()  # accepted besides the resource's URI
+    audience_of: Mapping[str, str] = field(default_factory=dict)  # the same, for one resource each
     beside: str = ""
     metadata: str = ""
     server: str = ""  # where clients sign in
     key_issuers: frozenset[str] | None = None  # what the `issuer` of a key may be, where keys have one (Entra)
     subject: str = "sub"
     machines: bool = True
+
+    def is_audience(self, named: str, resource: str) -> bool:
+        """Whether a token whose only audience is `named` is for this resource."""
+        return named == resource or named in self.audiences or self.audience_of.get(resource) == named
 
     def violation(self, claims: Mapping[str, Any]) -> str:
         """The first rule these claims break; "" when none."""
@@ -227,6 +229,7 @@ def rules_of(
     *,
     policies: tuple[str, ...] = (),
     audiences: tuple[str, ...] = (),
+    audience_of: Mapping[str, str] | None = None,
     subject: str = "sub",
     machines: bool = True,
 ) -> Rules:
@@ -241,7 +244,7 @@ def rules_of(
     else:
         raise ValueError(f"an issuer of kind {kind} reads {profile.hint}")
     named = match.groupdict()
-    if subject == "oid" and "tid" not in shape.pinned:
+    if subject == "oid" and not shape.pinned:
         raise ValueError("subject: oid is for Entra work and school tenants")
     if policies and not shape.policies:
         raise ValueError("policies are user flows of Azure AD B2C, whose issuers end in /v2.0/")
@@ -249,18 +252,21 @@ def rules_of(
         policies = policies or ((named["policy"],) if "policy" in named else ())
         if not policies:
             raise ValueError("a B2C issuer needs `policies`: the user flows whose tokens are accepted")
-    if _GRAPH.intersection(one.rstrip("/") for one in audiences):
+    audience_of = audience_of or {}
+    all_audiences = (*audiences, *audience_of.values())
+    if _GRAPH.intersection(one.rstrip("/") for one in all_audiences):
         raise ValueError("tokens for Microsoft Graph are for Graph alone; register an application of your own")
-    if shape.client_id_audience and not any(GUID.match(one) for one in audiences):
-        raise ValueError("v2 and B2C tokens name a resource by its client id: give it as `audience`")
+    if shape.client_id_audience and not any(GUID.match(one) for one in all_audiences):
+        raise ValueError("v2 and B2C tokens name a resource by its client id: give it as `audience` or in `audiences`")
     values = {"policy": next(iter(policies), ""), **named, "issuer": issuer}
     return Rules(
         issuer,
         profile,
         shape,
-        tuple((name, _filled(text, values)) for name, text in shape.pinned.items()),
-        frozenset(policies),
+        tuple((name, _filled(text, values)) for name, text in shape.pinned),
+        policies,
         frozenset(audiences),
+        dict(audience_of),
         _filled(profile.also_audience, values),
         _filled(shape.metadata, values),
         _filled(shape.server, values) or issuer,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")  # RFC 6749 section 3.3
@@ -18,7 +17,7 @@ def closure(declared: Mapping[str, tuple[str, ...]]) -> Mapping[str, frozenset[s
     done: dict[str, frozenset[str]] = {}
     for scope in declared:
         _close(scope, declared, done, ())
-    return MappingProxyType({scope: all_ for scope, all_ in done.items() if scope in declared})
+    return {scope: all_ for scope, all_ in done.items() if scope in declared}
 
 
 def _close(

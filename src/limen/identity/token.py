@@ -177,7 +177,7 @@ def _check_audience(value: Any, resource: str, rules: Rules) -> None:
     if rules.beside and isinstance(value, list) and len(value) == 2 and rules.beside in value:
         value = [one for one in value if one != rules.beside]
     named = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if not resource or not isinstance(named, str) or (named != resource and named not in rules.audiences):
+    if not resource or not isinstance(named, str) or not rules.is_audience(named, resource):
         raise TokenRefused("identity.audience", "not issued for this resource alone")
 
 
