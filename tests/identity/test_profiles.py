@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from limen.identity.issuers import IdentitySettings, IssuerSettings
+from limen.policy.rules import PolicySettings
 from minting import ISSUER, RESOURCE, Key, World, caller, reason
 
 KEY = Key("RS256")
@@ -221,3 +225,12 @@ def test_settings_that_were_used_can_be_copied_and_compared() -> None:
     used, fresh = IdentitySettings.model_validate(written), IdentitySettings.model_validate(written)
     assert used.issuers[0].rules and used.each_issuer and used.facts and used.implied
     assert used == fresh and copy.deepcopy(used) == fresh and used.model_copy(deep=True).implied == used.implied
+
+
+def test_examples_of_the_documentation_load() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "identity.md").read_text()
+    examples = [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)]
+    assert len(examples) == 3
+    settings = [IdentitySettings.model_validate(one["identity"]) for one in examples]
+    assert len(settings[0].each_issuer) == 2 and len(settings[1].each_issuer) == 3
+    assert PolicySettings.model_validate(examples[2]["policy"]).rules[0].require == ("mfa", "fresh(600s)", "user")
