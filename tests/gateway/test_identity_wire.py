@@ -15,7 +15,7 @@ from running import ISSUER, KEY, META, Running, running
 from challenges import read_challenge
 
 RULES = [
-    {"allow": "anyone", "call": "one/echo", "scopes": ["use"], "require": ["mfa", "fresh(10m)", "acr(gold)"]},
+    {"allow": "anyone", "call": "one/echo", "scopes": ["use", "more"], "require": ["mfa", "fresh(10m)", "acr(gold)"]},
     {"allow": "anyone", "call": "two/echo", "scopes": ["files:write", "files:read", "audit"]},
     {"allow": "anyone", "call": "two/danger", "require": ["fresh(4s)", "user"]},
 ]
@@ -33,7 +33,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def strong(**claims: Any) -> dict[str, Any]:
-    return {"amr": ["pwd", "mfa"], "acr": "gold", "auth_time": int(time.time()) - 5, **claims}
+    return {"scope": "use more", "amr": ["pwd", "mfa"], "acr": "gold", "auth_time": int(time.time()) - 5, **claims}
 
 
 def modern(gateway: Running, tool: str, token: str, server: str) -> tuple[int, dict[str, str], dict[str, Any]]:
@@ -65,6 +65,7 @@ def test_a_weak_sign_in_is_asked_to_step_up(gateway: Running, call: Any, lacking
     scheme, parameters = read_challenge(headers["www-authenticate"])
     assert (status, scheme, parameters["error"]) == (401, "Bearer", "insufficient_user_authentication")
     assert parameters["acr_values"] == "gold urn:example:mfa" and parameters["max_age"] == "600"
+    assert parameters["scope"] == "more use"  # a new sign-in must not come back with less
     assert parameters["resource_metadata"].endswith("/.well-known/oauth-protected-resource/mcp/one")
     data = body["error"]["data"]
     assert data["acr_values"] == ["gold", "urn:example:mfa"] and data["max_age"] == 600
@@ -107,7 +108,9 @@ def test_a_scope_holds_what_it_implies_and_nothing_else(gateway: Running) -> Non
     """AUTH-15"""
     assert modern(gateway, "echo", gateway.token(server="two", scope="files:admin audit"), "two")[0] == 200
     status, headers, _ = modern(gateway, "echo", gateway.token(server="two", scope="files:read audit"), "two")
-    assert status == 403 and read_challenge(headers["www-authenticate"])[1]["scope"] == "files:write"
+    assert status == 403
+    # All of them: a client that asks for exactly these loses none it had (OA-95).
+    assert read_challenge(headers["www-authenticate"])[1]["scope"] == "audit files:read files:write"
 
 
 def test_an_application_cannot_step_up_to_a_person(gateway: Running) -> None:
@@ -140,7 +143,7 @@ def test_metadata_offers_the_scopes_of_the_policy(gateway: Running) -> None:
         return found
 
     assert document("two")["scopes_supported"] == ["files:write", "files:read", "audit"]
-    assert document("one")["scopes_supported"] == ["use"]
+    assert document("one")["scopes_supported"] == ["use", "more"]
     assert document("one")["authorization_servers"] == [ISSUER]
     # A challenge names what the server needs at least, not all there is (AUTH-24).
     status, headers, _ = gateway.post({"jsonrpc": "2.0", "id": 1, "method": "ping"}, None, "two")

@@ -133,6 +133,9 @@ def test_okta_tokens_have_no_typ_and_a_list_of_scopes(okta: OfKind) -> None:
         ("generic", "https://accounts.google.com", "id token"),
         ("google", "https://other.example", "id token"),
         ("generic", "https://id.example/{tid}", "tenants"),
+        ("generic", "https://sts.windows.net/11111111-aaaa-4bbb-8ccc-000000000001/", "kind entra"),
+        ("keycloak", "https://acme.eu.auth0.com/realms/x", "kind auth0"),
+        ("generic", "https://acme.okta.com/oauth2/default", "kind okta"),
     ],
 )
 def test_issuers_that_cannot_be_trusted_as_that_kind(kind: str, issuer: str, said: str) -> None:

@@ -80,6 +80,18 @@ def test_everything_required_is_asked_for_at_once_whatever_is_missing() -> None:
     assert isinstance(detail, Refuse) and "device(compliant)" in detail.detail and "mfa" not in detail.detail
 
 
+def test_a_step_up_keeps_the_scopes_it_was_reached_with() -> None:
+    """OA-95: a client that signs in anew for exactly what it was told must get through."""
+    policy = made(
+        {"allow": ["scope:z", "user:alice"], "call": "github/*", "scopes": ["a"], "require": ["mfa"]},
+        {"allow": "anyone", "call": "github/delete_*", "scopes": ["b", "c"], "require": ["fresh(1m)"]},
+        {"allow": "anyone", "call": "github/*", "scopes": ["never"]},
+    )
+    who = caller(scopes=["a", "b", "c", "other"])
+    assert asked(policy, who) == ("identity.step_up", {"max_age": 60, "scopes": ["a", "b", "c"]})
+    assert asked(policy, caller(scopes=["a", "b", "c"], amr=["mfa"], auth_time=int(NOW)))[0] == ""
+
+
 def test_the_value_asked_for_is_proof_of_what_it_was_asked_for() -> None:
     policy = requiring("mfa", step_up={"mfa": ["urn:mfa"]})
     assert asked(policy, caller()) == ("identity.step_up", {"acr_values": ["urn:mfa"]})

@@ -45,6 +45,7 @@ class Profile:
     shapes: tuple[Shape, ...]
     hint: str = ""  # how issuer names of this kind look
     defaults: tuple[tuple[str, tuple[str, ...] | str], ...] = ()
+    hosts: tuple[str, ...] = ()  # ends of host names that are this make and no other
     algorithms: frozenset[str] | None = None  # no others, whatever is configured
     client_claims: tuple[str, ...] = ("client_id", "azp")
     needs_client: bool = False
@@ -114,6 +115,8 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
             "https://login.microsoftonline.com/TENANT/v2.0 (v2 tokens), https://sts.windows.net/TENANT/ (v1 tokens) or "
             "https://NAME.b2clogin.com/TENANT/v2.0/ (B2C), where TENANT is a lower-case GUID, or {tid} with `tenants`",
             (("algorithms", ("RS256",)), ("token_types", ("JWT", "at+jwt")), ("scope_claim", "scp")),
+            hosts=("login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn",
+                   "sts.windows.net", "sts.chinacloudapi.cn", ".b2clogin.com", ".ciamlogin.com"),
             algorithms=frozenset({"RS256"}),
             client_claims=("azp", "appid"),
             needs_client=True,  # an id token names no client
@@ -135,6 +138,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
             (Shape(re.compile(r"https://[^/]+/\Z")),),
             "https://TENANT.REGION.auth0.com/ or a custom domain, with a slash at the end",
             (("algorithms", ("RS256", "PS256")), ("scope_claim", "scope")),
+            hosts=(".auth0.com",),
             needs_client=True,
             role_paths=(("permissions",),),
             also_audience="{issuer}userinfo",
@@ -145,6 +149,7 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
             "https://DOMAIN/oauth2/AUTHORIZATION_SERVER; access tokens of the org server (https://DOMAIN) are for Okta "
             "alone",
             (("algorithms", ("RS256",)), ("token_types", ("JWT", "at+jwt", "")), ("scope_claim", "scp")),
+            hosts=(".okta.com", ".oktapreview.com", ".okta-emea.com"),
             algorithms=frozenset({"RS256"}),
             client_claims=("cid",),
             needs_client=True,
@@ -236,7 +241,10 @@ def rules_of(
     """The rules for one issuer by its exact name (or its template, for checking). Raises ValueError."""
     if kind == "google" or urlsplit(issuer).hostname == "accounts.google.com":
         raise ValueError(_GOOGLE)
-    profile = PROFILES[kind]
+    profile, host = PROFILES[kind], urlsplit(issuer).hostname or ""
+    for name, other in PROFILES.items():
+        if name != kind and host.endswith(other.hosts):
+            raise ValueError(f"{host} is of kind {name}: say so, for what its keys sign besides access tokens")
     for shape in profile.shapes:
         match = shape.pattern.match(issuer)
         if match is not None:

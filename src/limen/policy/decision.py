@@ -26,10 +26,10 @@ from limen.policy.assurance import StepUp, unsatisfied
 from limen.policy.evaluate import NO_ARGUMENTS, Outcome, ask, ask_all, entities, entities_of, request
 from limen.policy.explain import explain
 from limen.policy.rules import Policy
+from limen.policy.scopes import needed_scopes, used_scopes
 from limen.policy.targets import ACTIONS
 
 _REMEMBERED: Final = 20_000
-_HYPOTHESES: Final = 32
 _TOGETHER: Final = 500
 _Key = tuple[object, ...]
 
@@ -142,7 +142,12 @@ class PolicySet:
         if reason.id == "policy.denied" and not self.visible(caller, approved, action=action):
             reason = REASONS["policy.not_visible"]
         detail = f"allowed by {', '.join(decision.rules)}, but {verdict.detail}"
-        refused = replace(verdict, reason=reason, detail=detail)
+        public = verdict.public
+        part = self.slice(approved)
+        scopes = used_scopes(part.policies, decision.rules, caller.scopes) if part is not None else []
+        if scopes and reason.id == "identity.step_up":
+            public = MappingProxyType({**public, "scopes": scopes})
+        refused = replace(verdict, reason=reason, detail=detail, public=public)
         return Decision(False, reason.id, decision.rules, decision.requires, (), refused)
 
     def _decide(
@@ -165,9 +170,11 @@ class PolicySet:
             grant = Grant(outcome.reasons, self.digest, requires)
             return Decision(True, "", outcome.reasons, requires, (), Pass((grant,)))
         if not outcome.reasons:
-            missing = _missing_scopes(caller, part, with_scopes)
-            if missing:
-                return _refused("identity.scope", "a rule allows this with more scopes", scopes=missing)
+            needed = needed_scopes(part.scope_options, caller.scopes, lambda scopes: with_scopes(scopes).allowed)
+            if needed:
+                return _refused(
+                    "identity.scope", "a rule allows this with more scopes", scopes=needed, held=caller.scopes
+                )
         detail = _why(outcome)
         if not self.visible(caller, part.approved, action=action):
             return _refused("policy.not_visible", detail, rules=outcome.reasons)
@@ -323,15 +330,6 @@ def _context(part: Slice, arguments: bytes | Mapping[str, Any], action: str) -> 
     return context_of(part.shape, arguments)
 
 
-def _missing_scopes(caller: Caller, part: Slice, with_scopes: Callable[[frozenset[str]], Outcome]) -> tuple[str, ...]:
-    """The smallest set of scopes that, on top of the caller's, would make the answer yes; all of them at once."""
-    missing = {tuple(sorted(option - caller.scopes)) for option in part.scope_options}
-    for candidate in sorted(missing - {()}, key=lambda scopes: (len(scopes), scopes))[:_HYPOTHESES]:
-        if with_scopes(caller.scopes | frozenset(candidate)).allowed:
-            return candidate
-    return ()
-
-
 def _could(caller: Caller, part: Slice, outcome: Outcome) -> bool:
     """An application is not shown what only persons may call, unless it depends on arguments which rules will apply."""
     if not outcome.allowed or not caller.machine or part.reads_arguments:
@@ -345,9 +343,19 @@ def _why(outcome: Outcome) -> str:
     return "; ".join(parts)[:2000]
 
 
-def _refused(reason: str, detail: str, *, rules: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Decision:
-    public = {"scopes": list(scopes)} if scopes else {}
-    return Decision(False, reason, rules, frozenset(), scopes, refuse(reason, detail, **public))
+def _refused(
+    reason: str,
+    detail: str,
+    *,
+    rules: tuple[str, ...] = (),
+    scopes: frozenset[str] = frozenset(),
+    held: frozenset[str] = frozenset(),
+) -> Decision:
+    """`scopes`: all the call needs, which is what a client is told (RFC 6750 section 3); the decision keeps those that
+    are missing. A client that asks for exactly what it is told must not lose what it had."""
+    public = {"scopes": sorted(scopes)} if scopes else {}
+    missing = tuple(sorted(scopes - held))
+    return Decision(False, reason, rules, frozenset(), missing, refuse(reason, detail, **public))
 
 
 def _primary(approved: Approved) -> str:
