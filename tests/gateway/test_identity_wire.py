@@ -7,9 +7,11 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mcp.client.auth.utils import extract_field_from_www_auth, extract_scope_from_www_auth
 from running import ISSUER, KEY, META, Running, running
 
 from challenges import read_challenge
@@ -101,6 +103,9 @@ def test_all_missing_scopes_in_one_challenge(gateway: Running, call: Any) -> Non
     _, parameters = read_challenge(headers["www-authenticate"])
     assert (status, parameters["error"]) == (403, "insufficient_scope")
     assert parameters["scope"].split() == ["audit", "files:read", "files:write"]
+    sdk: Any = SimpleNamespace(headers={"WWW-Authenticate": headers["www-authenticate"]}, status_code=status)
+    assert extract_scope_from_www_auth(sdk) == parameters["scope"]  # the official client reads the same
+    assert extract_field_from_www_auth(sdk, "error") == "insufficient_scope"
     assert call(gateway, "echo", gateway.token(server="two", scope=parameters["scope"]), "two")[0] == 200
 
 
