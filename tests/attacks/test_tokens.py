@@ -38,6 +38,7 @@ def respelled(token: str) -> str:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_honest_token_of_each_algorithm(world: World, algorithm: str) -> None:
+    """The honest twin of OA-60 to OA-63."""
     alice = caller(world.judge(KEYS[algorithm].token()))
     assert (alice.issuer, alice.subject, alice.client, alice.token_id) == (ISSUER, "alice", "app", "t-1")
     assert alice.scopes == {"read", "call"} and alice.expires == NOW + 300
@@ -45,6 +46,7 @@ def test_honest_token_of_each_algorithm(world: World, algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 7, ["ES256"], "HS256", "ES256K"])
 def test_algorithm_none_and_unknown(world: World, algorithm: Any) -> None:
+    """OA-60, OA-72 (ES256K)"""
     head = EC.header(alg=algorithm) if algorithm is not None else {"typ": "at+jwt", "kid": EC.kid}
     honest = EC.token().split(".")
     body = f"{b64(dump(head))}.{honest[1]}"
@@ -53,6 +55,7 @@ def test_algorithm_none_and_unknown(world: World, algorithm: Any) -> None:
 
 
 def test_hmac_with_the_public_key_as_secret(world: World) -> None:
+    """OA-61"""
     public = RSA.private.public_key()
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
     for secret in (
@@ -69,6 +72,7 @@ def test_hmac_with_the_public_key_as_secret(world: World) -> None:
 
 
 def test_algorithm_must_match_the_key(world: World) -> None:
+    """OA-61, OA-72: keys, curves and algorithms are not exchanged for each other."""
     assert caller(world.judge(RSA.token()))
     # The RS256 key can make a perfect PS256 signature, but its own `alg` says otherwise.
     assert reason(world.judge(RSA.sign(RSA.header(alg="PS256"), good_claims(), "PS256"))) == INVALID
@@ -96,14 +100,17 @@ def test_algorithm_must_match_the_key(world: World) -> None:
     ],
 )
 def test_kid_injection(world: World, kid: Any) -> None:
+    """OA-62"""
     assert reason(world.judge(EC.token({"kid": kid}))) == INVALID
 
 
 def test_kid_null_is_not_absent(world: World) -> None:
+    """OA-62"""
     assert reason(world.judge(EC.sign({**EC.header(), "kid": None}, good_claims()))) == INVALID
 
 
 def test_kid_absent_needs_a_single_fitting_key() -> None:
+    """OA-62"""
     twin = Key("ES256", kid="other")
     assert caller(World(EC, RSA).judge(EC.token({"kid": None})))
     assert reason(World(EC, twin).judge(EC.token({"kid": None}))) == INVALID
@@ -112,6 +119,7 @@ def test_kid_absent_needs_a_single_fitting_key() -> None:
 
 @pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c"])
 def test_key_brought_along_by_the_token(world: World, name: str) -> None:
+    """OA-63"""
     thief = Key("ES256", kid="ES256")
     value = {"jwk": thief.jwk, "x5c": ["MIIB"]}.get(name, "https://evil.example/jwks")
     assert reason(world.judge(thief.token({name: value}))) == INVALID
@@ -121,12 +129,14 @@ def test_key_brought_along_by_the_token(world: World, name: str) -> None:
 
 @pytest.mark.parametrize("crit", [["unknown"], ["b64"], [], "exp", {"a": 1}, ["exp"], [1]])
 def test_critical_header(world: World, crit: Any) -> None:
+    """OA-64"""
     assert reason(world.judge(EC.token({"crit": crit, "b64": False, "exp": 1}))) == INVALID
     assert reason(world.judge(EC.token({"crit": crit}))) == INVALID
     assert reason(world.judge(EC.token({"b64": True}))) == INVALID
 
 
 def test_type_of_token() -> None:
+    """OA-65"""
     lax, strict = World(EC), World(EC, require_at_jwt=True)
     for kind in ("at+jwt", "application/at+jwt", "AT+JWT"):
         assert caller(lax.judge(EC.token({"typ": kind})))
@@ -162,6 +172,7 @@ def test_type_of_token() -> None:
     ],
 )
 def test_other_tokens_of_the_same_issuer(world: World, claims: dict[str, Any]) -> None:
+    """OA-65, OA-78"""
     assert reason(world.judge(EC.token({"typ": "JWT"}, **claims))) == INVALID
     assert caller(world.judge(EC.token({"typ": "JWT"}, typ="Bearer", token_use="access")))
 
@@ -193,10 +204,12 @@ def test_other_tokens_of_the_same_issuer(world: World, claims: dict[str, Any]) -
     ],
 )
 def test_audience(world: World, audience: Any) -> None:
+    """OA-66, AU-03"""
     assert reason(world.judge(EC.token(aud=audience))) == AUDIENCE
 
 
 def test_audience_honest_forms(world: World) -> None:
+    """The honest twin of OA-66."""
     assert caller(world.judge(EC.token(aud=RESOURCE)))
     assert caller(world.judge(EC.token(aud=[RESOURCE])))
     fixed = World(EC, audience="api://limen")
@@ -210,6 +223,7 @@ def test_audience_honest_forms(world: World) -> None:
     st.lists(st.sampled_from([RESOURCE, RESOURCE + "/", "https://gw.example/fin/mcp", "", "app"]) | st.text(max_size=9))
 )
 def test_audience_lists_are_taken_only_when_they_name_us_alone(audience: list[str]) -> None:
+    """OA-66"""
     answer = reason(ONE_WORLD.judge(EC.token(aud=audience)))
     assert answer == ("passed" if audience == [RESOURCE] else AUDIENCE)
 
@@ -218,6 +232,7 @@ ONE_WORLD = World(EC)
 
 
 def test_token_for_a_sibling_route(world: World) -> None:
+    """OA-76, AU-03"""
     finance = "https://gw.example/fin/mcp"
     token = EC.token()
     assert caller(world.judge(token))
@@ -234,6 +249,7 @@ def test_token_for_a_sibling_route(world: World) -> None:
     [ISSUER + "/", ISSUER.upper(), "https://id.example.evil", "https://other.example", "https://іd.example", None, 7],
 )
 def test_issuer(world: World, issuer: Any) -> None:
+    """OA-67, AU-03"""
     assert reason(world.judge(EC.token(iss=issuer))) == INVALID
     assert reason(world.judge(EC.token(iss=[ISSUER]))) == INVALID
 
@@ -243,18 +259,21 @@ def test_issuer(world: World, issuer: Any) -> None:
     [None, float(NOW + 9), str(NOW + 9), -1, 1e308, (NOW + 300) * 1000, True, NOW + 86_400 + 3600, 10**30, [NOW]],
 )
 def test_expiry_that_is_none(world: World, expiry: Any) -> None:
+    """OA-68"""
     assert reason(world.judge(EC.token(exp=expiry))) == INVALID
     assert reason(world.judge(EC.token(exp=expiry, iat=None))) == INVALID
 
 
 @pytest.mark.parametrize("name", ["nbf", "iat", "auth_time"])
 def test_other_times(world: World, name: str) -> None:
+    """OA-68"""
     assert caller(world.judge(EC.token(**{name: NOW + 29})))
     for value in (NOW + 31, str(NOW), float(NOW), True, -5, 1e308, [NOW]):
         assert reason(world.judge(EC.token(**{name: value}))) == INVALID
 
 
 def test_time_passes_and_clocks_differ() -> None:
+    """OA-68 and its honest twin: 30 s of skew."""
     world = World(EC)
     token = EC.token()
     for shift, expected in (
@@ -274,6 +293,7 @@ def test_time_passes_and_clocks_differ() -> None:
 
 
 def test_lifetime_is_capped() -> None:
+    """OA-68"""
     world = World(EC, max_token_lifetime=3600)
     assert caller(world.judge(EC.token(exp=NOW + 3600)))
     assert reason(world.judge(EC.token(exp=NOW + 3601))) == INVALID
@@ -285,10 +305,12 @@ def test_lifetime_is_capped() -> None:
 
 @pytest.mark.parametrize("subject", [None, "", 7, ["alice"], "admin\0", "a\nb", "a\x7f", "a‮b", "a\u200bb", "x" * 256])
 def test_subject(world: World, subject: Any) -> None:
+    """OA-69"""
     assert reason(world.judge(EC.token(sub=subject))) == INVALID
 
 
 def test_subject_in_other_scripts(world: World) -> None:
+    """The honest twin of OA-69."""
     assert caller(world.judge(EC.token(sub="Zoë 東京|auth0"))).subject == "Zoë 東京|auth0"
 
 
@@ -305,6 +327,7 @@ def test_subject_in_other_scripts(world: World) -> None:
     ],
 )
 def test_scopes(world: World, claims: dict[str, Any], expected: set[str]) -> None:
+    """OA-70: where two claims disagree, the least."""
     assert caller(world.judge(EC.token(**claims))).scopes == expected
 
 
@@ -313,10 +336,12 @@ def test_scopes(world: World, claims: dict[str, Any], expected: set[str]) -> Non
     [{"scope": ["a"]}, {"scope": 1}, {"scope": "a  b"}, {"scope": 'a"b'}, {"scp": ["a b"]}, {"scp": [1]}, {"scp": {}}],
 )
 def test_scopes_of_the_wrong_kind(world: World, claims: dict[str, Any]) -> None:
+    """OA-70"""
     assert reason(world.judge(EC.token(**claims))) == INVALID
 
 
 def test_repeated_members(world: World) -> None:
+    """OA-71"""
     head, claims = dump(EC.header()), dump(good_claims())
     assert caller(world.judge(EC.sign(head, claims)))
     for repeated in (b'"aud":"x",', b'"sub":"root",', b'"AUD":"x",', b'"sub\\u0000":"root",', b'"exp":1,'):
@@ -326,6 +351,7 @@ def test_repeated_members(world: World) -> None:
 
 
 def test_signature_and_segment_tricks(world: World) -> None:
+    """OA-72"""
     token = EC.token()
     head, body, signature = token.split(".")
     raw = EC.private.sign(f"{head}.{body}".encode(), ECDSA(hashes.SHA256()))
@@ -359,6 +385,7 @@ def test_signature_and_segment_tricks(world: World) -> None:
 
 @given(st.binary(min_size=1, max_size=40), st.text("AZaz09-_+/=\n.", min_size=1, max_size=3))
 def test_base64url_has_one_spelling(data: bytes, noise: str) -> None:
+    """OA-72"""
     text = b64(data)
     assert decode_base64url(text) == data
     for other in {respelled(text), text + noise, noise + text, text + "=" * (-len(text) % 4)} - {text}:
@@ -373,6 +400,7 @@ def test_base64url_has_one_spelling(data: bytes, noise: str) -> None:
 
 
 def test_size_bombs(world: World) -> None:
+    """OA-73"""
     assert caller(world.judge(EC.token(note="x" * 8000)))
     many = {f"c{index}": 1 for index in range(10_000)}
     deep: Any = 1
@@ -385,6 +413,7 @@ def test_size_bombs(world: World) -> None:
 
 
 def test_encrypted_tokens(world: World) -> None:
+    """OA-74"""
     for head in (
         {"alg": "RSA-OAEP", "enc": "A256GCM"},
         {"alg": "dir", "enc": "A256GCM", "zip": "DEF"},
@@ -450,10 +479,12 @@ def test_claims_of_the_wrong_kind(world: World, claims: dict[str, Any], passes: 
     ],
 )
 def test_header_forms(world: World, form: bytes) -> None:
+    """OA-79"""
     assert reason(world.judge(form.replace(b"%s", EC.token().encode()))) == INVALID
 
 
 def test_header_honest_forms_and_repetition(world: World) -> None:
+    """OA-79 and its honest twin."""
     token = EC.token()
     for scheme in ("Bearer", "bearer", "BEARER", "bEaReR"):
         assert caller(world.judge(f"{scheme} {token}".encode()))

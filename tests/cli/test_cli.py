@@ -335,6 +335,19 @@ def test_policy_is_shown_and_explained(known: Path) -> None:
     assert answer(known, "policy", "check")["policies"] == 1
 
 
+def test_explain_shows_the_step_up(known: Path) -> None:
+    rule = {"allow": "group:dev", "call": "files/*", "scopes": ["read"], "require": ["mfa", "fresh(10m)", "acr(gold)"]}
+    identity = {**CONFIG["identity"], "scope_implies": {"write": ["read"]}}
+    known.write_text(json.dumps({**CONFIG, "identity": identity, "policy": {"rules": [rule]}}))
+    limen(known, "tools", "approve", "files", "--all")
+    call = ("policy", "explain", "files", "rm", "--group", "dev", "--scope", "write", "--mfa", "--acr", "gold")
+    said = limen(known, *call, "--signed-in", "700", status=1).stdout
+    assert (
+        "identity.step_up" in said and "fresh(600s)" in said and "max_age: 600" in said and "acr_values: gold" in said
+    )
+    assert answer(known, *call, "--signed-in", "30")["requires"] == ["acr(gold)", "fresh(600s)", "mfa"]
+
+
 # approvals
 
 

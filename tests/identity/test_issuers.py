@@ -71,6 +71,8 @@ def test_one_caller_that_gives_up_does_not_take_the_fetch_with_it() -> None:
 
 
 def test_flood_of_unknown_keys_is_rate_limited_and_harms_nobody() -> None:
+    """OA-50"""
+
     async def story() -> None:
         world = World(OLD)
         await world.issuers.warm()
@@ -103,6 +105,8 @@ def test_token_that_would_be_refused_anyway_causes_no_fetch() -> None:
 
 
 def test_retired_key_is_refused_after_the_refresh_even_if_remembered() -> None:
+    """OA-75"""
+
     async def story() -> None:
         world = World(OLD, NEW)
         token = OLD.token(exp=NOW + 80_000)
@@ -219,6 +223,8 @@ def test_clock_that_is_set_back_asks_for_the_keys_again() -> None:
 
 
 def test_two_issuers_with_the_same_kid_never_share_keys() -> None:
+    """A3"""
+
     async def story() -> None:
         other = "https://other.example"
         issuers = tuple(IssuerSettings(issuer=name, jwks_uri=f"{name}/jwks") for name in (ISSUER, other))
@@ -244,6 +250,7 @@ def usable(*keys: Any) -> list[str | None]:
 
 
 def test_which_published_keys_count() -> None:
+    """OA-50"""
     good = RSA.jwk
     symmetric = {"kty": "oct", "k": "c2VjcmV0", "kid": "oct", "alg": "HS256"}
     assert usable(good, symmetric, OLD.jwk) == ["rsa", "old"]

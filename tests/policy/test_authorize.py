@@ -106,6 +106,7 @@ def test_all_missing_scopes_are_named_at_once_and_the_fewest() -> None:
     assert (verdict.reason.id, dict(verdict.public)) == ("identity.scope", {"scopes": ["a", "d"]})
     some = made.decide(caller(groups=["dev"], scopes=["a", "b"]), DELETE)
     assert some.scopes == ("c",)
+    assert isinstance(some.verdict, Refuse) and some.verdict.public["scopes"] == ["a", "b", "c"]
     assert made.decide(caller(groups=["dev"], scopes=["a", "d"]), DELETE).allowed
     assert made.decide(caller(), DELETE).reason == "policy.not_visible"
     assert made.decide(caller(amr=["mfa"]), item("get_repo")).scopes == ("z",)

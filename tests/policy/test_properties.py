@@ -31,8 +31,12 @@ CONDITIONS = st.sampled_from(
 
 
 def rules(effects: st.SearchStrategy[str], conditions: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
-    def build(effect: str, who: list[str], call: list[str], scopes: list[str], key: str, text: str | None) -> Any:
+    def build(
+        effect: str, who: list[str], call: list[str], scopes: list[str], key: str, text: str | None, require: list[str]
+    ) -> Any:
         rule: dict[str, Any] = {effect: who, "call": call}
+        if effect == "allow":
+            rule["require"] = require
         if effect == "allow" and scopes:
             rule["scopes"] = scopes
         # Conditions on arguments only where some target has them, or the rule could never match.
@@ -48,14 +52,15 @@ def rules(effects: st.SearchStrategy[str], conditions: st.SearchStrategy[str]) -
         st.lists(st.sampled_from(["s1", "s2"]), max_size=2),
         st.sampled_from(["when", "unless"]),
         st.none() | conditions,
+        st.lists(st.sampled_from(["mfa", "user", "fresh(10m)"]), max_size=1),
     )
 
 
 EFFECT = st.sampled_from(["allow", "allow", "deny"])
 ANY_RULES = st.lists(rules(EFFECT, OPEN | CONDITIONS), max_size=5)
 CALLERS = st.builds(
-    lambda subject, groups, roles, scopes, amr, acr: caller(
-        subject, groups=groups, roles=roles, scopes=scopes, amr=amr, acr=acr
+    lambda subject, groups, roles, scopes, amr, acr, machine: caller(
+        subject, groups=groups, roles=roles, scopes=scopes, amr=amr, acr=acr, machine=machine
     ),
     st.sampled_from(["alice", "bob"]),
     st.sets(st.sampled_from(["dev"])),
@@ -63,6 +68,7 @@ CALLERS = st.builds(
     st.sets(st.sampled_from(["s1", "s2"])),
     st.sampled_from([[], ["mfa"]]),
     st.sampled_from(["", "high"]),
+    st.booleans(),
 )
 ARGUMENTS = st.fixed_dictionaries(
     {}, optional={"path": st.sampled_from(["/pub/a", "/etc/a", "alice", 3]), "force": st.booleans()}

@@ -74,6 +74,11 @@ def explain(
     role: Annotated[Strings | None, typer.Option(help="Role; may be repeated.")] = None,
     scope: Annotated[Strings | None, typer.Option(help="Scope; may be repeated.")] = None,
     mfa: Annotated[bool, typer.Option("--mfa", help="Signed in with more than one factor.")] = False,
+    acr: Annotated[str, typer.Option(help="Authentication context (acr) of the token.")] = "",
+    signed_in: Annotated[int | None, typer.Option(min=0, help="Seconds since the sign-in (auth_time).")] = None,
+    device: Annotated[str, typer.Option(help="Trust level of the device.")] = "",
+    risk: Annotated[str, typer.Option(help="Risk level of the sign-in.")] = "",
+    machine: Annotated[bool, typer.Option("--machine", help="An application on its own account.")] = False,
     arguments: Annotated[str, typer.Option(help="Arguments of the call, a JSON object.")] = "{}",
     kind: Annotated[str, typer.Option(help="tool, prompt, resource or template.")] = "tool",
     config: ConfigOption = None,
@@ -81,24 +86,33 @@ def explain(
 ) -> None:
     """Say why a call is allowed or not; status 1 if not.
 
-    Example: limen policy explain files read_file --user ann --group dev
+    Example: limen policy explain files read_file --user ann --group dev --mfa --signed-in 300 --device compliant
     """
+    import time
+
     from limen.core.call import Caller
+    from limen.identity.scopes import held
 
     loaded = load(context, config)
     catalog, policy = compiled(loaded)
     approved = catalog.find(server, kind, name)
     if approved is None:
         raise Refused(f"{server}/{name}: not approved; it is {catalog.state(server, kind, name)}")
-    issuers = loaded.config.identity.issuers
+    identity = loaded.config.identity
+    issuers = identity.each_issuer
     caller = Caller(
         issuer=issuer or (issuers[0].issuer if issuers else "local"),
         subject=sub,
         client=client,
-        scopes=frozenset(scope or ()),
+        scopes=held(frozenset(scope or ()), identity.implied),
         roles=frozenset(role or ()),
         groups=frozenset(group_ or ()),
         amr=frozenset({"mfa"} if mfa else ()),
+        acr=acr,
+        auth_time=None if signed_in is None else int(time.time()) - signed_in,
+        device=device,
+        risk=risk.casefold(),
+        machine=machine,
     )
     report = _explained(policy, caller, approved, arguments)
     if as_json:
@@ -124,8 +138,13 @@ def _print(report: dict[str, Any]) -> None:
     for key in ("rules", "requires", "missing_scopes"):
         if report[key]:
             line(f"{key.replace('_', ' ')}: {', '.join(report[key])}")
+    asked = report["challenge"] if report["reason"] == "identity.step_up" else {}
+    for key, value in asked.items():
+        line(f"the challenge asks for {key}: {' '.join(value) if isinstance(value, list) else value}")
     for one in report["policies"]:
         line(f"{one['where']} ({one['effect']}): {'applies' if one['matched'] else 'does not apply'}")
+        if one["matched"] and one["requires"]:
+            line(f"  requires: {', '.join(one['requires'])}")
         for clause in one["clauses"]:
             if clause["state"] != "true":
                 line(f"  {clause['clause']}: {clause.get('why', clause['state'])}")

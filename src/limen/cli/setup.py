@@ -102,7 +102,7 @@ def check(
         "path": str(loaded.path),
         "url": loaded.config.listen.url,
         "servers": _servers(loaded.config),
-        "issuers": [issuer.issuer for issuer in loaded.config.identity.issuers],
+        "issuers": [issuer.issuer for issuer in loaded.config.identity.each_issuer],
         "loosened": list(loosened(loaded.config)),
         "warnings": warnings,
     }
@@ -210,7 +210,7 @@ async def _network(loaded: Loaded) -> list[tuple[str, bool, str]]:
         await issuers.close()
     found = [
         (f"issuer {one.issuer}", one.issuer not in trouble, trouble.get(one.issuer, "keys found"))
-        for one in identity.issuers
+        for one in identity.each_issuer
     ]
     if not found and not identity.unsafe_anonymous:
         found.append(("issuers", False, "none configured"))

@@ -98,6 +98,11 @@ class Caller:
     expires: float = 0.0  # seconds since the epoch; 0: does not expire (local users)
     token_id: str = ""  # `jti`, or a digest: for audit and revocation
     claims: str = "{}"  # other claims, canonical JSON
+    machine: bool = False  # nobody signed in for this: an application on its own account
+    device: str = ""  # how far the issuer trusts the device, in the issuer's words
+    risk: str = ""  # the issuer's level of risk, in lower case; levels that are not accepted never get here
+    contexts: frozenset[str] = frozenset()  # authentication contexts fulfilled besides `acr` (Entra's `acrs`)
+    facts: tuple[tuple[str, str], ...] = ()  # claims the operator gave names to, in order of name
 
     @property
     def mfa(self) -> bool:
@@ -114,7 +119,19 @@ class Caller:
     @property
     def standing(self) -> tuple[object, ...]:
         """Everything a policy can read of a caller: two callers of equal standing are shown the same."""
-        return (*self.key, self.scopes, self.roles, self.groups, self.amr, self.acr)
+        return (
+            *self.key,
+            self.scopes,
+            self.roles,
+            self.groups,
+            self.amr,
+            self.acr,
+            self.machine,
+            self.device,
+            self.risk,
+            self.contexts,
+            self.facts,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ def _rows() -> dict[str, Reason]:
         Reason("identity.ambiguous", 400, 400, "More than one credential was presented", warning),
         Reason("identity.scope", 403, 403, "Insufficient scope", info),
         Reason("identity.step_up", 401, 401, "A stronger sign-in is required", info),
+        Reason("identity.risk", 403, 403, "Denied: this sign-in carries too much risk", warning),
         Reason("identity.session", 404, -32600, "Session not found"),
         Reason("identity.session_missing", 400, -32600, "Session id required"),
         Reason("identity.state", 400, -32602, "Invalid params", warning),

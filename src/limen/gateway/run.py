@@ -95,11 +95,12 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
         origins |= {f"{base.scheme}://{host}:{port}" for host in _LOOPBACK}
     table = endpoints(config.listen.url, config.servers, bundles, frozenset(hosts), frozenset(origins))
     scopes_of = {endpoint.resource: _scopes(config, endpoint) for endpoint in table.values()}
-    issuers = [issuer.issuer for issuer in config.identity.issuers]
+    issuers = config.identity.authorization_servers
     metadata: dict[bytes, bytes] = {}
     for endpoint in table.values() if issuers else ():
         resource = endpoint.resource
-        document = orjson.dumps(protected_resource_metadata(resource, issuers, scopes_of[resource]))
+        offered = dict.fromkeys((*scopes_of[resource], *_policy_scopes(config, endpoint)))
+        document = orjson.dumps(protected_resource_metadata(resource, issuers, offered))
         paths = well_known_paths(urlsplit(resource).path)
         metadata[paths[0].encode()] = document
         if not endpoint.server:
@@ -109,6 +110,12 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
         return challenge(reason, metadata_url(resource), scopes_of[resource], public)
 
     return Site(table, metadata, challenged)
+
+
+def _policy_scopes(config: Config, endpoint: Endpoint) -> tuple[str, ...]:
+    """What rules about the servers of this endpoint ask for. Told in the metadata; a challenge names what is needed."""
+    servers = (endpoint.server,) if endpoint.bundle is None else endpoint.bundle.servers
+    return tuple(dict.fromkeys(scope for server in servers for scope in config.policy.scopes(server)))
 
 
 def _scopes(config: Config, endpoint: Endpoint) -> tuple[str, ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from ipaddress import ip_address
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -19,12 +21,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from limen.core.faults import DependencyFault
 from limen.core.ports import Fetch
 from limen.identity.keys import ASYMMETRIC, JWKS_LIMITS, AlgorithmList, KeySet, VerificationKey, read_key_set
+from limen.identity.profiles import GUID, PROFILES, TENANT, Kind, Rules, rules_of
+from limen.identity.scopes import closure
 from limen.protocol.jsonrpc import NotJson, parse
 
 AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})
 _NOT_ACCESS_TOKENS: Final = ("dpop+jwt", "logout+jwt", "secevent+jwt", "oauth-id-jag+jwt", "id_token", "jwe")
 _CLOCK_STEP: Final = 60.0  # a wall clock that was set back by no more than this counts as standing still
 Seconds = Annotated[int, Field(strict=True)]
+Name = Annotated[str, Field(min_length=1, max_length=1024)]
+_FACT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+_FACTS: Final = {"device": "deviceTrustLevel", "risk": "riskLevel"}
 
 
 def is_loopback(url: str) -> bool:
@@ -55,13 +62,27 @@ class IssuerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     issuer: str
-    audience: Annotated[str, Field(min_length=1)] | None = None  # accepted besides the resource URI of the route
+    kind: Kind = "generic"
+    tenants: tuple[str, ...] = ()  # Entra: the tenants `{tid}` in `issuer` stands for, and no others
+    policies: tuple[str, ...] = ()  # Azure AD B2C: the user flows whose tokens are accepted
+    subject: Literal["sub", "oid"] = "sub"  # oid: the same for every application of the tenant, as OID@TENANT
+    machines: bool = True  # whether tokens nobody signed in for are accepted at all
+    audience: Name | tuple[Name, ...] | None = None  # accepted besides the resource URI of the route
+    audiences: dict[str, Name] = {}  # resource URI of a route -> what tokens for that route, and no other, name instead
     algorithms: tuple[str, ...] = ("RS256", "ES256", "PS256", "EdDSA")
     jwks_uri: str | None = None
     jwks: str | None = None  # a JWK set as text: nothing is fetched
     token_types: tuple[str, ...] = ("at+jwt", "application/at+jwt", "JWT")  # "" admits a header without `typ`
     require_at_jwt: bool = False
     scope_claim: str | None = None  # default: `scope` and `scp`; where both are present, what both say
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profiled(cls, data: Any) -> Any:
+        """What is not written is as the kind of issuer has it."""
+        kind = data.get("kind", "generic") if isinstance(data, Mapping) else None
+        profile = PROFILES.get(kind) if isinstance(kind, str) else None
+        return data if profile is None else {**dict(profile.defaults), **data}
 
     @field_validator("issuer", "jwks_uri")
     @classmethod
@@ -91,11 +112,49 @@ class IssuerSettings(BaseModel):
                 raise ValueError("jwks holds no usable key")
         return self
 
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> IssuerSettings:
+        allowed = self.rules.profile.algorithms
+        if allowed is not None and not allowed.issuperset(self.algorithms):
+            raise ValueError(f"an issuer of kind {self.kind} signs with {', '.join(sorted(allowed))} only")
+        if (TENANT in self.issuer) != bool(self.tenants):
+            raise ValueError(f"`tenants` lists what {TENANT} in `issuer` stands for: give both or neither")
+        if not all(GUID.match(tenant) for tenant in self.tenants) or len({*self.tenants}) < len(self.tenants):
+            raise ValueError(
+                "tenants are lower-case GUIDs, each once; an alias such as common or organizations is none"
+            )
+        return self
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What tokens of this issuer must be like. Raises ValueError, which validation has ruled out."""
+        return rules_of(
+            self.kind,
+            self.issuer,
+            policies=self.policies,
+            audiences=() if self.audience is None else _listed(self.audience),
+            audience_of=self.audiences,
+            subject=self.subject,
+            machines=self.machines,
+        )
+
+    def each(self) -> tuple[IssuerSettings, ...]:
+        """One per exact issuer name: a template is written out for every tenant that is listed."""
+        if not self.tenants:
+            return (self,)
+        names = (self.issuer.replace(TENANT, tenant) for tenant in self.tenants)
+        as_written = {name: getattr(self, name) for name in type(self).model_fields}
+        return tuple(type(self).model_validate({**as_written, "issuer": name, "tenants": ()}) for name in names)
+
     @property
     def accepted_types(self) -> frozenset[str]:
         """Lower-case `typ` values this issuer's access tokens may carry; "" stands for none."""
         named = frozenset(name.casefold() for name in self.token_types)
         return AT_JWT if self.require_at_jwt else named
+
+
+def _listed(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 class IdentitySettings(BaseModel):
@@ -109,15 +168,44 @@ class IdentitySettings(BaseModel):
     unsafe_anonymous: bool = False
     groups_claim: str = "groups"  # "a.b" reads member b of claim a; "" reads none
     roles_claim: str = "roles"
+    claims: dict[str, str] = {}  # fact -> claim: `device`, `risk`, and any other name as a Cedar tag of the principal
+    accepted_risk: tuple[str, ...] = ("none", "low")  # every other value of the risk claim refuses the token
+    scope_implies: dict[str, tuple[str, ...]] = {}  # scope -> scopes that whoever holds it holds as well
     key_refresh: Annotated[Seconds, Field(ge=10)] = 900
     key_refetch_interval: Annotated[Seconds, Field(ge=1)] = 10
     key_max_age: Annotated[Seconds, Field(ge=60)] = 86_400
 
     @model_validator(mode="after")
     def _distinct(self) -> IdentitySettings:
-        if len({one.issuer for one in self.issuers}) < len(self.issuers):
+        names = [one.issuer for one in self.each_issuer]
+        if len(set(names)) < len(names):
             raise ValueError("the same issuer is configured twice")
+        if not all(_FACT_NAME.match(name) and path for name, path in self.claims.items()):
+            raise ValueError("claims maps the name of a fact (letters, digits, _) to the path of a claim")
+        if any(level != level.casefold() for level in self.accepted_risk):
+            raise ValueError("accepted_risk is compared in lower case")
+        _ = self.implied
         return self
+
+    @cached_property
+    def each_issuer(self) -> tuple[IssuerSettings, ...]:
+        """Every issuer by its exact name."""
+        return tuple(exact for one in self.issuers for exact in one.each())
+
+    @cached_property
+    def authorization_servers(self) -> tuple[str, ...]:
+        """Where clients are sent to sign in (RFC 9728)."""
+        return tuple(dict.fromkeys(one.rules.server for one in self.each_issuer))
+
+    @cached_property
+    def facts(self) -> Mapping[str, str]:
+        """Fact -> claim, with those that need no configuration."""
+        return {**_FACTS, **self.claims}
+
+    @cached_property
+    def implied(self) -> Mapping[str, frozenset[str]]:
+        """Scope -> everything it stands for, itself included. Raises ValueError for a circle."""
+        return closure(self.scope_implies)
 
 
 class Issuer:
@@ -132,7 +220,7 @@ class Issuer:
         self._keys, self._fetched, self._attempted = KeySet(), -math.inf, -math.inf
         self._flight: asyncio.Task[None] | None = None
         if settings.jwks is not None:
-            self._keys, self.failure, self.due = read_key_set(settings.jwks.encode()), "", math.inf
+            self._keys, self.failure, self.due = self._read(settings.jwks.encode()), "", math.inf
 
     def find(self, algorithm: str, kid: str | None) -> tuple[VerificationKey, ...]:
         """Keys of this issuer that fit; check `usable` first."""
@@ -189,7 +277,7 @@ class Issuer:
     async def _refresh(self) -> None:
         try:
             uri = self.settings.jwks_uri or await self._discover()
-            keys = read_key_set(await self._fetch.get_json(uri))
+            keys = self._read(await self._fetch.get_json(uri))
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the old keys stay until their age forbids it
             self.failure = f"{type(error).__name__}: {error}"
             return
@@ -198,13 +286,17 @@ class Issuer:
         self._keys, self._fetched, self.failure = keys, self._now(), ""
         self.due = self._fetched + self._identity.key_refresh
 
+    def _read(self, data: bytes) -> KeySet:
+        return read_key_set(data, self.settings.rules.key_issuers)
+
     async def _discover(self) -> str:
         """The `jwks_uri` from the issuer's metadata: RFC 8414 section 3.1, then OpenID Connect Discovery 1.0.
 
         Raises DependencyFault when no document at the well-known places names exactly this issuer.
         """
         problems = []
-        for url in metadata_urls(self.settings.issuer):
+        own = self.settings.rules.metadata
+        for url in (own,) if own else metadata_urls(self.settings.issuer):
             try:
                 return _jwks_uri(self.settings.issuer, await self._fetch.get_json(url))
             except (DependencyFault, ValueError) as error:
@@ -242,7 +334,7 @@ class Issuers:
 
     def __init__(self, settings: IdentitySettings, fetch: Fetch, now: Callable[[], float] = time.time) -> None:
         self.now = now
-        self._issuers = {one.issuer: Issuer(one, settings, fetch, now) for one in settings.issuers}
+        self._issuers = {one.issuer: Issuer(one, settings, fetch, now) for one in settings.each_issuer}
 
     def find(self, issuer: str) -> Issuer | None:
         """The issuer of exactly this name, or None."""

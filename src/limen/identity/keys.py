@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -93,8 +93,10 @@ class KeySet:
         return tuple(key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid == kid))
 
 
-def read_key_set(data: bytes) -> KeySet:
+def read_key_set(data: bytes, issuers: Container[str] | None = None) -> KeySet:
     """Keys of a JWK set. Raises ValueError when the document as a whole cannot be trusted.
+
+    `issuers`: in a set that several issuers share, the marks of keys that are for us (Entra's member `issuer`).
 
     Keys of a kind we do not use are left out (RFC 7517 section 5), and so are weak keys, symmetric keys and keys
     published together with their private half.
@@ -108,8 +110,14 @@ def read_key_set(data: bytes) -> KeySet:
         raise ValueError("not a JWK set")
     if len(items) > MAX_KEYS:
         raise ValueError(f"more than {MAX_KEYS} keys")
+    if issuers is not None:
+        items = [item for item in items if isinstance(item, dict) and _is_for(item, issuers)]
     read = (_read_key(item) for item in items)
     return KeySet(tuple(key for key in read if key is not None))
+
+
+def _is_for(item: dict[str, Any], issuers: Container[str]) -> bool:
+    return "issuer" not in item or (isinstance(item["issuer"], str) and item["issuer"] in issuers)
 
 
 def _read_key(item: Any) -> VerificationKey | None:

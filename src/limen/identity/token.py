@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
@@ -11,6 +11,8 @@ from typing import Any, Final
 from limen.core.call import Caller
 from limen.identity.issuers import AT_JWT, IdentitySettings, IssuerSettings
 from limen.identity.keys import MAX_KID, decode_base64url
+from limen.identity.profiles import Rules
+from limen.identity.scopes import SCOPE, held
 from limen.protocol.jsonrpc import JsonLimits, NotJson, canonical, parse
 
 MAX_TOKEN: Final = 16 << 10
@@ -18,13 +20,16 @@ MAX_HEADER: Final = 8 << 10
 _HEADER_LIMITS: Final = JsonLimits(size=MAX_HEADER, depth=4, members=64, string=MAX_HEADER)
 _CLAIMS_LIMITS: Final = JsonLimits(size=MAX_TOKEN, depth=16, members=2000, string=MAX_TOKEN)
 # Key material or a pointer to it chosen by the sender, and everything that changes how the rest is to be read.
-_REFUSED_HEADERS: Final = frozenset({"crit", "jku", "x5u", "jwk", "x5c", "b64", "enc", "zip", "p2c", "p2s", "epk"})
+# `nonce`: what is signed is not what is seen (tokens for Microsoft Graph).
+_REFUSED_HEADERS: Final = frozenset(
+    {"crit", "jku", "x5u", "jwk", "x5c", "b64", "enc", "zip", "p2c", "p2s", "epk", "nonce"}
+)
 _ID_TOKEN_CLAIMS: Final = frozenset({"nonce", "at_hash", "c_hash", "s_hash"})
 _OTHER_TOKEN_KINDS: Final = frozenset({"id", "refresh", "offline", "logout"})
-_SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")
 _UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _MAX_TIME: Final = 253_402_300_799  # the end of year 9999
 _MAX_NAME: Final = 255
+_NONE: Final[frozenset[str]] = frozenset()
 _READ: Final = frozenset(
     ("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "scp", "client_id", "azp", "amr", "acr", "auth_time")
 )
@@ -91,29 +96,38 @@ def read_caller(
 
     Says nothing about the signature: the caller of this function checks it with a key of `issuer`.
     """
-    claims = compact.claims
+    claims, rules = compact.claims, issuer.rules
     _check_kind(compact)
     expires = _check_times(claims, settings, now)
-    _check_audience(claims.get("aud"), resource, issuer.audience)
+    _check_audience(claims.get("aud"), resource, rules)
     if "cnf" in claims:  # RFC 7800: whoever holds it must prove a key; as a mere bearer token it is stolen
         raise _invalid("bound to a key, which is not supported")
+    violation = rules.violation(claims)
+    if violation:
+        raise _invalid(violation)
+    subject, client = _subject(claims, rules), _client(claims, rules.profile.client_claims)
     auth_time = _time(claims, "auth_time")
     if auth_time is not None and auth_time > now + settings.leeway:
         raise _invalid("auth_time lies in the future")
     acr = claims.get("acr")
     return Caller(
         issuer=compact.issuer,
-        subject=_name(claims.get("sub"), "sub"),
-        client=_client(claims),
-        scopes=_scopes(claims, issuer.scope_claim),
-        roles=_names(_pick(claims, settings.roles_claim), "roles"),
-        groups=_groups(claims, settings.groups_claim),
+        subject=subject,
+        client=client,
+        scopes=held(_scopes(claims, issuer.scope_claim), settings.implied),
+        roles=_roles(claims, settings.roles_claim, rules),
+        groups=_listed_here(claims, settings.groups_claim, "groups"),
         amr=_names(claims.get("amr"), "amr"),
         acr="" if acr is None else _name(acr, "acr"),
         auth_time=auth_time,
         expires=float(expires),
         token_id=_name(claims["jti"], "jti") if "jti" in claims else sha256(compact.token).hexdigest()[:32],
         claims=_rest(claims, settings).decode(),
+        machine=_is_machine(claims, rules, str(claims["sub"]), client),
+        contexts=_names(claims.get(rules.profile.context_claim), "contexts") if rules.profile.context_claim else _NONE,
+        device=_fact(claims, settings.facts["device"], "device"),
+        risk=_risk(claims, settings),
+        facts=tuple(_named_facts(claims, settings)) if settings.claims else (),
     )
 
 
@@ -157,10 +171,13 @@ def _check_times(claims: dict[str, Any], settings: IdentitySettings, now: float)
     return expires
 
 
-def _check_audience(value: Any, resource: str, fixed: str | None) -> None:
-    """Exactly this resource and no other: a token that also opens another door is not taken here."""
+def _check_audience(value: Any, resource: str, rules: Rules) -> None:
+    """Exactly this resource and no other: a token that also opens another door is not taken here. What the issuer adds
+    to every token for itself is no other door (Auth0's `userinfo`)."""
+    if rules.beside and isinstance(value, list) and len(value) == 2 and rules.beside in value:
+        value = [one for one in value if one != rules.beside]
     named = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if not resource or not isinstance(named, str) or (named != resource and (fixed is None or named != fixed)):
+    if not resource or not isinstance(named, str) or not rules.is_audience(named, resource):
         raise TokenRefused("identity.audience", "not issued for this resource alone")
 
 
@@ -182,26 +199,84 @@ def _names(value: Any, claim: str) -> frozenset[str]:
 def _pick(claims: dict[str, Any], path: str) -> Any:
     if not path or path in claims:
         return claims.get(path) if path else None
+    return _walk(claims, tuple(path.split(".")))
+
+
+def _walk(claims: dict[str, Any], steps: tuple[str, ...]) -> Any:
     value: Any = claims
-    for step in path.split("."):
+    for step in steps:
         if not isinstance(value, dict) or step not in value:
             return None
         value = value[step]
     return value
 
 
-def _groups(claims: dict[str, Any], path: str) -> frozenset[str]:
+def _listed_here(claims: dict[str, Any], path: str, what: str) -> frozenset[str]:
     elsewhere = claims.get("_claim_names")
-    if path and (claims.get("hasgroups") or (isinstance(elsewhere, dict) and path in elsewhere)):
-        raise _invalid("the groups are not in the token (overage): rules about groups could not be decided")
-    return _names(_pick(claims, path), "groups")
+    if path and ((what == "groups" and claims.get("hasgroups")) or (isinstance(elsewhere, dict) and path in elsewhere)):
+        raise _invalid(f"the {what} are not in the token (overage): rules about {what} could not be decided")
+    return _names(_pick(claims, path), what)
 
 
-def _client(claims: dict[str, Any]) -> str:
-    named = {_name(claims[claim], claim) for claim in ("client_id", "azp") if claim in claims}
+def _roles(claims: dict[str, Any], path: str, rules: Rules) -> frozenset[str]:
+    found = _listed_here(claims, path, "roles")
+    for steps in rules.profile.role_paths:
+        found |= _names(_walk(claims, steps), "roles")
+    if rules.profile.roles_of_clients:
+        clients = claims.get(rules.profile.roles_of_clients, {})
+        if not isinstance(clients, dict) or not all(isinstance(one, dict) for one in clients.values()):
+            raise _invalid("roles of clients are malformed")
+        for client, one in clients.items():
+            found |= {_name(f"{client}:{role}", "roles") for role in _names(one.get("roles"), "roles")}
+    return found
+
+
+def _subject(claims: dict[str, Any], rules: Rules) -> str:
+    subject = _name(claims.get("sub"), "sub")
+    if rules.subject == "sub":
+        return subject
+    return f"{_name(claims.get('oid'), 'oid')}@{claims['tid']}"  # `tid` is pinned wherever `oid` may be configured
+
+
+def _client(claims: dict[str, Any], names: tuple[str, ...]) -> str:
+    named = {_name(claims[claim], claim) for claim in names if claim in claims}
     if len(named) > 1:
-        raise _invalid("client_id and azp disagree")
+        raise _invalid(f"{' and '.join(names)} disagree")
     return named.pop() if named else ""
+
+
+def _is_machine(claims: dict[str, Any], rules: Rules, subject: str, client: str) -> bool:
+    try:
+        machine = rules.is_machine(claims, subject, client)
+    except ValueError as error:
+        raise _invalid(str(error)) from None
+    if machine and not rules.machines:
+        raise _invalid("an application on its own account, which this issuer's settings refuse")
+    return machine
+
+
+def _fact(claims: dict[str, Any], path: str, what: str) -> str:
+    """One text. A list or an object refuses the token: a rule would read it as the absence of the claim."""
+    value = _pick(claims, path)
+    if value is None or type(value) is bool:
+        return "" if value is None else str(value).casefold()
+    return _name(value, what)
+
+
+def _risk(claims: dict[str, Any], settings: IdentitySettings) -> str:
+    path = settings.facts["risk"]
+    if claims.get(path, "") is None:  # there, and says nothing: not the same as an issuer that does not speak of risk
+        raise TokenRefused("identity.risk", "the issuer's risk level is null")
+    risk = _fact(claims, path, "risk").casefold()
+    if risk and risk not in settings.accepted_risk:
+        raise TokenRefused("identity.risk", f"the issuer's risk level is {risk}")
+    return risk
+
+
+def _named_facts(claims: dict[str, Any], settings: IdentitySettings) -> Iterator[tuple[str, str]]:
+    for name in sorted(settings.claims.keys() - {"device", "risk"}):
+        if (value := _fact(claims, settings.claims[name], name)) != "":
+            yield name, value
 
 
 def _scope_set(value: Any, claim: str, *, listed: bool) -> frozenset[str]:
@@ -209,7 +284,7 @@ def _scope_set(value: Any, claim: str, *, listed: bool) -> frozenset[str]:
         value = value.split(" ") if value else []
     elif not listed or not isinstance(value, list):
         raise _invalid(f"{claim} has the wrong type")
-    if not all(isinstance(one, str) and _SCOPE_TOKEN.match(one) for one in value):
+    if not all(isinstance(one, str) and SCOPE.match(one) for one in value):
         raise _invalid(f"{claim} holds something that is not a scope")
     return frozenset(value)
 

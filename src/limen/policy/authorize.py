@@ -25,8 +25,9 @@ _ACTIONS: Final = {
 class Authorize:
     """Decides by the policy of the snapshot. Default deny, deny wins.
 
-    Refuses `identity.scope` with every scope that is missing when nothing else is, `identity.step_up` when a matching
-    rule asks for more than one factor, `policy.not_visible` when no arguments could help, else `policy.denied`.
+    Refuses `identity.scope` with every scope that is missing when nothing else is, `identity.step_up` (RFC 9470) when a
+    matching rule requires a stronger or fresher sign-in than the token shows, `policy.not_visible` when no arguments
+    could help, else `policy.denied`.
     """
 
     needs = (Caller, Approved)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 
 from limen.core.call import Approved
 from limen.core.faults import ConfigFault
@@ -20,6 +21,7 @@ def compile_policy(
     *,
     servers: Collection[str] | None = None,
     announced: Sequence[Approved] = (),
+    now: Callable[[], float] = time.time,
 ) -> PolicySet:
     """One policy for one snapshot; the same input gives the same digest.
 
@@ -47,7 +49,8 @@ def compile_policy(
     # What no policy asks about arguments of is the same to all of them, whatever its arguments.
     shapes = [shape_of(item) if any(policy.concerns(item) for policy in reading) else EMPTY for item in items]
     schema, more = validate(policies, items, shapes)
-    return PolicySet(policies, schema, (*warnings, *more), zip(items, shapes, strict=True))
+    step_up = {str(name): values for name, values in settings.step_up.items()}
+    return PolicySet(policies, schema, (*warnings, *more), zip(items, shapes, strict=True), step_up, now)
 
 
 def _unmatched(

@@ -1,30 +1,35 @@
 """The compiled policy of one snapshot, and its decisions.
 
 `decide` answers one call; `visible` answers "could this caller call it with some arguments". Both ask Cedar, about the
-few policies that concern the definition in question. A decision that no argument can change is remembered.
+few policies that concern the definition in question. A decision that no argument can change is remembered; whether
+the sign-in is as strong and as fresh as its rules require is looked at every time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import cedarpy
 import jiter
 
 from limen.core.call import Approved, Caller, Grant
+from limen.core.reasons import REASONS
 from limen.core.verdict import Pass, Verdict, refuse
 from limen.policy import cedar
 from limen.policy.arguments import Mistyped, Shape, context_of
+from limen.policy.assurance import StepUp, unsatisfied
 from limen.policy.evaluate import NO_ARGUMENTS, Outcome, ask, ask_all, entities, entities_of, request
 from limen.policy.explain import explain
 from limen.policy.rules import Policy
+from limen.policy.scopes import needed_scopes, used_scopes
 from limen.policy.targets import ACTIONS
 
 _REMEMBERED: Final = 20_000
-_HYPOTHESES: Final = 32
 _TOGETHER: Final = 500
 _Key = tuple[object, ...]
 
@@ -66,10 +71,14 @@ class PolicySet:
         schema: str,
         warnings: tuple[str, ...],
         definitions: Iterable[tuple[Approved, Shape]],
+        step_up: StepUp = MappingProxyType({}),
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.cedar_text, self.schema, self.warnings = "\n\n".join(one.text for one in policies), schema, warnings
         self.size = len(policies)
-        self.digest = hashlib.sha256(f"{self.cedar_text}\n{schema}".encode()).hexdigest()
+        asked = "".join(f"\n// {name}: {' '.join(values)}" for name, values in sorted(step_up.items()))
+        self.digest = hashlib.sha256(f"{self.cedar_text}\n{schema}{asked}".encode()).hexdigest()
+        self._step_up, self._now = step_up, now
         self._policies = tuple(policies)
         self._definitions = {(item.server, item.kind, item.name): (item, shape) for item, shape in definitions}
         self._slices: dict[tuple[str, str, str], Slice] = {}
@@ -113,7 +122,7 @@ class PolicySet:
         key = _key(caller, approved, action)
         known = self._decisions.get(key)
         if known is not None:
-            return known
+            return self._assured(caller, approved, action, known) if known.requires else known
         part = self.slice(approved)
         if part is None or action not in ACTIONS[approved.kind]:
             return _refused("policy.not_visible", "the policy in force was not compiled for this")
@@ -122,7 +131,24 @@ class PolicySet:
         decision = self._decide(caller, part, arguments, action, name or approved.name)
         if not part.reads_arguments:
             _remember(self._decisions, key, decision)
-        return decision
+        return self._assured(caller, approved, action, decision) if decision.requires else decision
+
+    def _assured(self, caller: Caller, approved: Approved, action: str, decision: Decision) -> Decision:
+        """The same decision, or the step-up it takes: a sign-in ages, so this is not remembered."""
+        verdict = unsatisfied(decision.requires, caller, self._now(), self._step_up)
+        if verdict is None:
+            return decision
+        reason = verdict.reason
+        if reason.id == "policy.denied" and not self.visible(caller, approved, action=action):
+            reason = REASONS["policy.not_visible"]
+        detail = f"allowed by {', '.join(decision.rules)}, but {verdict.detail}"
+        public = verdict.public
+        part = self.slice(approved)
+        scopes = used_scopes(part.policies, decision.rules, caller.scopes) if part is not None else []
+        if scopes and reason.id == "identity.step_up":
+            public = MappingProxyType({**public, "scopes": scopes})
+        refused = replace(verdict, reason=reason, detail=detail, public=public)
+        return Decision(False, reason.id, decision.rules, decision.requires, (), refused)
 
     def _decide(
         self, caller: Caller, part: Slice, arguments: bytes | Mapping[str, Any], action: str, name: str
@@ -140,23 +166,19 @@ class PolicySet:
 
         outcome = ask(part.engine, self._about(caller, part.approved, name), question, part.effects)
         if outcome.allowed:
-            return self._allowed(caller, part, outcome)
+            requires = frozenset[str]().union(*(part.requires[rule] for rule in outcome.reasons))
+            grant = Grant(outcome.reasons, self.digest, requires)
+            return Decision(True, "", outcome.reasons, requires, (), Pass((grant,)))
         if not outcome.reasons:
-            missing = _missing_scopes(caller, part, with_scopes)
-            if missing:
-                return _refused("identity.scope", "a rule allows this with more scopes", scopes=missing)
+            needed = needed_scopes(part.scope_options, caller.scopes, lambda scopes: with_scopes(scopes).allowed)
+            if needed:
+                return _refused(
+                    "identity.scope", "a rule allows this with more scopes", scopes=needed, held=caller.scopes
+                )
         detail = _why(outcome)
         if not self.visible(caller, part.approved, action=action):
             return _refused("policy.not_visible", detail, rules=outcome.reasons)
         return _refused("policy.denied", detail, rules=outcome.reasons)
-
-    def _allowed(self, caller: Caller, part: Slice, outcome: Outcome) -> Decision:
-        requires = frozenset[str]().union(*(part.requires[rule] for rule in outcome.reasons))
-        if "mfa" in requires and not caller.mfa:
-            detail = f"allowed by {', '.join(outcome.reasons)}, which ask for more than one factor"
-            return _refused("identity.step_up", detail, rules=outcome.reasons)
-        grant = Grant(outcome.reasons, self.digest, requires)
-        return Decision(True, "", outcome.reasons, requires, (), Pass((grant,)))
 
     def visible(self, caller: Caller, approved: Approved, *, action: str = "") -> bool:
         """Could this caller do this with some arguments (and, for a template, some URI)?
@@ -173,7 +195,7 @@ class PolicySet:
             return False
         about = self._about(caller, approved, approved.name)
         question = request(caller, approved, approved.name, action, NO_ARGUMENTS)
-        answer = ask(part.possible, about, question, part.effects).allowed
+        answer = _could(caller, part, ask(part.possible, about, question, part.effects))
         _remember(self._visible, key, answer)
         return answer
 
@@ -194,8 +216,8 @@ class PolicySet:
                     request(caller, approved, name, _primary(approved), NO_ARGUMENTS) for approved, name in names
                 ]
                 outcomes = ask_all(first.possible, about, questions, first.effects)
-                for (key, _), outcome in zip(some, outcomes, strict=True):
-                    _remember(self._visible, key, outcome.allowed)
+                for (key, part), outcome in zip(some, outcomes, strict=True):
+                    _remember(self._visible, key, _could(caller, part, outcome))
 
     def _about(self, caller: Caller, approved: Approved, name: str) -> cedarpy.Entities:
         """Caller and resource, parsed once where they will be asked about again."""
@@ -228,6 +250,7 @@ class PolicySet:
             "rules": list(decision.rules),
             "requires": sorted(decision.requires),
             "missing_scopes": list(decision.scopes),
+            "challenge": dict(getattr(decision.verdict, "public", {})),
             "policy": self.digest,
             "policies": [],
             "not_concerned": self.size - (len(part.policies) if part else 0),
@@ -307,13 +330,11 @@ def _context(part: Slice, arguments: bytes | Mapping[str, Any], action: str) -> 
     return context_of(part.shape, arguments)
 
 
-def _missing_scopes(caller: Caller, part: Slice, with_scopes: Callable[[frozenset[str]], Outcome]) -> tuple[str, ...]:
-    """The smallest set of scopes that, on top of the caller's, would make the answer yes; all of them at once."""
-    missing = {tuple(sorted(option - caller.scopes)) for option in part.scope_options}
-    for candidate in sorted(missing - {()}, key=lambda scopes: (len(scopes), scopes))[:_HYPOTHESES]:
-        if with_scopes(caller.scopes | frozenset(candidate)).allowed:
-            return candidate
-    return ()
+def _could(caller: Caller, part: Slice, outcome: Outcome) -> bool:
+    """An application is not shown what only persons may call, unless it depends on arguments which rules will apply."""
+    if not outcome.allowed or not caller.machine or part.reads_arguments:
+        return outcome.allowed
+    return not any("user" in part.requires[rule] for rule in outcome.reasons)
 
 
 def _why(outcome: Outcome) -> str:
@@ -322,9 +343,19 @@ def _why(outcome: Outcome) -> str:
     return "; ".join(parts)[:2000]
 
 
-def _refused(reason: str, detail: str, *, rules: tuple[str, ...] = (), scopes: tuple[str, ...] = ()) -> Decision:
-    public = {"scopes": list(scopes)} if scopes else {}
-    return Decision(False, reason, rules, frozenset(), scopes, refuse(reason, detail, **public))
+def _refused(
+    reason: str,
+    detail: str,
+    *,
+    rules: tuple[str, ...] = (),
+    scopes: frozenset[str] = frozenset(),
+    held: frozenset[str] = frozenset(),
+) -> Decision:
+    """`scopes`: all the call needs, which is what a client is told (RFC 6750 section 3); the decision keeps those that
+    are missing. A client that asks for exactly what it is told must not lose what it had."""
+    public = {"scopes": sorted(scopes)} if scopes else {}
+    missing = tuple(sorted(scopes - held))
+    return Decision(False, reason, rules, frozenset(), missing, refuse(reason, detail, **public))
 
 
 def _primary(approved: Approved) -> str:

@@ -98,7 +98,12 @@ def _caller_entity(caller: Caller, scopes: frozenset[str]) -> dict[str, object]:
             "amr": sorted(caller.amr),
             "mfa": caller.mfa,
             "acr": caller.acr,
+            "machine": caller.machine,
+            "device": caller.device,
+            "risk": caller.risk,
+            "contexts": sorted(caller.contexts),
         },
+        "tags": dict(caller.facts),
         "parents": [],
     }
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from cedarpy import pst
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from limen.core.call import Approved
 from limen.core.faults import ConfigFault
 from limen.policy import cedar
+from limen.policy.assurance import requirement
 from limen.policy.targets import ACTIONS, KINDS, Target, parse_target
 
-Requirement = Literal["mfa", "approval", "durable"]
+Requirement = Annotated[str, Field(max_length=1024), AfterValidator(requirement)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
-REQUIREMENTS: Final = frozenset({"mfa", "approval", "durable"})
 ENTITY_TYPES: Final = {"tool": "Tool", "prompt": "Prompt", "resource": "Resource", "template": "Resource"}
 _WHO: Final = {
     "user": "principal.subject == {}",
@@ -40,7 +40,7 @@ class RuleSettings(BaseModel):
     of one target override it. `scopes`: all of them. `when`, `unless`: Cedar expressions over `principal`, `resource`
     and `context.arguments`; one that cannot be evaluated makes an allow rule fail and a deny rule hold.
     `require`: applies on top of the permission. Where several allow rules match, everything any of them requires is
-    required: a lenient rule never takes away what a stricter one asks for.
+    required: a lenient rule never takes away what a stricter one asks for. See `policy.assurance` for its forms.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,6 +82,27 @@ class PolicySettings(BaseModel):
 
     rules: tuple[RuleSettings, ...] = ()
     cedar: tuple[str, ...] = ()
+    step_up: dict[Literal["mfa", "device"], tuple[Text, ...]] = {}  # acr values to ask for; each is proof as well
+
+    @field_validator("step_up")
+    @classmethod
+    def _values(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for values in value.values():
+            requirement(f"acr({' '.join(values)})")
+        return value
+
+    def scopes(self, server: str) -> tuple[str, ...]:
+        """Every scope a rule about this server asks for (RFC 9728 `scopes_supported`), in order of the rules.
+
+        Rules that compile have targets that can be read; for others raises ValueError.
+        """
+        found: dict[str, None] = {}
+        for rule in self.rules:
+            servers = {target.server for text in rule.targets for target in parse_target(text, rule.operations)}
+            if rule.allow is not None and servers & {"*", server}:
+                asked = (entry.removeprefix("scope:") for entry in rule.who if entry.startswith("scope:"))
+                found.update(dict.fromkeys((*rule.scopes, *asked)))
+        return tuple(found)
 
 
 def _listed(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -141,7 +162,7 @@ def rule_policy(number: int, rule: RuleSettings, catalog: Sequence[Approved]) ->
     actions = sorted({action for target in targets for action in ACTIONS[target.kind]})
     lines = [f'@id("{name}")']
     if rule.require:
-        lines.append(f'@require("{",".join(sorted(set(rule.require)))}")')
+        lines.append(f'@require("{",".join(sorted(set(rule.require)))}")')  # no requirement holds a quote or a comma
     scope = ", ".join(f'Action::"{action}"' for action in actions)
     lines.append(f"{effect} (principal is Caller, action in [{scope}], resource)")
     text = "\n".join(lines + [clause for _, clause in clauses]) + ";"
@@ -241,9 +262,13 @@ def cedar_policies(number: int, text: str) -> tuple[Policy, ...]:
 
 
 def _cedar_policy(where: str, number: int, index: int, tree: pst.Template) -> Policy:
-    requires = frozenset(part.strip() for part in tree.annotations.get("require", "").split(",") if part.strip())
-    if requires - REQUIREMENTS or (requires and tree.effect != "permit"):
-        raise ConfigFault('@require takes "mfa", "approval" and "durable", on permit only', where)
+    parts = (part.strip() for part in tree.annotations.get("require", "").split(","))
+    try:
+        requires = frozenset(requirement(part) for part in parts if part)
+    except ValueError as error:
+        raise ConfigFault(f"@require: {error}", where) from None
+    if requires and tree.effect != "permit":
+        raise ConfigFault("@require is for permit only", where)
     name = f"cedar-{number}-{index}"
     label = tree.annotations.get("id", "")
     if label and all(char.isascii() and (char.isalnum() or char in "._-") for char in label) and len(label) <= 64:

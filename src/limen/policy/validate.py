@@ -26,8 +26,8 @@ _COMMON: Final = """\
 entity Server;
 entity Caller = {
   issuer: String, subject: String, client: String, scopes: Set<String>, roles: Set<String>, groups: Set<String>,
-  amr: Set<String>, mfa: Bool, acr: String
-};
+  amr: Set<String>, mfa: Bool, acr: String, contexts: Set<String>, machine: Bool, device: String, risk: String
+} tags String;
 entity Tool in [Server] = { server: String, name: String, effect: String, durable: Bool };
 entity Prompt in [Server] = { server: String, name: String, effect: String, durable: Bool };
 entity Resource in [Server] = { server: String, name: String, effect: String, durable: Bool, template: String };

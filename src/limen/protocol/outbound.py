@@ -17,7 +17,10 @@ from limen.protocol.methods import META_SERVER
 CACHEABLE: Final = frozenset(
     {"tools/list", "resources/list", "resources/templates/list", "prompts/list", "resources/read", "server/discover"}
 )
-_SHOWN: Final = ("supported", "requested", "requiredCapabilities", "scopes", "approval", "retry_after", "uri")
+_SHOWN: Final = (
+    *("supported", "requested", "requiredCapabilities", "scopes", "acr_values", "max_age"),
+    *("approval", "retry_after", "uri"),
+)
 
 
 @dataclass(frozen=True, slots=True)
