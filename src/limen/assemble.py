@@ -38,8 +38,10 @@ from limen.core.faults import ConfigFault
 from limen.core.ports import Signer
 from limen.credentials.attach import AttachCredential
 from limen.engine import Corridor, Engine, Outbound
+from limen.identity.api_keys import ApiKeys, changes
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, Sessions, StateSeal
+from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.inspection import Inspection, Reviewer
 from limen.policy.approval import RequireApproval
@@ -56,6 +58,7 @@ FEEDS: Final = 60.0  # seconds between looks at files of indicators
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
+_AUDITED_KEYS: Final = "audited-keys"
 
 
 class Servers(Outbound, Protocol):
@@ -78,17 +81,23 @@ class State:
     marks: SqliteTable
     labels: SqliteTable
     quarantine: SqliteTable
+    keys: SqliteTable  # API keys, as digests
+    seen: SqliteTable  # proofs that were used, and when keys were: in a file of its own, for it changes all the time
 
     @classmethod
     def open(cls, config: Config) -> State:
         """Raises DependencyFault when the database cannot be used."""
         path = config.storage.path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(*(SqliteTable(path, name) for name in ("catalog", "approvals", "marks", "labels", "quarantine")))
+        names = ("catalog", "approvals", "marks", "labels", "quarantine", "keys")
+        seen = SqliteTable(path.with_name(f"{path.stem}-seen{path.suffix}"), "seen")
+        return cls(**{name: SqliteTable(path, name) for name in names}, seen=seen)
 
     def close(self) -> None:
         """Close the database."""
-        for table in (self.catalog, self.approvals, self.marks, self.labels, self.quarantine):
+        for table in (
+            self.catalog, self.approvals, self.marks, self.labels, self.quarantine, self.keys, self.seen,
+        ):  # fmt: skip
             table.close()
 
 
@@ -187,7 +196,7 @@ class House:
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
-            Authenticate: Authenticate(issuers, resources(config), config.identity),
+            Authenticate: self._authenticate(config, issuers),
             BindSession: BindSession(self.sessions, self.seal),
             Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
             RequireApproval: RequireApproval(self.state.approvals),
@@ -200,6 +209,17 @@ class House:
             event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
             self.ledger.append(orjson.dumps(event))
         return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
+
+    def _authenticate(self, config: Config, issuers: Issuers) -> Authenticate:
+        identity, kept = config.identity, self.state
+        return Authenticate(
+            issuers,
+            resources(config),
+            identity,
+            proofs=Proofs(identity.dpop, identity.leeway, kept.seen),
+            keys=ApiKeys(kept.keys, kept.seen) if identity.api_keys else None,
+            demands=config.demands,
+        )
 
     def _inspection(self, config: Config, before: Plan | None) -> Inspection:
         """What it is made of is how content is judged, and the secrets of the servers."""
@@ -255,6 +275,7 @@ class House:
 
     def record_history(self) -> None:
         """Every approval, rejection and observed change goes to the log once, in order, whoever made it."""
+        self._record_keys()
         last = newest = self._audited()
         for row in self.registry.history(last):
             if row.sequence > last:
@@ -266,6 +287,13 @@ class House:
             self._followed = newest
         elif newest > last:
             self.state.marks.put(_AUDITED, str(newest).encode())
+
+    def _record_keys(self) -> None:
+        """What commands did to API keys, once each and in order."""
+        mark = (self.state.marks.get(_AUDITED_KEYS) or b"").decode()
+        for name, members in changes(self.state.keys, mark):
+            self.engine.event("key", **members)
+            self.state.marks.put(_AUDITED_KEYS, name.encode())
 
     def _audited(self) -> int:
         """How far the log has followed. A lock's history begins anew in every process, our records' never does."""

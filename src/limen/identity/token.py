@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from limen.core.call import Caller
+from limen.identity.binding import read_binding
 from limen.identity.issuers import AT_JWT, IdentitySettings, IssuerSettings
 from limen.identity.keys import MAX_KID, decode_base64url
 from limen.protocol.jsonrpc import JsonLimits, NotJson, canonical, parse
@@ -28,6 +29,8 @@ _MAX_NAME: Final = 255
 _READ: Final = frozenset(
     ("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "scp", "client_id", "azp", "amr", "acr", "auth_time")
 )
+# Client credentials (RFC 9068 section 2.2: `sub` is the client), SPIFFE JWT-SVIDs, Kubernetes service accounts.
+_WORKLOADS: Final = ("spiffe://", "system:serviceaccount:")
 
 
 class TokenRefused(Exception):
@@ -95,16 +98,19 @@ def read_caller(
     _check_kind(compact)
     expires = _check_times(claims, settings, now)
     _check_audience(claims.get("aud"), resource, issuer.audience)
-    if "cnf" in claims:  # RFC 7800: whoever holds it must prove a key; as a mere bearer token it is stolen
-        raise _invalid("bound to a key, which is not supported")
+    try:
+        binding = read_binding(claims["cnf"]) if "cnf" in claims else None
+    except ValueError as error:
+        raise _invalid(str(error)) from None
     auth_time = _time(claims, "auth_time")
     if auth_time is not None and auth_time > now + settings.leeway:
         raise _invalid("auth_time lies in the future")
     acr = claims.get("acr")
+    subject, client = _name(claims.get("sub"), "sub"), _client(claims)
     return Caller(
         issuer=compact.issuer,
-        subject=_name(claims.get("sub"), "sub"),
-        client=_client(claims),
+        subject=subject,
+        client=client,
         scopes=_scopes(claims, issuer.scope_claim),
         roles=_names(_pick(claims, settings.roles_claim), "roles"),
         groups=_groups(claims, settings.groups_claim),
@@ -114,6 +120,8 @@ def read_caller(
         expires=float(expires),
         token_id=_name(claims["jti"], "jti") if "jti" in claims else sha256(compact.token).hexdigest()[:32],
         claims=_rest(claims, settings).decode(),
+        binding=binding,
+        machine=subject == client or subject.startswith(_WORKLOADS),
     )
 
 
@@ -223,5 +231,5 @@ def _scopes(claims: dict[str, Any], only: str | None) -> frozenset[str]:
 
 
 def _rest(claims: dict[str, Any], settings: IdentitySettings) -> bytes:
-    left_out = _READ | {settings.groups_claim, settings.roles_claim}
+    left_out = _READ | {"cnf", settings.groups_claim, settings.roles_claim}
     return canonical({name: value for name, value in claims.items() if name not in left_out})
