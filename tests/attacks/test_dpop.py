@@ -306,7 +306,8 @@ def test_malformed_proofs(door: Door) -> None:
     twice = b64(dump(ALICE.header())[:-1] + b',"alg":"none"}')
     for bad in (
         "", "a", "a.b", "..", f"{head}.{body}", f"{honest}.x", f"{honest}=", f"{honest} ",
-        f"{head}.{body}=.{signature}", f"{twice}.{body}.{signature}", f"{b64(b'[]')}.{body}.{signature}", f"{head}.{b64(b'[]')}.{signature}",
+        f"{head}.{body}=.{signature}", f"{twice}.{body}.{signature}", f"{b64(b'[]')}.{body}.{signature}",
+        f"{head}.{b64(b'[]')}.{signature}",
         "x" * 9000, f"{head}.{b64(dump({'a': 'x' * 9000}))}.{signature}", b"\xff\xfe", TOKEN,
     ):  # fmt: skip
         assert shown(door, bad) == PROOF

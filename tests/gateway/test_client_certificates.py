@@ -1,4 +1,4 @@
-"""B5, B7: TLS 1.3 and certificate-bound tokens (RFC 8705) against the running gateway, and proxies that tell of them."""
+"""B5, B7: TLS 1.3 and certificate-bound tokens (RFC 8705) against the running gateway, and proxies that tell of one."""
 
 from __future__ import annotations
 
@@ -73,6 +73,10 @@ def ask(
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}
 
 
+def connected(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="127.0.0.1")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -109,9 +113,8 @@ def test_tls_1_2_is_refused_b5(gateway: Running) -> None:
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError), socket.create_connection(("127.0.0.1", gateway.port), 10) as raw:
         old.wrap_socket(raw, server_hostname="127.0.0.1").close()
-    with socket.create_connection(("127.0.0.1", gateway.port), 10) as raw:
-        with client().wrap_socket(raw, server_hostname="127.0.0.1") as modern:
-            assert modern.version() == "TLSv1.3"
+    with connected(gateway.port, client()) as modern:
+        assert modern.version() == "TLSv1.3"
 
 
 def test_plain_http_to_the_tls_port_b5(gateway: Running) -> None:
@@ -148,11 +151,10 @@ def test_certificates_that_do_not_verify_end_the_handshake(gateway: Running, lea
 
 
 def test_no_session_is_resumed_without_looking_at_the_certificate(gateway: Running) -> None:
-    with socket.create_connection(("127.0.0.1", gateway.port), 10) as raw:
-        with client(ALICE).wrap_socket(raw, server_hostname="127.0.0.1") as secured:
-            secured.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"200" in secured.recv(4096)
-            assert secured.session is None or not secured.session.has_ticket
+    with connected(gateway.port, client(ALICE)) as secured:
+        secured.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" in secured.recv(4096)
+        assert secured.session is None or not secured.session.has_ticket
 
 
 def test_route_that_demands_a_certificate_b7(gateway: Running) -> None:

@@ -120,6 +120,8 @@ def _read(data: bytes, issuer: str) -> Claims | None:
         return None  # bound to a key that we are not told
     if answer.get("token_use") == "access_token":
         answer["token_use"] = "access"
+    if "client_id" in answer:
+        answer.setdefault("sub", answer["client_id"])  # of nobody else: a client that acts for itself
     return {name: value for name, value in answer.items() if name not in ("active", "token_type")}
 
 
