@@ -67,6 +67,8 @@ class TokenVerifier:
         match = _TOKEN.match(authorization) if len(authorization) <= _MAX_VALUE else None
         if match is None:
             raise TokenRefused("identity.invalid", "not one bearer or DPoP token")
+        if match[1].startswith(PREFIX):  # also where it is not taken: an issuer who is asked about it has it
+            raise TokenRefused("identity.invalid", "an API key, which is not accepted here")
         if self._opaque is not None and match[1].count(b".") != 2:
             return self._opaque.verify(match[1], key[1])
         compact = read_compact(match[1])
