@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limen.adapters.sqlite import SqliteTable
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Pass, Refuse, Verdict
-from limen.identity.dpop import normal_url
+from limen.identity.dpop import ProofRefused, normal_url, read_proof
 from limen.identity.nonces import WINDOW, Nonces
 from minting import NOW, RESOURCE, Clock, Key, b64, caller, dump, reason
 from proving import Door, Holder, thumb
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
 ISSUED = Key()
 HOLDERS = {name: Holder(name) for name in ("ES256", "EdDSA", "RS256", "PS256")}
 ALICE, THIEF = HOLDERS["ES256"], Holder()
@@ -312,6 +317,15 @@ def test_malformed_proofs(door: Door) -> None:
     ):  # fmt: skip
         assert shown(door, bad) == PROOF
     assert shown(door, honest) == "passed"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60), st.dictionaries(st.sampled_from(["typ", "alg", "jwk", "crit"]), JSON, max_size=4), JSON)
+def test_nothing_but_a_refusal_comes_of_anything(junk: bytes, header: dict[str, Any], claims: Any) -> None:
+    honest = {**ALICE.header(), **header}
+    for proof in (junk, f"{b64(dump(honest))}.{b64(dump(claims))}.{b64(junk)}".encode()):
+        with pytest.raises(ProofRefused):
+            read_proof(proof, frozenset({"ES256"}))
 
 
 # nonces
