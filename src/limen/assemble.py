@@ -177,6 +177,7 @@ class House:
         self._seen: dict[str, Inspected] = {}
         self._put(self.plan(config))
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
+        self._record_keys()
         self._record_feeds(first=True)
 
     # configuration

@@ -88,6 +88,7 @@ def test_stolen_token_without_its_key_oa85(gateway: Running) -> None:
         assert answer.status_code == 401, value[:6]
         assert "DPoP" in answer.headers["www-authenticate"] and token not in answer.text
     assert ask(gateway, f"Bearer {gateway.token()}").status_code == 200
+    assert [one.get("bound") for one in gateway.records("local")[-2:]] == [["dpop"], None]
 
 
 def test_url_is_not_taken_from_the_request(gateway: Running) -> None:

@@ -293,7 +293,12 @@ def test_key_is_not_taken_from_another_address_of_plain_http(tmp_path: Path) -> 
 
     port = free_port()
     listen["bind"] = f"127.0.0.1:{port}"
-    with running(tmp_path, port=port, approved=(), listen=listen, identity={"api_keys": True}) as gateway:
+    settings = {
+        "listen": listen,
+        "identity": {"api_keys": True},
+        "mcpServers": {key: {"url": "http://127.0.0.1:9/mcp"} for key in ("one", "two")},
+    }
+    with running(tmp_path, port=port, approved=(), **settings) as gateway:
         key = json.loads(gateway.limen("keys", "create", "n", "--server", "one", "--json"))["key"]
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         sent = {
@@ -307,3 +312,7 @@ def test_key_is_not_taken_from_another_address_of_plain_http(tmp_path: Path) -> 
         assert connection.getresponse().status == 403
         connection.close()
         assert gateway.records("refusal")[-1]["reason"] == "identity.exposed"
+        gateway.stop()
+        gateway.limen("keys", "revoke", key[6:18], "--by", "dan")  # while nobody runs
+        gateway.start()
+        gateway.until(lambda: [one["change"] for one in gateway.records("key")] == ["create", "revoke"])
