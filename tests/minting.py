@@ -7,6 +7,7 @@ import asyncio
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jwt
@@ -103,6 +104,8 @@ class FakeFetch:
         self.documents: dict[str, Any] = documents or {}
         self.calls: list[str] = []
         self.down, self.wait = False, 0.0
+        self.answers: dict[str, Any] = {}  # of introspection, by token
+        self.forms: list[tuple[str, dict[str, str], str, str]] = []
 
     def publish(self, *keys: Key | dict[str, Any], url: str = f"{ISSUER}/jwks") -> None:
         self.documents[url] = {"keys": [key.jwk if isinstance(key, Key) else key for key in keys]}
@@ -114,18 +117,32 @@ class FakeFetch:
             raise DependencyFault("fetch", "down" if self.down else "status 404")
         return dump(self.documents[url])
 
+    async def post_form(self, url: str, form: Mapping[str, str], user: str, password: str) -> bytes:
+        self.forms.append((url, dict(form), user, password))
+        await asyncio.sleep(self.wait)
+        if self.down:
+            raise DependencyFault("fetch", "down")
+        return dump(self.answers.get(form["token"], {"active": False}))
+
 
 class World:
     """Authenticate in front of one issuer whose keys come from memory."""
 
-    def __init__(self, *keys: Key | dict[str, Any], clock: Clock | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *keys: Key | dict[str, Any],
+        clock: Clock | None = None,
+        parts: Mapping[str, Any] = MappingProxyType({}),
+        **settings: Any,
+    ) -> None:
         self.clock, self.fetch = clock or Clock(), FakeFetch()
         self.fetch.publish(*keys)
         identity = {name: settings.pop(name) for name in list(settings) if name in IdentitySettings.model_fields}
         default = (IssuerSettings(issuer=ISSUER, jwks_uri=f"{ISSUER}/jwks", **settings),)
         self.settings = IdentitySettings(**{"issuers": default, **identity})
         self.issuers = Issuers(self.settings, self.fetch, self.clock)
-        self.guard = Authenticate(self.issuers, {"hr": RESOURCE, "fin": "https://gw.example/fin/mcp"}, self.settings)
+        audiences = {"hr": RESOURCE, "fin": "https://gw.example/fin/mcp"}
+        self.guard = Authenticate(self.issuers, audiences, self.settings, **parts)
 
     async def ask(self, *authorization: bytes | str, route: str = "hr", resource: str = RESOURCE) -> Verdict:
         raw = tuple(one if isinstance(one, bytes) else f"Bearer {one}".encode() for one in authorization)

@@ -18,11 +18,11 @@ import select
 import shutil
 import subprocess
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, quote_plus, urljoin, urlsplit
 
 import httpx2
 import pytest
@@ -79,8 +79,13 @@ class Provider:
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
 
-    def tokens(self, resource: str, scope: str, sub: str = "alice") -> dict[str, Any]:
-        """The token response of a code flow with PKCE and a resource indicator (RFC 7636, RFC 8707)."""
+    def tokens(
+        self, resource: str, scope: str, sub: str = "alice", prove: Callable[[str], str] | None = None
+    ) -> dict[str, Any]:
+        """The token response of a code flow with PKCE and a resource indicator (RFC 7636, RFC 8707).
+
+        `prove` makes a DPoP proof for the URL of the token endpoint.
+        """
         verifier = secrets.token_urlsafe(32)
         digest = hashlib.sha256(verifier.encode()).digest()
         query = {
@@ -105,10 +110,26 @@ class Provider:
                 "code_verifier": verifier,
                 "resource": resource,
             }
-            response = client.post(f"{self.issuer}/token", data=form)
+            headers = {"DPoP": prove(f"{self.issuer}/token")} if prove is not None else {}
+            response = client.post(f"{self.issuer}/token", data=form, headers=headers)
             response.raise_for_status()
             tokens: dict[str, Any] = response.json()
             return tokens
+
+    def machine_token(self, resource: str, scope: str) -> str:
+        """An access token of the client `robot` for itself (RFC 6749 section 4.4)."""
+        form = {"grant_type": "client_credentials", "resource": resource, "scope": scope}
+        with httpx2.Client(timeout=20, trust_env=False) as client:
+            secret = ("robot", quote_plus("a secret of the robot"))
+            response = client.post(f"{self.issuer}/token", data=form, auth=secret)
+            response.raise_for_status()
+            return str(response.json()["access_token"])
+
+    def revoke(self, token: str) -> None:
+        """End a token of the public client (RFC 7009)."""
+        with httpx2.Client(timeout=20, trust_env=False) as client:
+            form = {"token": token, "client_id": "client"}
+            client.post(f"{self.issuer}/token/revocation", data=form).raise_for_status()
 
     def token(self, resource: str, scope: str, sub: str = "alice") -> str:
         """An access token for this resource."""
@@ -147,10 +168,11 @@ def _sign_in(client: httpx2.Client, page: httpx2.Response, sub: str) -> dict[str
 
 
 @contextmanager
-def running_provider(resources: Mapping[str, str]) -> Iterator[Provider]:
-    """A provider that issues at+jwt tokens for these resources, each with its space-separated scopes."""
+def running_provider(resources: Mapping[str, str], opaque: Collection[str] = ()) -> Iterator[Provider]:
+    """A provider that issues at+jwt tokens for these resources, each with its space-separated scopes; `opaque`: those
+    whose tokens are not JWTs."""
     place = _install()
-    command = [_node(place), "idp.mjs", json.dumps(dict(resources))]
+    command = [_node(place), "idp.mjs", json.dumps(dict(resources)), json.dumps(list(opaque))]
     with (place / "log").open("ab") as log:
         process = subprocess.Popen(command, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
     try:

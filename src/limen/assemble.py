@@ -40,8 +40,10 @@ from limen.core.ports import Signer
 from limen.credentials.attach import AttachCredential
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Corridor, Engine, Outbound
+from limen.identity.api_keys import ApiKeys, changes
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, Sessions, StateSeal
+from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.inspection import Inspection, Reviewer
 from limen.policy.approval import RequireApproval
@@ -59,6 +61,7 @@ FETCH: Final = 900.0  # and at those elsewhere
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
+_AUDITED_KEYS: Final = "audited-keys"
 
 
 class Servers(Outbound, Protocol):
@@ -82,13 +85,16 @@ class State:
     labels: SqliteTable
     quarantine: SqliteTable
     told: SqliteTable
+    keys: SqliteTable  # API keys, as digests
+    seen: SqliteTable  # proofs that were used, and when keys were: in a file of its own, for it changes all the time
 
     @classmethod
     def open(cls, config: Config) -> State:
         """Raises DependencyFault when the database cannot be used."""
         path = config.storage.path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(*(SqliteTable(path, name) for name in cls.__slots__))
+        seen = SqliteTable(path.with_name(f"{path.stem}-seen{path.suffix}"), "seen")
+        return cls(**{name: SqliteTable(path, name) for name in cls.__slots__ if name != "seen"}, seen=seen)
 
     def close(self) -> None:
         """Close the database."""
@@ -178,6 +184,7 @@ class House:
         self._put(self.plan(config))
         self._fetch = HttpFetch(max_size=MAX_SIZE)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
+        self._record_keys()
         self._first_feeds()
 
     # configuration
@@ -197,7 +204,7 @@ class House:
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
-            Authenticate: Authenticate(issuers, resources(config), config.identity),
+            Authenticate: self._authenticate(config, issuers),
             BindSession: BindSession(self.sessions, self.seal),
             Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
             RequireApproval: RequireApproval(self.state.approvals),
@@ -210,6 +217,17 @@ class House:
             event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
             self.ledger.append(orjson.dumps(event))
         return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
+
+    def _authenticate(self, config: Config, issuers: Issuers) -> Authenticate:
+        identity, kept = config.identity, self.state
+        return Authenticate(
+            issuers,
+            resources(config),
+            identity,
+            proofs=Proofs(identity.dpop, identity.leeway, kept.seen),
+            keys=ApiKeys(kept.keys, kept.seen, implied=identity.implied) if identity.api_keys else None,
+            demands=config.demands,
+        )
 
     def _inspection(self, config: Config, before: Plan | None) -> Inspection:
         """What it is made of is how content is judged, and the secrets of the servers."""
@@ -265,6 +283,7 @@ class House:
 
     def record_history(self) -> None:
         """Every approval, rejection and observed change goes to the log once, in order, whoever made it."""
+        self._record_keys()
         last = newest = self._audited()
         for row in self.registry.history(last):
             if row.sequence > last:
@@ -276,6 +295,13 @@ class House:
             self._followed = newest
         elif newest > last:
             self.state.marks.put(_AUDITED, str(newest).encode())
+
+    def _record_keys(self) -> None:
+        """What commands did to API keys, once each and in order."""
+        mark = (self.state.marks.get(_AUDITED_KEYS) or b"").decode()
+        for name, members in changes(self.state.keys, mark):
+            self.engine.event("key", **members)
+            self.state.marks.put(_AUDITED_KEYS, name.encode())
 
     def _audited(self) -> int:
         """How far the log has followed. A lock's history begins anew in every process, our records' never does."""

@@ -332,7 +332,7 @@ def _who(facts: Context | Permit) -> dict[str, Any]:
     caller, session = facts.find(Caller), facts.find(Session)
     if caller is None:
         return {"peer": facts.call.peer.address}
-    return {
+    who: dict[str, Any] = {
         "iss": caller.issuer,
         "sub": caller.subject,
         "client": caller.client,
@@ -340,6 +340,9 @@ def _who(facts: Context | Permit) -> dict[str, Any]:
         "session": sha256(session.id.encode()).hexdigest()[:16] if session and session.id else "",
         "peer": facts.call.peer.address,
     }
+    if caller.binding is not None:
+        who["bound"] = sorted(caller.binding.kinds)
+    return who
 
 
 def _what(record: dict[str, Any], call: Call, reference: str) -> dict[str, Any]:

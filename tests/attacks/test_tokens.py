@@ -425,7 +425,12 @@ def test_encrypted_tokens(world: World) -> None:
 
 
 def test_token_bound_to_a_key_is_no_bearer_token(world: World) -> None:
-    for cnf in ({"jkt": "x"}, {"x5t#S256": "x"}, {}, "x"):
+    thumb = b64(hashlib.sha256(b"a key").digest())
+    for cnf in ({"jkt": thumb}, {"x5t#S256": thumb}, {"jkt": thumb, "x5t#S256": thumb}):
+        for _ in range(2):  # the second time the token is remembered
+            assert reason(world.judge(EC.token(cnf=cnf))) == "identity.binding"
+    unprovable = ({"jkt": "x"}, {"x5t#S256": "x"}, {}, "x", [], {"jkt": None}, {"jkt": thumb + "="}, {"jkt": [thumb]})
+    for cnf in (*unprovable, {"jwk": EC.jwk}, {"kid": "k"}, {"jkt": thumb, "kid": "k"}, {"x5t": thumb}):
         assert reason(world.judge(EC.token(cnf=cnf))) == INVALID
     claims = {**good_claims(), "cnf": None}
     assert reason(world.judge(EC.sign(EC.header(), claims))) == INVALID
@@ -464,7 +469,6 @@ def test_claims_of_the_wrong_kind(world: World, claims: dict[str, Any], passes: 
         b" Bearer %s",
         b"Bearer%s",
         b"Basic %s",
-        b"DPoP %s",
         b"Token %s",
         b"Bearer %s, Bearer %s",
         b"Bearer %s\0",

@@ -87,6 +87,7 @@ TEMPLATES = {
     "password": "DB_PASSWORD={a8}!{a6}",
     "generic_secret": 'client_secret: "{a40}"',
     "shadow_hash": "root:$6${a16}${a86}:19000:0:99999:7:::",
+    "limen_key": "limen_{h12}_{h72}",
 }
 
 

@@ -81,12 +81,15 @@ def ask(world: World, presented: Presented, transport: str = "http") -> Verdict:
 
 
 def test_local_user_of_a_stdio_client() -> None:
+    """A14: the operating-system user, and nobody who comes over a network or brings another credential."""
     world = World(KEY)
     alice = caller(ask(world, Presented(local_user="alice"), "stdio"))
     assert (alice.issuer, alice.subject, alice.expires) == ("local", "alice", 0.0)
     assert reason(ask(world, Presented(local_user="alice"), "http")) == "identity.ambiguous"
     both = Presented((f"Bearer {KEY.token()}".encode(),), RESOURCE, "alice")
     assert reason(ask(world, both, "stdio")) == "identity.ambiguous"
+    for more in ({"proofs": (b"x",)}, {"api_keys": (b"x",)}):
+        assert reason(ask(world, Presented(local_user="alice", **more), "stdio")) == "identity.ambiguous"
     assert reason(ask(world, Presented(), "stdio")) == "identity.missing"
 
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from challenges import read_challenge
 from limen.core.faults import ConfigFault, InvariantFault
 from limen.core.reasons import REASONS
-from limen.identity.metadata import challenge, metadata_url, protected_resource_metadata, well_known_paths
+from limen.identity.metadata import (
+    Possession,
+    challenge,
+    challenges,
+    metadata_url,
+    protected_resource_metadata,
+    well_known_paths,
+)
 
 URL = "https://gw.example/.well-known/oauth-protected-resource/hr/mcp"
 
@@ -45,6 +52,39 @@ def test_step_up() -> None:
     }
     assert "max_age" not in challenge("identity.step_up", URL)
     assert read_challenge(challenge("identity.step_up", URL, (), {"max_age": 0}))[1]["max_age"] == "0"
+
+
+def test_schemes_that_are_offered_and_the_one_that_was_used() -> None:
+    """RFC 9449 section 7.1: what was wrong is said under the scheme that was used."""
+    both, only = Possession(("ES256", "EdDSA")), Possession(("ES256",), demands=frozenset({"dpop"}))
+    for reason, dpop, used, other in (
+        ("identity.invalid", False, "Bearer", "DPoP"),
+        ("identity.scope", True, "DPoP", "Bearer"),
+        ("identity.missing", False, "Bearer", "DPoP"),
+    ):
+        first, second = challenges(reason, URL, ["hr:read"], possession=both, dpop=dpop).split(f", {other} ")
+        scheme, parameters = read_challenge(first)
+        _, offered = read_challenge(f"{other} {second}")
+        assert scheme == used and offered["resource_metadata"] == URL and "error" not in offered
+        assert ("algs" in parameters) is dpop is not ("algs" in offered)
+        expected = {"identity.invalid": "invalid_token", "identity.scope": "insufficient_scope"}
+        assert parameters.get("error") == expected.get(reason)
+    for reason, error in (("identity.proof", "invalid_dpop_proof"), ("identity.nonce", "use_dpop_nonce")):
+        scheme, parameters = read_challenge(challenges(reason, URL, possession=both, dpop=False))
+        assert (scheme, parameters["error"], parameters["algs"]) == ("DPoP", error, "ES256 EdDSA")
+    for dpop in (True, False):
+        scheme, parameters = read_challenge(challenges("identity.binding", URL, possession=only, dpop=dpop))
+        assert (scheme, parameters["error"]) == ("DPoP", "invalid_token")
+    assert challenges("identity.invalid", URL) == challenge("identity.invalid", URL)
+
+
+def test_document_says_what_is_demanded() -> None:
+    given = Possession(("ES256",), certificates=True, demands=frozenset({"dpop"}))
+    document = protected_resource_metadata("https://gw.example", ["https://id.example"], (), given)
+    assert document["dpop_signing_alg_values_supported"] == ["ES256"]
+    assert document["dpop_bound_access_tokens_required"] and document["tls_client_certificate_bound_access_tokens"]
+    plain = protected_resource_metadata("https://gw.example", ["https://id.example"])
+    assert not [name for name in plain if "dpop" in name or "tls" in name]
 
 
 def test_two_credentials() -> None:

@@ -73,7 +73,8 @@ def load_config(path: FilePath | str, environment: Mapping[str, str] | None = No
 
 def check_consistency(config: Config) -> None:
     """What serving over HTTP needs beyond a well-formed file. Raises ConfigFault."""
-    if not config.identity.issuers and not config.identity.unsafe_anonymous:
+    identity = config.identity
+    if not identity.issuers and not identity.unsafe_anonymous and not identity.api_keys:
         raise ConfigFault(
             "no issuer configured: add one under identity.issuers, or set identity.unsafe_anonymous: true", "identity"
         )
@@ -172,7 +173,8 @@ def _absolute(config: Config, base: FilePath) -> Config:
 
     listen = config.listen
     if listen.tls is not None:
-        tls = listen.tls.model_copy(update={"certificate": full(listen.tls.certificate), "key": full(listen.tls.key)})
+        files = {name: getattr(listen.tls, name) for name in ("certificate", "key", "client_ca")}
+        tls = listen.tls.model_copy(update={name: full(path) for name, path in files.items() if path is not None})
         listen = listen.model_copy(update={"tls": tls})
     servers = {
         name: server if server.cwd is None else server.model_copy(update={"cwd": full(server.cwd)})

@@ -6,6 +6,7 @@ Every field has a default except what only the operator can know. What loosens a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import is_loopback, split_bind, split_url
-from limen.config.bundles import check_bundles
+from limen.config.bundles import check_bundles, routes
 from limen.config.servers import ServerConfig, check_names
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
@@ -35,6 +36,38 @@ class Tls(Part):
 
     certificate: Path
     key: Path
+    client_ca: Path | None = Field(default=None, description="PEM of the authorities whose client certificates we take")
+    require_client_certificate: bool = Field(default=False, description="no connection without one")
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> Tls:
+        if self.require_client_certificate and self.client_ca is None:
+            raise ValueError("require_client_certificate needs client_ca")
+        return self
+
+
+class ForwardedCertificate(Part):
+    """The header in which a proxy that terminates TLS hands on the client's certificate."""
+
+    header: str = Field(default="Client-Cert", pattern=r"^[A-Za-z0-9-]{1,64}$")
+    form: Literal["rfc9440", "nginx"] = Field(default="rfc9440", description="nginx: $ssl_client_escaped_cert")
+    peers: Annotated[
+        tuple[str, ...],
+        Field(min_length=1, description="addresses or networks of the proxies; nobody else may send it"),
+    ]
+
+    @field_validator("peers")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for peer in value:
+            if ip_network(peer).prefixlen == 0:
+                raise ValueError("every address there is cannot be the proxy's")
+        return value
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The same, to compare addresses with."""
+        return tuple(ip_network(peer) for peer in self.peers)
 
 
 class Listen(Part):
@@ -43,6 +76,7 @@ class Listen(Part):
     url: str = Field(default=DEFAULT_URL, description="public base URL; resource URIs and audiences are built from it")
     bind: str | None = Field(default=None, description="host:port; default: the host and port of a loopback url")
     tls: Tls | None = None
+    client_certificate: ForwardedCertificate | None = None
     origins: tuple[str, ...] = Field(default=(), description="values of Origin accepted besides our own")
     unsafe_plain_http: bool = Field(default=False, description="no TLS on an address others can reach")
 
@@ -86,6 +120,11 @@ class Listen(Part):
         if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not self.unsafe_plain_http:
             raise ValueError("url must be https unless it names loopback (or unsafe_plain_http: true)")
         return self
+
+    @property
+    def certificates(self) -> bool:
+        """Whether client certificates can reach us at all."""
+        return self.client_certificate is not None or (self.tls is not None and self.tls.client_ca is not None)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -178,6 +217,22 @@ class Config(Part):
         if unknown := sorted(named - self.mcpServers.keys()):
             raise ValueError(f"content names a server that mcpServers does not have: {', '.join(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _certificates_where_demanded(self) -> Config:
+        if not self.listen.certificates and any("mtls" in kinds for kinds in self.demands.values()):
+            raise ValueError("sender_constrained: mtls needs listen.tls.client_ca or listen.client_certificate")
+        return self
+
+    @property
+    def demands(self) -> dict[str, frozenset[str]]:
+        """Kinds of proof every caller of a route must give; of a bundle, what any of its servers demands."""
+        own = {name: server.security.demands for name, server in self.servers.items()}
+        nothing: frozenset[str] = frozenset()
+        joined = {
+            route: nothing.union(*(own[name] for name in names)) for route, names in routes(self.bundles, own).items()
+        }
+        return {**joined, **own}
 
     @property
     def servers(self) -> dict[str, ServerConfig]:

@@ -63,7 +63,7 @@ class References:
             if not isinstance(inner, str):
                 self._walk(inner, here, document, base, wanted)
                 continue
-            if is_header(here):
+            if is_header(here) or is_client_secret(here):
                 refuse_inline(inner, here, document)
             if "${" in inner and wanted:
                 value[key] = self._replace(inner, here, document, base)
@@ -146,6 +146,11 @@ def is_server_url(path: Path) -> bool:
     return _below_server(path) == ("url",)
 
 
+def is_client_secret(path: Path) -> bool:
+    """What we authenticate ourselves to some issuer with."""
+    return path[:1] == ("identity",) and path[-1] == "client_secret"
+
+
 def is_wrapped(path: Path) -> bool:
     """Does what a reference gives here stay wrapped?"""
-    return _below_server(path)[:1] in (("headers",), ("env",), ("args",))
+    return is_client_secret(path) or _below_server(path)[:1] in (("headers",), ("env",), ("args",))

@@ -32,7 +32,16 @@ class ServerSecurity(BaseModel):
     timeout: Seconds = Field(default=60.0, description="seconds a call may take in all")
     durable: bool = Field(default=False, description="calls wait until their intent is on disk")
     scopes: tuple[str, ...] = Field(default=(), description="scopes_supported of this server's metadata (RFC 9728)")
+    sender_constrained: bool | Literal["dpop", "mtls"] = Field(
+        default=False, description="only tokens bound to a key: by DPoP, by a client certificate, or (true) by either"
+    )
     effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
+
+    @property
+    def demands(self) -> frozenset[str]:
+        """Kinds of proof every caller must give."""
+        asked = self.sender_constrained
+        return frozenset([asked if isinstance(asked, str) else "any"] if asked else [])
 
     @field_validator("scopes")
     @classmethod

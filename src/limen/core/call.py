@@ -80,6 +80,24 @@ class Presented:
     authorization: tuple[bytes, ...] = field(default=(), repr=False)
     resource: str = ""  # canonical URI of the resource the request was addressed to
     local_user: str = ""  # operating-system user of a stdio client
+    method: str = ""  # HTTP method of the request: what a proof of possession must name
+    proofs: tuple[bytes, ...] = field(default=(), repr=False)  # values of the DPoP header (RFC 9449)
+    api_keys: tuple[bytes, ...] = field(default=(), repr=False)  # values of X-API-Key
+    certificate: str = ""  # SHA-256 of the client certificate whose key the TLS peer proved, base64url (RFC 8705)
+    private: bool = False  # came over TLS, or never left this machine
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What a token is bound to (RFC 7800 `cnf`): every part that is not empty must be proven with each request."""
+
+    jkt: str = ""  # RFC 7638 thumbprint of a DPoP key (RFC 9449 section 6.1)
+    x5t: str = ""  # SHA-256 of a client certificate (RFC 8705 section 3.1)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of proof that are asked for."""
+        return frozenset(kind for kind, value in (("dpop", self.jkt), ("mtls", self.x5t)) if value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +116,8 @@ class Caller:
     expires: float = 0.0  # seconds since the epoch; 0: does not expire (local users)
     token_id: str = ""  # `jti`, or a digest: for audit and revocation
     claims: str = "{}"  # other claims, canonical JSON
-    machine: bool = False  # nobody signed in for this: an application on its own account
+    binding: Binding | None = None  # None: whoever holds the credential may use it
+    machine: bool = False  # nobody signed in for this: a program on its own account
     device: str = ""  # how far the issuer trusts the device, in the issuer's words
     risk: str = ""  # the issuer's level of risk, in lower case; levels that are not accepted never get here
     contexts: frozenset[str] = frozenset()  # authentication contexts fulfilled besides `acr` (Entra's `acrs`)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 
@@ -27,9 +27,12 @@ class Table(Protocol):
 
 
 class Fetch(Protocol):
-    """Bounded GET of a configured URL: https (or loopback), no redirects. Raises DependencyFault."""
+    """Bounded exchange with a configured URL: https (or loopback), no redirects. Raises DependencyFault."""
 
     async def get_json(self, url: str) -> bytes: ...
+    async def post_form(self, url: str, form: Mapping[str, str], user: str, password: str) -> bytes:
+        """The JSON answer to a form, sent with these credentials (RFC 6749 section 2.3.1, HTTP Basic)."""
+        ...
 
 
 class Signer(Protocol):

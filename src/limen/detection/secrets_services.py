@@ -16,6 +16,7 @@ MODELS: Final = (
     token("openai_project_key", "sk-proj-", "sk-svcacct-", "sk-admin-", body=f"{_URL64}{{40,}}"),
     token("anthropic_key", "sk-ant-", body=f"(?:[a-z]{{3,8}}[0-9]{{2}}-)?{_URL64}{{60,}}"),
     token("openrouter_key", "sk-or-v1-", body=f"{_HEX}{{64}}"),
+    token("limen_key", "limen_", body=f"{_HEX}{{12}}_{_HEX}{{72}}"),
     token("huggingface_token", "hf_", body="[A-Za-z0-9]{34,}", random=12),
     token("replicate_token", "r8_", body=f"{_ALNUM}{{37}}"),
     token("groq_key", "gsk_", body=f"{_ALNUM}{{50,}}"),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from limen.core.call import Call, Context, Era, Peer, Presented
 from limen.core.reasons import REASONS
 from limen.core.verdict import Refusal, Refuse
 from limen.gateway.app import Gateway, refusal_reply
+from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.server import Receive, Scope, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
@@ -43,9 +44,9 @@ class Site:
 
     endpoints: Mapping[bytes, Endpoint]
     metadata: Mapping[bytes, bytes]
-    challenge: Callable[[str, str, Mapping[str, Any]], str]  # reason id, resource, public members -> WWW-Authenticate
-    hosts: frozenset[str] = field(default_factory=frozenset)
-    secure: bool = False
+    challenge: Callable[[str, str, Mapping[str, Any], bool], str]  # reason id, resource, public members, DPoP used
+    secure: bool = False  # clients are told to come over TLS, or from this machine
+    certificates: ForwardedCertificates | None = None
 
 
 class HttpOutlet:
@@ -131,8 +132,18 @@ class HttpSurface:
         agent = headers.get("user-agent")
         peer = Peer("http", scope["client"][0], agent[0][:256] if agent else "")
         draft = Draft(body, headers, endpoint, peer)
-        presented = Presented(tuple(authorization), endpoint.resource)
-        method = scope["method"]
+        method, certificate = scope["method"], _certificate(scope, headers, self._site.certificates)
+        if isinstance(certificate, Refuse):
+            return self._not_admitted(certificate, draft)
+        presented = Presented(
+            tuple(authorization),
+            endpoint.resource,
+            method=method,
+            proofs=_raw(headers, "dpop"),
+            api_keys=_raw(headers, "x-api-key"),
+            certificate=certificate,
+            private=self._site.secure and (scope["scheme"] == "https" or _local(peer.address)),
+        )
         if method == "POST":
             return await self._post(scope, draft, presented, outlet)
         if method in ("GET", "DELETE"):
@@ -149,7 +160,7 @@ class HttpSurface:
             answer = await self._gateway.listen(call, presented, outlet)
         else:
             answer = await self._gateway.handle(call, presented, outlet)
-        return self._reply(answer, call.id, call.era, draft.endpoint)
+        return self._reply(answer, call.id, call.era, presented)
 
     async def _session(
         self, scope: Scope, draft: Draft, presented: Presented, outlet: HttpOutlet, method: str
@@ -182,15 +193,19 @@ class HttpSurface:
                 refused = self._gateway.engine.local(decided, corridor)
                 await self._gateway.end_session(decided)
                 answer = refused or answer
-        return self._reply(answer, None, Era.HANDSHAKE, draft.endpoint)
+        return self._reply(answer, None, Era.HANDSHAKE, presented)
 
-    def _reply(self, answer: Reply | Refusal, call_id: str | int | None, era: Era, endpoint: Endpoint) -> Reply:
+    def _reply(self, answer: Reply | Refusal, call_id: str | int | None, era: Era, presented: Presented) -> Reply:
         if isinstance(answer, Reply):
             return answer
         reply = refusal_reply(answer, call_id, era)
         if reply.status == 401 or answer.reason.id == "identity.scope":
-            challenge = self._site.challenge(answer.reason.id, endpoint.resource, answer.public)
-            return Reply(reply.status, reply.body, (*reply.headers, (b"www-authenticate", challenge.encode("latin-1"))))
+            dpop = any(value[:5].lower() == b"dpop " for value in presented.authorization)
+            challenge = self._site.challenge(answer.reason.id, presented.resource, answer.public, dpop)
+            headers = (*reply.headers, (b"www-authenticate", challenge.encode("latin-1")))
+            if "dpop_nonce" in answer.public:
+                headers = (*headers, (b"dpop-nonce", str(answer.public["dpop_nonce"]).encode("ascii")))
+            return Reply(reply.status, reply.body, headers)
         return reply
 
     def _not_admitted(self, failed: Refuse, draft: Draft) -> Reply:
@@ -208,6 +223,25 @@ class HttpSurface:
         if document is not None and method in ("GET", "HEAD"):
             return Reply(200, document, ((b"access-control-allow-origin", b"*"),))
         return Reply(404, b"")
+
+
+def _certificate(
+    scope: Scope, headers: Mapping[str, list[str]], forwarded: ForwardedCertificates | None
+) -> str | Refuse:
+    own = scope["extensions"].get("limen.certificate", "") if "extensions" in scope else ""
+    if forwarded is None:
+        return str(own)
+    return forwarded.read(scope["client"][0], headers.get(forwarded.header, ()), own)
+
+
+def _raw(headers: Mapping[str, list[str]], name: str) -> tuple[bytes, ...]:
+    values = headers.get(name)
+    return tuple(value.encode("latin-1") for value in values) if values else ()
+
+
+def _local(address: str) -> bool:
+    """Whether it is this machine's own; any unusual way to write that counts as another."""
+    return address.startswith("127.") or address == "::1"
 
 
 def _on_disconnect(scope: Scope) -> None:

@@ -16,17 +16,19 @@ import uvloop
 
 from limen import __version__
 from limen.assemble import House, local_user
+from limen.config.addresses import is_loopback
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
 from limen.core.faults import ConfigFault, Fault
 from limen.gateway.app import Gateway
+from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
 from limen.gateway.server import HttpServer, tls_context
 from limen.gateway.stdio import StdioSurface
 from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstream, Upstreams
 from limen.gateway.watch import Watch
-from limen.identity.metadata import challenge, metadata_url, protected_resource_metadata, well_known_paths
+from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
 from limen.protocol.inbound import Endpoint
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
@@ -96,20 +98,31 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
     table = endpoints(config.listen.url, config.servers, bundles, frozenset(hosts), frozenset(origins))
     scopes_of = {endpoint.resource: _scopes(config, endpoint) for endpoint in table.values()}
     issuers = config.identity.authorization_servers
+    possession = {endpoint.resource: _possession(config, endpoint.server) for endpoint in table.values()}
     metadata: dict[bytes, bytes] = {}
     for endpoint in table.values() if issuers else ():
         resource = endpoint.resource
         offered = dict.fromkeys((*scopes_of[resource], *_policy_scopes(config, endpoint)))
-        document = orjson.dumps(protected_resource_metadata(resource, issuers, offered))
+        document = orjson.dumps(protected_resource_metadata(resource, issuers, offered, possession[resource]))
         paths = well_known_paths(urlsplit(resource).path)
         metadata[paths[0].encode()] = document
         if not endpoint.server:
             metadata[paths[-1].encode()] = document
 
-    def challenged(reason: str, resource: str, public: Mapping[str, Any]) -> str:
-        return challenge(reason, metadata_url(resource), scopes_of[resource], public)
+    def challenged(reason: str, resource: str, public: Mapping[str, Any], dpop: bool) -> str:
+        return challenges(
+            reason, metadata_url(resource), scopes_of[resource], public, possession=possession[resource], dpop=dpop
+        )
 
-    return Site(table, metadata, challenged)
+    told = config.listen.client_certificate
+    certificates = ForwardedCertificates(told.header, told.form, told.networks) if told is not None else None
+    return Site(table, metadata, challenged, base.scheme == "https" or is_loopback(base.hostname or ""), certificates)
+
+
+def _possession(config: Config, route: str) -> Possession:
+    """What is offered and demanded on a route; no proof is worth anything where no token is."""
+    offered = config.identity.dpop.algorithms if config.identity.issuers else ()
+    return Possession(offered, config.listen.certificates, config.demands.get(route, frozenset()))
 
 
 def _policy_scopes(config: Config, endpoint: Endpoint) -> tuple[str, ...]:
@@ -185,7 +198,11 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     place = site(config, configured, bundles)
     server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy))
     tls = config.listen.tls
-    context = tls_context(str(tls.certificate), str(tls.key)) if tls is not None else None
+    context = None
+    if tls is not None:
+        authorities = str(tls.client_ca) if tls.client_ca is not None else None
+        required = tls.require_client_certificate
+        context = tls_context(str(tls.certificate), str(tls.key), authorities, required=required)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy)
     watch = await _watch(house)
 

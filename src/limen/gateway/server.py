@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from limen.gateway.answer import STATUS, Answer
+from limen.gateway.certificates import thumbprint
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -121,6 +122,7 @@ class Connection(asyncio.Protocol):
         self.on_disconnect: Callable[[], None] | None = None
         self.peer = ""
         self.scheme = "http"
+        self.certificate = ""
         self.keep = True
         self.broken = 0
         self._reset()
@@ -141,6 +143,8 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if peer else ""
         self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        if (session := transport.get_extra_info("ssl_object")) is not None:
+            self.certificate = thumbprint(session.getpeercert(True))
         if self.server.stopping or len(self.server.connections) >= self.limits.connections:
             transport.abort()
             return
@@ -304,7 +308,11 @@ class Connection(asyncio.Protocol):
 
     async def _run(self, scope: Scope, body: bytes, keep: bool) -> None:
         answer = Answer(self, body, keep and not self.server.stopping, scope["method"] == "HEAD")
-        scope["extensions"] = {"limen.on_disconnect": self._watch, "limen.answer": answer}
+        scope["extensions"] = {
+            "limen.on_disconnect": self._watch,
+            "limen.answer": answer,
+            "limen.certificate": self.certificate,
+        }
         try:
             await self.server.app(scope, answer.receive, answer.send)
             if not answer.finished:
@@ -344,10 +352,18 @@ class Connection(asyncio.Protocol):
         self.transport.close()
 
 
-def tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """TLS 1.3 only. Raises OSError or ssl.SSLError when the files cannot be used."""
+def tls_context(certificate: str, key: str, client_ca: str | None = None, *, required: bool = False) -> ssl.SSLContext:
+    """TLS 1.3 only. Raises OSError or ssl.SSLError when the files cannot be used.
+
+    With `client_ca` clients are asked for a certificate of these authorities; one of others ends the handshake, and so
+    does none at all if one is `required`.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["http/1.1"])
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+        context.load_verify_locations(client_ca)
+        context.num_tickets = 0  # a resumed session would bring its certificate along unverified, expired or not
     return context

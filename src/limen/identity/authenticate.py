@@ -1,21 +1,27 @@
-"""Guard: who is calling? A bearer token from the Authorization header, or the local user of a stdio client."""
+"""Guard: who is calling? An access token, bound or not, a key of ours, or the local user of a stdio client."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
-from limen.core.call import Caller, Context
+from limen.core.call import Caller, Context, Presented
 from limen.core.faults import DependencyFault
-from limen.core.verdict import Pass, Verdict, refuse
+from limen.core.verdict import Pass, Refuse, Verdict, refuse
+from limen.identity.api_keys import PREFIX, ApiKeys
+from limen.identity.binding import unproven
+from limen.identity.dpop import Proofs
+from limen.identity.introspect import introspector
 from limen.identity.issuers import IdentitySettings, Issuer, Issuers
 from limen.identity.keys import signature_holds
 from limen.identity.token import MAX_TOKEN, Compact, TokenRefused, read_caller, read_compact
 
-# RFC 6750 section 2.1 and RFC 9110 section 11.4: the scheme in any case, one space, one b64token, nothing else.
-_BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9._~+/-]+=*)\Z")
+# RFC 6750 section 2.1, RFC 9449 section 7.1, RFC 9110 section 11.4: the scheme in any case, one space, one token68.
+_TOKEN: Final = re.compile(rb"(?:[Bb][Ee][Aa][Rr][Ee][Rr]|[Dd][Pp][Oo][Pp]) ([A-Za-z0-9._~+/-]+=*)\Z")
+_DPOP: Final = (b"D", b"d")  # first letters of an Authorization value that passed the pattern
 _MAX_VALUE: Final = MAX_TOKEN + len(b"Bearer ")
 _CacheKey = tuple[bytes, str]
 _Entry = tuple[Pass, float, Issuer, int]
@@ -25,6 +31,7 @@ class TokenVerifier:
     """Access token and resource to verdict. Remembers what it verified, by digest, until expiry or a change of keys."""
 
     def __init__(self, issuers: Issuers, settings: IdentitySettings, *, capacity: int = 10_000) -> None:
+        self._opaque = introspector(issuers, settings)
         self._issuers, self._settings, self._now = issuers, settings, issuers.now
         self._capacity, self._epoch = capacity, 0
         self._verified: dict[_CacheKey, _Entry] = {}
@@ -33,11 +40,14 @@ class TokenVerifier:
         """Forget every verified token; verifications under way are not remembered either."""
         self._epoch += 1
         self._verified.clear()
+        if self._opaque is not None:
+            self._opaque.forget()
 
     def verify(self, authorization: bytes, resource: str) -> Verdict | Awaitable[Verdict]:
         """Judge one Authorization value for one resource (RFC 6750, RFC 9068 section 4, RFC 8707).
 
         Answers at once where the keys are known, else hands back an awaitable that may raise DependencyFault.
+        Says nothing about possession: what the caller is bound to has to be proven by each request.
         Refusals: identity.invalid, identity.audience, identity.expired.
         """
         key = (sha256(authorization).digest(), resource)
@@ -54,9 +64,13 @@ class TokenVerifier:
             return refuse(refused.reason, refused.detail)
 
     def _examine(self, key: _CacheKey, authorization: bytes) -> Verdict | Awaitable[Verdict]:
-        match = _BEARER.match(authorization) if len(authorization) <= _MAX_VALUE else None
+        match = _TOKEN.match(authorization) if len(authorization) <= _MAX_VALUE else None
         if match is None:
-            raise TokenRefused("identity.invalid", "not one bearer token")
+            raise TokenRefused("identity.invalid", "not one bearer or DPoP token")
+        if match[1].startswith(PREFIX):  # also where it is not taken: an issuer who is asked about it has it
+            raise TokenRefused("identity.invalid", "an API key, which is not accepted here")
+        if self._opaque is not None and match[1].count(b".") != 2:
+            return self._opaque.verify(match[1], key[1])
         compact = read_compact(match[1])
         issuer = self._issuers.find(compact.issuer)
         if issuer is None:
@@ -108,17 +122,30 @@ class TokenVerifier:
 class Authenticate:
     """Establishes the Caller. The first guard of the chain: nothing is disclosed above it.
 
-    `audiences` maps the name of a route to its canonical resource URI ("" is the bundle). Refusals:
-    identity.missing, identity.ambiguous (RFC 6750 section 3.1), identity.audience, and those of TokenVerifier.
+    `audiences` maps the name of a route to its canonical resource URI ("" is the bundle), `demands` a route to the
+    kinds of binding every caller of it must prove. Without `proofs` no DPoP-bound token is good, without `keys` no
+    API key.
+    Refusals: identity.missing, .ambiguous (RFC 6750 section 3.1), .audience, .binding, .exposed, and those of
+    TokenVerifier, Proofs and ApiKeys.
     """
 
     needs: tuple[type, ...] = ()
     gives: tuple[type, ...] = (Caller,)
 
-    def __init__(self, issuers: Issuers, audiences: Mapping[str, str], settings: IdentitySettings) -> None:
+    def __init__(
+        self,
+        issuers: Issuers,
+        audiences: Mapping[str, str],
+        settings: IdentitySettings,
+        *,
+        proofs: Proofs | None = None,
+        keys: ApiKeys | None = None,
+        demands: Mapping[str, frozenset[str]] = MappingProxyType({}),
+    ) -> None:
         self._verifier = TokenVerifier(issuers, settings)
-        self._audiences = dict(audiences)
+        self._audiences, self._demands = dict(audiences), {name: kinds for name, kinds in demands.items() if kinds}
         self._anonymous = settings.unsafe_anonymous
+        self._proofs, self._keys = proofs, keys
 
     def revoke_all(self) -> None:
         """Forget every verified token."""
@@ -128,16 +155,65 @@ class Authenticate:
         presented, call = context.presented, context.call
         values = presented.authorization
         if presented.local_user:
-            if call.peer.transport != "stdio" or values:
+            if call.peer.transport != "stdio" or values or presented.proofs or presented.api_keys:
                 return refuse("identity.ambiguous", "a local user over a network, or with a token besides")
             return Pass((Caller(issuer="local", subject=presented.local_user),))
         if len(values) > 1:
             return refuse("identity.ambiguous", "more than one Authorization header")
+        demands = self._demands.get(call.route, _NOTHING)
+        if self._keys is not None and presented.api_keys:
+            if values or len(presented.api_keys) > 1:
+                return refuse("identity.ambiguous", "an API key and another credential")
+            return self._by_key(self._keys, presented.api_keys[0], context, demands)
         if not values:
-            if self._anonymous:
+            if self._anonymous and not demands:
                 return Pass((Caller(issuer="anonymous", subject="anonymous"),))
             return refuse("identity.missing")
-        resource = self._audiences.get(call.route)
+        resource, value = self._audiences.get(call.route), values[0]
         if not resource or presented.resource != resource:
             return refuse("identity.audience", "the request was addressed to another resource than its route")
-        return self._verifier.verify(values[0], resource)
+        if self._keys is not None and value[7:13] == PREFIX and value[:7].lower() == b"bearer ":
+            return self._by_key(self._keys, value[7:], context, demands)
+        verdict = self._verifier.verify(value, resource)
+        if type(verdict) is Pass or type(verdict) is Refuse:
+            return self._possessed(verdict, value, presented, demands)
+        assert not isinstance(verdict, Pass | Refuse)
+        return self._later(verdict, value, presented, demands)
+
+    async def _later(
+        self, verdict: Awaitable[Verdict], value: bytes, presented: Presented, demands: frozenset[str]
+    ) -> Verdict:
+        answer = self._possessed(await verdict, value, presented, demands)
+        return answer if isinstance(answer, Pass | Refuse) else await answer
+
+    def _possessed(
+        self, verdict: Verdict, value: bytes, presented: Presented, demands: frozenset[str]
+    ) -> Verdict | Awaitable[Verdict]:
+        """The same verdict, if the request proves what the token is bound to. Asked for every request, whether the
+        token was remembered or not."""
+        if type(verdict) is not Pass:
+            return verdict
+        caller, dpop = verdict.facts[0], value[:1] in _DPOP
+        assert isinstance(caller, Caller)
+        binding = caller.binding
+        if binding is None and not dpop and not demands:
+            return verdict
+        if missing := unproven(binding, presented, demands, dpop=dpop):
+            return refuse("identity.binding", missing)
+        if binding is None or not binding.jkt:
+            return verdict
+        if self._proofs is None:
+            return refuse("identity.binding", "proofs of possession cannot be checked here")
+        return self._proofs.check(presented, value.partition(b" ")[2], binding, verdict)
+
+    def _by_key(
+        self, keys: ApiKeys, key: bytes, context: Context, demands: frozenset[str]
+    ) -> Verdict | Awaitable[Verdict]:
+        if not context.presented.private:
+            return refuse("identity.exposed", "an API key over plain HTTP: whoever listened has it")
+        if demands:
+            return refuse("identity.binding", "an API key is bound to nothing, which this route demands")
+        return keys.verify(key, context.call.route)
+
+
+_NOTHING: Final[frozenset[str]] = frozenset()

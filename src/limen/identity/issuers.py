@@ -23,6 +23,7 @@ from limen.core.ports import Fetch
 from limen.identity.keys import ASYMMETRIC, JWKS_LIMITS, AlgorithmList, KeySet, VerificationKey, read_key_set
 from limen.identity.profiles import GUID, PROFILES, TENANT, Kind, Rules, rules_of
 from limen.identity.scopes import closure
+from limen.identity.settings import DpopSettings, IntrospectionSettings
 from limen.protocol.jsonrpc import NotJson, parse
 
 AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})
@@ -75,6 +76,7 @@ class IssuerSettings(BaseModel):
     token_types: tuple[str, ...] = ("at+jwt", "application/at+jwt", "JWT")  # "" admits a header without `typ`
     require_at_jwt: bool = False
     scope_claim: str | None = None  # default: `scope` and `scp`; where both are present, what both say
+    introspection: IntrospectionSettings | None = None  # ask about tokens that are not JWTs
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +107,8 @@ class IssuerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> IssuerSettings:
+        if self.introspection is not None and self.introspection.endpoint is not None:
+            require_safe_url(self.introspection.endpoint)
         if self.jwks is not None:
             if self.jwks_uri is not None:
                 raise ValueError("jwks and jwks_uri exclude each other")
@@ -166,6 +170,8 @@ class IdentitySettings(BaseModel):
     max_token_lifetime: Annotated[Seconds, Field(gt=0)] = 86_400
     leeway: Annotated[Seconds, Field(ge=0, le=60)] = 30
     unsafe_anonymous: bool = False
+    dpop: DpopSettings = DpopSettings()
+    api_keys: bool = False  # take keys that `limen keys create` made, of clients that cannot do OAuth
     groups_claim: str = "groups"  # "a.b" reads member b of claim a; "" reads none
     roles_claim: str = "roles"
     claims: dict[str, str] = {}  # fact -> claim: `device`, `risk`, and any other name as a Cedar tag of the principal
@@ -185,6 +191,8 @@ class IdentitySettings(BaseModel):
         if any(level != level.casefold() for level in self.accepted_risk):
             raise ValueError("accepted_risk is compared in lower case")
         _ = self.implied
+        if sum(one.introspection is not None for one in self.each_issuer) > 1:
+            raise ValueError("an opaque token does not say whose it is: one issuer may have introspection")
         return self
 
     @cached_property
@@ -216,11 +224,12 @@ class Issuer:
         self.accepted_types = settings.accepted_types
         self.generation, self.failure = 0, "never fetched"
         self.due = -math.inf  # until then `usable` has nothing to do
-        self._identity, self._fetch, self._now = identity, fetch, now
+        self._identity, self.fetch, self._now = identity, fetch, now
         self._keys, self._fetched, self._attempted = KeySet(), -math.inf, -math.inf
         self._flight: asyncio.Task[None] | None = None
         if settings.jwks is not None:
-            self._keys, self.failure, self.due = self._read(settings.jwks.encode()), "", math.inf
+            self._keys = read_key_set(settings.jwks.encode(), settings.rules.key_issuers)
+            self.failure, self.due = "", math.inf
 
     def find(self, algorithm: str, kid: str | None) -> tuple[VerificationKey, ...]:
         """Keys of this issuer that fit; check `usable` first."""
@@ -276,8 +285,9 @@ class Issuer:
 
     async def _refresh(self) -> None:
         try:
-            uri = self.settings.jwks_uri or await self._discover()
-            keys = self._read(await self._fetch.get_json(uri))
+            settings = self.settings
+            uri = settings.jwks_uri or await discover(settings.issuer, self.fetch, "jwks_uri", settings.rules.metadata)
+            keys = read_key_set(await self.fetch.get_json(uri), settings.rules.key_issuers)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the old keys stay until their age forbids it
             self.failure = f"{type(error).__name__}: {error}"
             return
@@ -286,22 +296,20 @@ class Issuer:
         self._keys, self._fetched, self.failure = keys, self._now(), ""
         self.due = self._fetched + self._identity.key_refresh
 
-    def _read(self, data: bytes) -> KeySet:
-        return read_key_set(data, self.settings.rules.key_issuers)
 
-    async def _discover(self) -> str:
-        """The `jwks_uri` from the issuer's metadata: RFC 8414 section 3.1, then OpenID Connect Discovery 1.0.
+async def discover(issuer: str, fetch: Fetch, name: str, metadata: str = "") -> str:
+    """A URL from the issuer's metadata: RFC 8414 section 3.1, then OpenID Connect Discovery 1.0; or from `metadata`
+    alone, where this kind of issuer has it elsewhere.
 
-        Raises DependencyFault when no document at the well-known places names exactly this issuer.
-        """
-        problems = []
-        own = self.settings.rules.metadata
-        for url in (own,) if own else metadata_urls(self.settings.issuer):
-            try:
-                return _jwks_uri(self.settings.issuer, await self._fetch.get_json(url))
-            except (DependencyFault, ValueError) as error:
-                problems.append(f"{url}: {error}")
-        raise DependencyFault("identity provider", "; ".join(problems))
+    Raises DependencyFault when no document at the well-known places names exactly this issuer and the URL.
+    """
+    problems = []
+    for url in (metadata,) if metadata else metadata_urls(issuer):
+        try:
+            return endpoint_of(issuer, await fetch.get_json(url), name)
+        except (DependencyFault, ValueError) as error:
+            problems.append(f"{url}: {error}")
+    raise DependencyFault("identity provider", "; ".join(problems))
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
@@ -313,17 +321,20 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(urls))
 
 
-def _jwks_uri(issuer: str, data: bytes) -> str:
-    """RFC 8414 section 3.3: the metadata must name exactly the issuer it was asked for. Raises ValueError."""
+def endpoint_of(issuer: str, data: bytes, name: str) -> str:
+    """A URL of an issuer's metadata. Raises ValueError.
+
+    RFC 8414 section 3.3: the metadata must name exactly the issuer it was asked for.
+    """
     try:
         document: Any = parse(data, JWKS_LIMITS)
     except NotJson as error:
         raise ValueError(str(error)) from None
     if not isinstance(document, dict) or document.get("issuer") != issuer:
         raise ValueError("the metadata is not this issuer's")
-    uri = document.get("jwks_uri")
+    uri = document.get(name)
     if not isinstance(uri, str):
-        raise ValueError("the metadata names no jwks_uri")
+        raise ValueError(f"the metadata names no {name}")
     if is_loopback(uri) and not is_loopback(issuer):
         raise ValueError("the metadata points back at this machine")
     return require_safe_url(uri)

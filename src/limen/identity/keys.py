@@ -6,6 +6,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Final
 
 from joserfc import jws
@@ -41,6 +42,11 @@ def decode_base64url(text: str) -> bytes:
     return data
 
 
+def encode_base64url(data: bytes) -> str:
+    """RFC 7515 section 2: without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
     """One public key and what it may verify. Equal when it is the same key under the same name and rules."""
@@ -49,6 +55,11 @@ class VerificationKey:
     algorithms: frozenset[str]
     material: bytes
     key: RSAKey | ECKey | OKPKey = field(compare=False, repr=False)
+
+    @property
+    def thumbprint(self) -> str:
+        """RFC 7638: SHA-256 over the required members in canonical JSON, which is what `material` is; base64url."""
+        return encode_base64url(sha256(self.material).digest())
 
 
 class AlgorithmList(jws.JWSRegistry):
@@ -112,7 +123,7 @@ def read_key_set(data: bytes, issuers: Container[str] | None = None) -> KeySet:
         raise ValueError(f"more than {MAX_KEYS} keys")
     if issuers is not None:
         items = [item for item in items if isinstance(item, dict) and _is_for(item, issuers)]
-    read = (_read_key(item) for item in items)
+    read = (read_key(item) for item in items)
     return KeySet(tuple(key for key in read if key is not None))
 
 
@@ -120,7 +131,8 @@ def _is_for(item: dict[str, Any], issuers: Container[str]) -> bool:
     return "issuer" not in item or (isinstance(item["issuer"], str) and item["issuer"] in issuers)
 
 
-def _read_key(item: Any) -> VerificationKey | None:
+def read_key(item: Any) -> VerificationKey | None:
+    """One public key of a JWK, or None for a kind we do not use, a weak key, or one with its private half."""
     if not isinstance(item, dict) or not _PRIVATE.isdisjoint(item):
         return None
     kid, operations = item.get("kid"), item.get("key_ops")

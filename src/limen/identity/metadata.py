@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,13 +17,16 @@ from limen.core.faults import ConfigFault, InvariantFault
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")
-# RFC 6750 section 3.1, RFC 9470 section 3. No error at all where no credential was presented (RFC 6750 section 3).
+# RFC 6750 section 3.1, RFC 9449 section 12.2, RFC 9470 section 3. No error where no credential was presented.
 _ERRORS: Final = MappingProxyType(
     {
         "identity.missing": None,
         "identity.invalid": "invalid_token",
         "identity.audience": "invalid_token",
         "identity.expired": "invalid_token",
+        "identity.binding": "invalid_token",
+        "identity.proof": "invalid_dpop_proof",  # RFC 9449 section 7.1
+        "identity.nonce": "use_dpop_nonce",  # RFC 9449 section 9
         "identity.ambiguous": "invalid_request",
         "identity.scope": "insufficient_scope",
         "identity.step_up": "insufficient_user_authentication",
@@ -35,7 +39,18 @@ def _offered(scopes: Iterable[str]) -> list[str]:
     return [scope for scope in dict.fromkeys(scopes) if scope != "offline_access"]
 
 
-def protected_resource_metadata(resource: str, issuers: Sequence[str], scopes: Iterable[str] = ()) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Possession:
+    """What a resource offers and demands of proofs of possession. `algorithms`: of DPoP proofs, none: not offered."""
+
+    algorithms: tuple[str, ...] = ()
+    certificates: bool = False  # client certificates reach us
+    demands: frozenset[str] = frozenset()  # "dpop", "mtls", "any"
+
+
+def protected_resource_metadata(
+    resource: str, issuers: Sequence[str], scopes: Iterable[str] = (), possession: Possession = Possession()
+) -> dict[str, Any]:
     """The RFC 9728 section 2 document of one resource. Raises ConfigFault when no authorization server is named."""
     if not issuers:
         raise ConfigFault("a protected resource needs at least one issuer", resource)
@@ -47,6 +62,12 @@ def protected_resource_metadata(resource: str, issuers: Sequence[str], scopes: I
     offered = _offered(scopes)
     if offered:
         document["scopes_supported"] = offered
+    if possession.algorithms:
+        document["dpop_signing_alg_values_supported"] = list(possession.algorithms)
+    if "dpop" in possession.demands:
+        document["dpop_bound_access_tokens_required"] = True
+    if possession.certificates:
+        document["tls_client_certificate_bound_access_tokens"] = True
     return document
 
 
@@ -71,10 +92,41 @@ def _quoted(value: str) -> str:
     return f'"{escaped}"'
 
 
-def challenge(
-    reason_id: str, resource_metadata_url: str, scopes: Iterable[str] = (), public: Mapping[str, Any] = _NOTHING
+def challenges(
+    reason_id: str,
+    resource_metadata_url: str,
+    scopes: Iterable[str] = (),
+    public: Mapping[str, Any] = _NOTHING,
+    *,
+    possession: Possession = Possession(),
+    dpop: bool = False,
 ) -> str:
-    """The WWW-Authenticate value for a refusal (RFC 6750 section 3, RFC 9728 section 5.1, RFC 9470 section 3).
+    """One challenge for each scheme the resource takes (RFC 9449 section 7.1). `dpop`: the one the request used.
+
+    The scheme in use comes first and says what was wrong; the other only that it is there. What is wrong with a proof
+    is said under DPoP alone, and a resource that demands DPoP offers nothing else.
+    """
+    algorithms, only = possession.algorithms, reason_id in ("identity.proof", "identity.nonce")
+    if not algorithms:
+        return challenge(reason_id, resource_metadata_url, scopes, public)
+    used = challenge(reason_id, resource_metadata_url, scopes, public, algorithms if dpop or only else ())
+    if only or (dpop and "dpop" in possession.demands):
+        return used
+    if "dpop" in possession.demands:
+        return challenge(reason_id, resource_metadata_url, scopes, public, algorithms)
+    other = challenge("identity.missing", resource_metadata_url, scopes, _NOTHING, () if dpop else algorithms)
+    return f"{used}, {other}"
+
+
+def challenge(
+    reason_id: str,
+    resource_metadata_url: str,
+    scopes: Iterable[str] = (),
+    public: Mapping[str, Any] = _NOTHING,
+    algorithms: Sequence[str] = (),
+) -> str:
+    """The challenge for a refusal (RFC 6750 section 3, RFC 9728 section 5.1, RFC 9470 section 3), under the DPoP scheme
+    where `algorithms` of proofs are given (RFC 9449 section 7.1).
 
     `scopes` is what the resource needs at least; `public["scopes"]` of a refusal, all that this call needs, goes
     first. `public["acr_values"]` and `public["max_age"]` ask for a stronger or fresher sign-in. All kinds of bad
@@ -95,4 +147,7 @@ def challenge(
         if public.get("max_age") is not None:
             parameters.append(("max_age", str(int(public["max_age"]))))
     parameters.append(("resource_metadata", resource_metadata_url))
-    return "Bearer " + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters)
+    if algorithms:
+        parameters.append(("algs", " ".join(algorithms)))
+    scheme = "DPoP " if algorithms else "Bearer "
+    return scheme + ", ".join(f"{name}={_quoted(value)}" for name, value in parameters)

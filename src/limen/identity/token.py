@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from limen.core.call import Caller
+from limen.identity.binding import read_binding
 from limen.identity.issuers import AT_JWT, IdentitySettings, IssuerSettings
 from limen.identity.keys import MAX_KID, decode_base64url
 from limen.identity.profiles import Rules
@@ -33,6 +34,8 @@ _NONE: Final[frozenset[str]] = frozenset()
 _READ: Final = frozenset(
     ("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "scp", "client_id", "azp", "amr", "acr", "auth_time")
 )
+# Client credentials (RFC 9068 section 2.2: `sub` is the client), SPIFFE JWT-SVIDs, Kubernetes service accounts.
+_WORKLOADS: Final = ("spiffe://", "system:serviceaccount:")
 
 
 class TokenRefused(Exception):
@@ -100,8 +103,10 @@ def read_caller(
     _check_kind(compact)
     expires = _check_times(claims, settings, now)
     _check_audience(claims.get("aud"), resource, rules)
-    if "cnf" in claims:  # RFC 7800: whoever holds it must prove a key; as a mere bearer token it is stolen
-        raise _invalid("bound to a key, which is not supported")
+    try:
+        binding = read_binding(claims["cnf"]) if "cnf" in claims else None
+    except ValueError as error:
+        raise _invalid(str(error)) from None
     violation = rules.violation(claims)
     if violation:
         raise _invalid(violation)
@@ -128,6 +133,7 @@ def read_caller(
         device=_fact(claims, settings.facts["device"], "device"),
         risk=_risk(claims, settings),
         facts=tuple(_named_facts(claims, settings)) if settings.claims else (),
+        binding=binding,
     )
 
 
@@ -250,6 +256,7 @@ def _is_machine(claims: dict[str, Any], rules: Rules, subject: str, client: str)
         machine = rules.is_machine(claims, subject, client)
     except ValueError as error:
         raise _invalid(str(error)) from None
+    machine = machine or subject.startswith(_WORKLOADS)
     if machine and not rules.machines:
         raise _invalid("an application on its own account, which this issuer's settings refuse")
     return machine
@@ -298,5 +305,5 @@ def _scopes(claims: dict[str, Any], only: str | None) -> frozenset[str]:
 
 
 def _rest(claims: dict[str, Any], settings: IdentitySettings) -> bytes:
-    left_out = _READ | {settings.groups_claim, settings.roles_claim}
+    left_out = _READ | {"cnf", settings.groups_claim, settings.roles_claim}
     return canonical({name: value for name, value in claims.items() if name not in left_out})

@@ -1,4 +1,5 @@
-// A real OpenID provider on loopback for tests. Usage: node idp.mjs '{"https://resource/": "scope another"}'
+// A real OpenID provider on loopback for tests. Usage: node idp.mjs '{"https://resource/": "scope another"}' '["opaque"]'
+// Tokens of the resources in the second list are opaque. Client `client` is public, `robot` and `limen` have secrets.
 // Prints {"issuer": ...} when it listens. Signing in is one form post; POST /test/rotate adds a key, /test/retire drops
 // the older ones.
 import crypto from 'node:crypto'
@@ -6,6 +7,7 @@ import http from 'node:http'
 import { errors, Provider } from 'oidc-provider'
 
 const resources = JSON.parse(process.argv[2])
+const opaque = new Set(JSON.parse(process.argv[3] ?? '[]'))
 const records = new Map()
 let keys = []
 let generation = 0
@@ -46,6 +48,20 @@ function build(issuer) {
       grant_types: ['authorization_code'],
       response_types: ['code'],
       id_token_signed_response_alg: 'ES256',
+    }, {
+      client_id: 'robot',
+      client_secret: 'a secret of the robot',
+      redirect_uris: [],
+      response_types: [],
+      grant_types: ['client_credentials'],
+      id_token_signed_response_alg: 'ES256',
+    }, {
+      client_id: 'limen',
+      client_secret: 'p&ss+word: 100%',
+      redirect_uris: [],
+      response_types: [],
+      grant_types: [],
+      id_token_signed_response_alg: 'ES256',
     }],
     pkce: { required: () => true },
     scopes: ['openid', ...new Set(Object.values(resources).flatMap((scope) => scope.split(' ')))],
@@ -54,6 +70,10 @@ function build(issuer) {
     ttl: { AccessToken: 300, IdToken: 300, Grant: 600, Interaction: 600, Session: 600 },
     features: {
       devInteractions: { enabled: true },
+      dPoP: { enabled: true },
+      clientCredentials: { enabled: true },
+      introspection: { enabled: true },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: async () => undefined,
@@ -61,6 +81,7 @@ function build(issuer) {
         getResourceServerInfo: async (_context, resource) => {
           if (!Object.hasOwn(resources, resource)) throw new errors.InvalidTarget()
           const sign = { alg: 'ES256' }
+          if (opaque.has(resource)) return { scope: resources[resource], audience: resource, accessTokenFormat: 'opaque' }
           return { scope: resources[resource], audience: resource, accessTokenFormat: 'jwt', jwt: { sign } }
         },
       },
