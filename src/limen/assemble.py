@@ -31,6 +31,7 @@ from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
 from limen.config.bundles import routes
+from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
 from limen.core.call import Approved, Inspected
 from limen.core.chain import Chain
@@ -39,7 +40,7 @@ from limen.core.ports import Signer
 from limen.credentials.attach import AttachCredential
 from limen.engine import Corridor, Engine, Outbound
 from limen.identity.authenticate import Authenticate
-from limen.identity.bind_session import BindSession, Sessions, StateSeal
+from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.issuers import Issuers
 from limen.inspection import Inspection, Reviewer
 from limen.policy.approval import RequireApproval
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
+KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
@@ -78,18 +80,23 @@ class State:
     marks: SqliteTable
     labels: SqliteTable
     quarantine: SqliteTable
+    sessions: SqliteTable
+    spent: SqliteTable
 
     @classmethod
     def open(cls, config: Config) -> State:
         """Raises DependencyFault when the database cannot be used."""
         path = config.storage.path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(*(SqliteTable(path, name) for name in ("catalog", "approvals", "marks", "labels", "quarantine")))
+        # In a file of their own: what is written for every caller must not look like a change of the catalog.
+        busy = path.with_name(f"{path.stem}-sessions{path.suffix}")
+        tables = [SqliteTable(path, name) for name in ("catalog", "approvals", "marks", "labels", "quarantine")]
+        return cls(*tables, *(SqliteTable(busy, name, durable=name == "spent") for name in ("sessions", "spent")))
 
     def close(self) -> None:
         """Close the database."""
-        for table in (self.catalog, self.approvals, self.marks, self.labels, self.quarantine):
-            table.close()
+        for name in self.__slots__:
+            getattr(self, name).close()
 
 
 def open_registry(config: Config) -> Registry:
@@ -159,8 +166,7 @@ class House:
         self.ledger = Ledger.open(_directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
-        self.sessions = Sessions()
-        self.seal = StateSeal(StateSeal.new_key())
+        self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
         self.on_change: Callable[[], None] = lambda: None
         self.on_announced: Callable[[str], None] = lambda name: None
         self.upstreams = connect(config, lambda name: self.on_announced(name))
@@ -168,6 +174,7 @@ class House:
         self._seen: dict[str, Inspected] = {}
         self._put(self.plan(config))
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
+        self.engine.on_refusal = self.continuity.misuse.refused
         self._record_feeds(first=True)
 
     # configuration
@@ -188,7 +195,15 @@ class House:
         inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
             Authenticate: Authenticate(issuers, resources(config), config.identity),
-            BindSession: BindSession(self.sessions, self.seal),
+            BindSession: BindSession(
+                self.continuity.sessions,
+                self.continuity.states,
+                self.continuity.misuse,
+                self._emit,
+                self.continuity.callers,
+                places(config),
+            ),
+            SpendState: SpendState(self.continuity.states),
             Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
             RequireApproval: RequireApproval(self.state.approvals),
             AttachCredential: AttachCredential(headers),
@@ -211,6 +226,10 @@ class House:
         kept = self.state
         return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
 
+    def _emit(self, event: Mapping[str, Any]) -> None:
+        """An event of security that is not a call."""
+        self.ledger.append(orjson.dumps({**event, "ts": time.time()}))
+
     def adopt(self, plan: Plan) -> None:
         """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
         before = self.plan_in_force.inspection
@@ -225,6 +244,7 @@ class House:
     def _put(self, plan: Plan) -> None:
         self.plan_in_force, self.config, self.registry = plan, plan.config, plan.registry
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
+        self.continuity.adopt(plan.config)
         self._expiry, self._followed = plan.catalog.next_expiry, 0
         self._timeouts.clear()
         self._timeouts.update((name, server.call_timeout) for name, server in plan.config.servers.items())
@@ -301,8 +321,13 @@ class House:
     async def watch_state(self) -> None:
         """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
         seen, feeds_read = self.state.catalog.change_token(), time.monotonic()
+        keys_seen = -KEYS
         while True:
             await asyncio.sleep(POLL)
+            if time.monotonic() - keys_seen >= KEYS:
+                keys_seen = time.monotonic()
+                if self.continuity.renew_keys():
+                    self.engine.event("keys", detail="the key that seals handles was replaced")
             if self.plan_in_force.inspection.feeds and time.monotonic() - feeds_read >= FEEDS:
                 feeds_read = time.monotonic()
                 self._record_feeds()

@@ -16,7 +16,7 @@ from limen.credentials.attach import AttachCredential
 from limen.detection.flow import CheckFlow, RecordFlow
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult
 from limen.identity.authenticate import Authenticate
-from limen.identity.bind_session import BindSession
+from limen.identity.bind_session import BindSession, SpendState
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.limit import Limit
@@ -26,7 +26,8 @@ ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_met
 
 CALLER: Final = (Authenticate, BindSession, Limit)
 CALL: Final = (
-    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, AttachCredential,
+    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, SpendState,
+    AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs

@@ -6,6 +6,7 @@ Every field has a default except what only the operator can know. What loosens a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,7 @@ from limen.config.bundles import check_bundles
 from limen.config.servers import ServerConfig, check_names
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
+from limen.identity.sessions import SessionSettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings
 
@@ -44,6 +46,9 @@ class Listen(Part):
     bind: str | None = Field(default=None, description="host:port; default: the host and port of a loopback url")
     tls: Tls | None = None
     origins: tuple[str, ...] = Field(default=(), description="values of Origin accepted besides our own")
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="addresses or prefixes whose X-Forwarded-For says where a request came from"
+    )
     unsafe_plain_http: bool = Field(default=False, description="no TLS on an address others can reach")
 
     @field_validator("url")
@@ -69,6 +74,14 @@ class Listen(Part):
             if origin != f"{parts.scheme}://{parts.netloc}" or origin != origin.lower():
                 raise ValueError("an origin reads scheme://host or scheme://host:port, in lower case")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        found = [ip_network(one) for one in value]
+        if any(network.prefixlen == 0 for network in found):
+            raise ValueError("trusting every address means believing whatever a client writes")
+        return tuple(map(str, found))
 
     @model_validator(mode="after")
     def _reachable_safely(self) -> Listen:
@@ -154,6 +167,7 @@ class Config(Part):
     identity: IdentitySettings = IdentitySettings()
     policy: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
+    sessions: SessionSettings = SessionSettings()
     catalog: CatalogConfig = CatalogConfig()
     content: ContentSettings = ContentSettings()
     audit: AuditConfig = AuditConfig()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from limen.core.call import Call, Context, Era, Peer, Presented
 from limen.core.reasons import REASONS
 from limen.core.verdict import Refusal, Refuse
 from limen.gateway.app import Gateway, refusal_reply
+from limen.gateway.forwarded import Networks, client_address
 from limen.gateway.server import Receive, Scope, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
@@ -44,8 +45,7 @@ class Site:
     endpoints: Mapping[bytes, Endpoint]
     metadata: Mapping[bytes, bytes]
     challenge: Callable[[str, str, Mapping[str, Any]], str]  # reason id, resource, public members -> WWW-Authenticate
-    hosts: frozenset[str] = field(default_factory=frozenset)
-    secure: bool = False
+    trusted: Networks = ()  # proxies whose X-Forwarded-For is believed
 
 
 class HttpOutlet:
@@ -67,10 +67,12 @@ class HttpOutlet:
             self._streaming = True
             await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
 
-    async def event(self, message: bytes) -> None:
-        """One event; an empty message is a comment that keeps the connection."""
+    async def event(self, message: bytes, id: str = "") -> None:
+        """One event; an empty message without an id is a comment that keeps the connection."""
         await self.open()
-        data = b"event: message\ndata: " + message + b"\n\n" if message else b": \n\n"
+        data = b"event: message\ndata: %s\n\n" % message if message else b"data: \n\n" if id else b": \n\n"
+        if id:
+            data = b"id: %s\n%s" % (id.encode(), data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, reply: Reply) -> None:
@@ -128,8 +130,10 @@ class HttpSurface:
                 headers[label] = [text]
             else:
                 known.append(text)
-        agent = headers.get("user-agent")
-        peer = Peer("http", scope["client"][0], agent[0][:256] if agent else "")
+        agent, origin, address = headers.get("user-agent"), headers.get("origin"), scope["client"][0]
+        if self._site.trusted:
+            address = client_address(address, headers.get("x-forwarded-for", ()), self._site.trusted)
+        peer = Peer("http", address, agent[0][:256] if agent else "", origin[0][:256] if origin else "")
         draft = Draft(body, headers, endpoint, peer)
         presented = Presented(tuple(authorization), endpoint.resource)
         method = scope["method"]
@@ -161,8 +165,6 @@ class HttpSurface:
         versions, sessions = draft.headers.get("mcp-protocol-version", []), draft.headers.get("mcp-session-id", [])
         if method == "GET" and "text/event-stream" not in ",".join(draft.headers.get("accept", [])):
             return self._not_admitted(Refuse(REASONS["wire.not_acceptable"]), draft)
-        if "last-event-id" in draft.headers:  # our events carry no ids, so there is nothing that could be resumed
-            return self._not_admitted(Refuse(REASONS["wire.http"], "Last-Event-ID"), draft)
         call = Call(
             method="",
             server=draft.endpoint.server,
@@ -174,13 +176,14 @@ class HttpSurface:
         )
         if method == "GET":
             _on_disconnect(scope)
-            answer = await self._gateway.listen(call, presented, outlet)
+            last = draft.headers.get("last-event-id")
+            answer = await self._gateway.listen(call, presented, outlet, None if last is None else ",".join(last))
         else:
             decided, corridor = await self._gateway.engine.decide(call, presented)
             answer = decided if isinstance(decided, Refusal) else Reply(204, b"")
             if isinstance(decided, Context):
                 refused = self._gateway.engine.local(decided, corridor)
-                await self._gateway.end_session(decided)
+                self._gateway.end_session(decided)
                 answer = refused or answer
         return self._reply(answer, None, Era.HANDSHAKE, draft.endpoint)
 

@@ -8,6 +8,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -57,7 +58,8 @@ def build(name: str, server: ServerConfig) -> Upstream:
         if server.transport == "sse":
             raise ConfigFault("the HTTP+SSE transport of 2024 is not spoken yet", f"mcpServers.{name}.type")
         headers = server.header_values()
-        return HttpUpstream(name, server.url, describe_headers=headers, timeout=server.call_timeout)
+        pins = server.security.pin
+        return HttpUpstream(name, server.url, describe_headers=headers, timeout=server.call_timeout, pins=pins)
     argv = [str(server.command), *server.arguments()]
     shown = [str(server.command), *(one if isinstance(one, str) else "(secret)" for one in server.args)]
     cwd = str(server.cwd) if server.cwd else None
@@ -108,7 +110,8 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
     def challenged(reason: str, resource: str, public: Mapping[str, Any]) -> str:
         return challenge(reason, metadata_url(resource), scopes_of[resource], public)
 
-    return Site(table, metadata, challenged)
+    trusted = tuple(ip_network(one) for one in config.listen.trusted_proxies)
+    return Site(table, metadata, challenged, trusted)
 
 
 def _scopes(config: Config, endpoint: Endpoint) -> tuple[str, ...]:
@@ -124,7 +127,7 @@ def _gateway(house: House, bundles: Mapping[str, Bundle], long: LongNames) -> Ga
         upstream = upstreams.by_name.get(server)
         return upstream is not None and upstream.revision in HANDSHAKE_REVISIONS
 
-    gateway = Gateway(house.engine, house.sessions, house.seal, suspends, bundles)
+    gateway = Gateway(house.engine, house.continuity, suspends, bundles)
     gateway.on_session_end = upstreams.end_session
 
     def changed() -> None:
