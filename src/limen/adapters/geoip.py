@@ -22,7 +22,7 @@ class Places:
     def __call__(self, address: str) -> tuple[float, float] | None:
         """Latitude and longitude in degrees; None where the file does not know. Raises DependencyFault."""
         try:
-            found = self._reader.get(address.partition("%")[0])
+            found = self._reader.get(address.partition("%")[0].removeprefix("::ffff:"))
         except ValueError:
             return None  # not an address, or one of a family the file does not have
         except maxminddb.InvalidDatabaseError as error:
