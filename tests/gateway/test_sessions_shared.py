@@ -79,6 +79,14 @@ def stream(gateway: Running, token: str, session: str, last: str | None = None) 
     return answer.status, lines, answer
 
 
+def wait_for(words: bytes, answer: Any) -> None:
+    told = b""
+    while words not in told:
+        told += answer.readline()
+    while answer.readline() != b"\n":
+        pass
+
+
 def event_id(lines: bytes) -> str:
     return lines.split(b"id: ")[1].split(b"\n")[0].decode()
 
@@ -140,9 +148,10 @@ def test_c7_what_was_missed_is_told_after_resuming(pair: tuple[Running, Running]
     time.sleep(1.5)
     status, lines, answer = stream(second, alice, session, event_id(lines))
     assert status == 200
-    told = b""
-    while b"list_changed" not in told:
-        told += answer.readline()
+    wait_for(b"list_changed", answer)
+    time.sleep(2.5)  # the stream has been silent for a while when the next change comes
+    first.limen("tools", "approve", "one", "danger", "--reason", "test")
+    wait_for(b"list_changed", answer)
 
 
 def test_c5_b8_a_hijacked_session_ends_and_is_told(pair: tuple[Running, Running]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -322,19 +323,19 @@ class Gateway:
         caller, session = context.get(Caller), context.get(Session)
         quiet = 0.0
         while not caller.expires or caller.expires > time.time():
+            told: list[str] = []
             try:
                 async with asyncio.timeout(_LOOK):
                     await queue.get()
+                told, quiet = kinds, 0.0
             except TimeoutError:
                 quiet += _LOOK
             if session.id and not self.sessions.alive(session.id):
                 return
-            if queue.empty() and quiet:
-                if quiet >= _KEEP_ALIVE:
-                    quiet = 0.0
-                    await outlet.event(b"")
-                continue
-            for kind in kinds:
+            if quiet >= _KEEP_ALIVE:
+                quiet = 0.0
+                await outlet.event(b"")
+            for kind in told:
                 await outlet.event(_notice(CHANGED[kind], meta), "" if meta else self._event_id(context))
 
     def _version(self) -> bytes:
@@ -369,7 +370,8 @@ class Gateway:
         """Expired sessions are removed even when nobody asks for them again. Runs until cancelled."""
         while True:
             await asyncio.sleep(60)
-            self.sessions.sweep()
+            with contextlib.suppress(DependencyFault):  # what expired is refused all the same
+                self.sessions.sweep()
 
     def stopped(self, reason: str) -> None:
         """Record the stop; the log may be what failed, and then there is nowhere to record it."""

@@ -72,13 +72,20 @@ class Held:
 
     def encode(self) -> bytes:
         """As stored."""
-        return orjson.dumps(
-            {
-                "rev": self.revision, "caps": self.capabilities.decode(), "client": self.client,
-                "created": self.created, "used": self.used, "priv": self.privileges,
-                "level": self.log_level, "trail": self.trail.plain(),
-            }
+        return _fitted(
+            orjson.dumps(
+                {
+                    "rev": self.revision, "caps": self.capabilities.decode(), "client": self.client,
+                    "created": self.created, "used": self.used, "priv": self.privileges,
+                    "level": self.log_level, "trail": self.trail.plain(),
+                }
+            )
         )  # fmt: skip
+
+
+def _fitted(rendered: bytes) -> bytes:
+    """A copy: what orjson returns holds on to the 4 KiB it was rendered in."""
+    return bytes(memoryview(rendered))
 
 
 class Sessions:
@@ -108,7 +115,7 @@ class Sessions:
             self.end(next(iter(self._live)))
         identifier = handles.new_id()
         key = handles.name(handles.SESSION, caller.key, route, identifier)
-        declared = orjson.dumps(capabilities)
+        declared = _fitted(orjson.dumps(capabilities))
         held = Held(key, revision, declared, client, now, now, self._privileges(caller), trail)
         held.raw, held.stored, held.checked = held.encode(), now, now
         self._table.put(key, held.raw, self._expires(held))
@@ -166,7 +173,8 @@ class Sessions:
         raise DependencyFault("sessions", "a session could not be ended: it kept changing")
 
     def end_all(self, owner: tuple[str, ...]) -> int:
-        """End every session of (issuer, subject) or (issuer, subject, client). How many there were."""
+        """End every session of (issuer, subject) or (issuer, subject, client). How many there were. Called on the
+        gateway's event loop, like all of this."""
         keys = [key for key, _ in self._table.scan(handles.prefix(handles.SESSION, owner))]
         for key in keys:
             self.end(key)
@@ -180,8 +188,7 @@ class Sessions:
             if now - held.used <= self.settings.idle and now - held.created <= self.settings.absolute:
                 return
             held.checked = 0.0
-            if (current := self._current(held.key, use=False)) is not None:
-                current.used = max(current.used, current.stored)
+            if self._current(held.key, use=False) is not None:
                 self._live.move_to_end(held.key)
 
     def _current(self, key: str, use: bool = True) -> Held | None:
