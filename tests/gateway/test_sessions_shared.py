@@ -4,6 +4,7 @@ import http.client
 import json
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Ru
     """Behind one public address; only the log is each one's own."""
     directory, ports = tmp_path_factory.mktemp("pair"), (free_port(), free_port())
     listen = {"url": f"http://127.0.0.1:{ports[0]}", "trusted_proxies": ["127.0.0.1"]}
-    with running(directory, port=ports[0], approved=("one",), tools=("echo",), listen=listen) as first:
+    with running(
+        directory, port=ports[0], approved=("one",), tools=("echo", "slow"), extra=("late",), listen=listen
+    ) as first:
         config = json.loads(first.config.read_text())
         config["listen"] = {**listen, "bind": f"127.0.0.1:{ports[1]}"}
         config["audit"] = {"path": "limen-state/audit-2", "key": "limen-state/audit.key"}
@@ -144,7 +147,7 @@ def test_c7_what_was_missed_is_told_after_resuming(pair: tuple[Running, Running]
     alice = first.token("alice")
     session = first.session(alice)
     _, lines, _ = stream(first, alice, session)
-    first.limen("tools", "approve", "one", "slow", "--reason", "test")
+    first.limen("tools", "approve", "one", "late", "--reason", "test")
     time.sleep(1.5)
     status, lines, answer = stream(second, alice, session, event_id(lines))
     assert status == 200
@@ -152,6 +155,29 @@ def test_c7_what_was_missed_is_told_after_resuming(pair: tuple[Running, Running]
     time.sleep(2.5)  # the stream has been silent for a while when the next change comes
     first.limen("tools", "approve", "one", "danger", "--reason", "test")
     wait_for(b"list_changed", answer)
+
+
+def test_c6_calls_under_way_end_with_their_session_in_every_replica(pair: tuple[Running, Running]) -> None:
+    first, second = pair
+    alice = first.token("alice")
+    session, other = first.session(alice), first.session(alice)
+    answers: dict[str, Any] = {}
+
+    def call(key: str, tool: str) -> None:
+        message = {"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": {"name": tool, "arguments": {}}}
+        answers[key] = first.post(message, alice, Mcp_Session_Id=key, **OLD)
+
+    slow = threading.Thread(target=call, args=(session, "slow"))
+    slow.start()
+    first.until(lambda: any(b'"slow"' in body for _, body in first.recorder.seen))
+    call(other, "echo")
+    connection = http.client.HTTPConnection("127.0.0.1", second.port, timeout=10)
+    connection.request("DELETE", "/mcp/one", headers={"Authorization": f"Bearer {alice}", "Mcp-Session-Id": session})
+    assert connection.getresponse().status == 204
+    slow.join(15)  # the server would take half a minute
+    assert answers[session][2]["error"]["message"] == "Cancelled"
+    assert "result" in answers[other][2]
+    assert tools(first, alice, other)[0] == 200
 
 
 def test_c5_b8_a_hijacked_session_ends_and_is_told(pair: tuple[Running, Running]) -> None:

@@ -70,7 +70,7 @@ class Gateway:
         self.listeners: set[asyncio.Queue[None]] = set()
         self._names: dict[tuple[str, str, str], bytes] = {}
         self.on_session_end: Callable[[str], Awaitable[None]] | None = None
-        self._partings: set[asyncio.Task[None]] = set()
+        self._partings: set[asyncio.Future[None]] = set()
         self.sessions.on_end = self._ended
 
     def changed(self) -> None:
@@ -358,20 +358,19 @@ class Gateway:
         for task in [task for (session, _), task in self._running.items() if session == key]:
             task.cancel()
         if self.on_session_end is not None:
-            parting = asyncio.ensure_future(self._part(key))
+            parting = asyncio.ensure_future(self.on_session_end(key))
             self._partings.add(parting)
             parting.add_done_callback(self._partings.discard)
 
-    async def _part(self, key: str) -> None:
-        if self.on_session_end is not None:
-            await self.on_session_end(key)
-
     async def sweep(self) -> None:
-        """Expired sessions are removed even when nobody asks for them again. Runs until cancelled."""
+        """Expired sessions are removed even when nobody asks for them again, and calls under way end with a session
+        that another replica has ended. Runs until cancelled."""
         while True:
-            await asyncio.sleep(60)
+            await asyncio.sleep(_LOOK)
             with contextlib.suppress(DependencyFault):  # what expired is refused all the same
                 self.sessions.sweep()
+                for key in {session for session, _ in self._running}:
+                    self.sessions.alive(key)
 
     def stopped(self, reason: str) -> None:
         """Record the stop; the log may be what failed, and then there is nowhere to record it."""
