@@ -32,6 +32,7 @@ from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
 from limen.config.bundles import routes
+from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
 from limen.core.call import Approved, Inspected
 from limen.core.chain import Chain
@@ -42,7 +43,7 @@ from limen.detection.feeds import MAX_SIZE
 from limen.engine import Corridor, Engine, Outbound
 from limen.identity.api_keys import ApiKeys, changes
 from limen.identity.authenticate import Authenticate
-from limen.identity.bind_session import BindSession, Sessions, StateSeal
+from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.inspection import Inspection, Reviewer
@@ -58,9 +59,11 @@ if TYPE_CHECKING:
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
 FETCH: Final = 900.0  # and at those elsewhere
+KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
+_BUSY: Final = {"seen": "seen", "sessions": "sessions", "spent": "sessions"}  # table -> file beside the others
 _AUDITED_KEYS: Final = "audited-keys"
 
 
@@ -86,15 +89,16 @@ class State:
     quarantine: SqliteTable
     told: SqliteTable
     keys: SqliteTable  # API keys, as digests
-    seen: SqliteTable  # proofs that were used, and when keys were: in a file of its own, for it changes all the time
+    seen: SqliteTable  # proofs that were used, and when keys were
+    sessions: SqliteTable
+    spent: SqliteTable
 
     @classmethod
     def open(cls, config: Config) -> State:
         """Raises DependencyFault when the database cannot be used."""
         path = config.storage.path
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        seen = SqliteTable(path.with_name(f"{path.stem}-seen{path.suffix}"), "seen")
-        return cls(**{name: SqliteTable(path, name) for name in cls.__slots__ if name != "seen"}, seen=seen)
+        return cls(**{name: _table(path, name) for name in cls.__slots__})
 
     def close(self) -> None:
         """Close the database."""
@@ -105,6 +109,13 @@ class State:
         """For commands: what an operator did, for the log. The running gateway, or the next one, writes it there."""
         key = f"{time.time_ns():020d}.{secrets.token_hex(4)}"
         self.told.put(key, orjson.dumps({"event": event, "at": time.time(), **fields}))
+
+
+def _table(path: Path, name: str) -> SqliteTable:
+    """What is written for every caller is in files of its own: it must not look like a change of the catalog."""
+    if (other := _BUSY.get(name)) is None:
+        return SqliteTable(path, name)
+    return SqliteTable(path.with_name(f"{path.stem}-{other}{path.suffix}"), name, durable=name != "sessions")
 
 
 def open_registry(config: Config) -> Registry:
@@ -174,8 +185,7 @@ class House:
         self.ledger = Ledger.open(_directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
-        self.sessions = Sessions()
-        self.seal = StateSeal(StateSeal.new_key())
+        self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
         self.on_change: Callable[[], None] = lambda: None
         self.on_announced: Callable[[str], None] = lambda name: None
         self.upstreams = connect(config, lambda name: self.on_announced(name))
@@ -184,6 +194,7 @@ class House:
         self._put(self.plan(config))
         self._fetch = HttpFetch(max_size=MAX_SIZE)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
+        self.engine.on_refusal = self.continuity.misuse.refused
         self._record_keys()
         self._first_feeds()
 
@@ -205,7 +216,15 @@ class House:
         inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
             Authenticate: self._authenticate(config, issuers),
-            BindSession: BindSession(self.sessions, self.seal),
+            BindSession: BindSession(
+                self.continuity.sessions,
+                self.continuity.states,
+                self.continuity.misuse,
+                self._emit,
+                self.continuity.callers,
+                places(config),
+            ),
+            SpendState: SpendState(self.continuity.states),
             Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
             RequireApproval: RequireApproval(self.state.approvals),
             AttachCredential: AttachCredential(headers),
@@ -239,6 +258,10 @@ class House:
         kept = self.state
         return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
 
+    def _emit(self, event: Mapping[str, Any]) -> None:
+        """An event of security that is not a call."""
+        self.ledger.append(orjson.dumps({**event, "ts": time.time()}))
+
     def adopt(self, plan: Plan) -> None:
         """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
         before = self.plan_in_force.inspection
@@ -253,6 +276,7 @@ class House:
     def _put(self, plan: Plan) -> None:
         self.plan_in_force, self.config, self.registry = plan, plan.config, plan.registry
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
+        self.continuity.adopt(plan.config)
         self._expiry, self._followed = plan.catalog.next_expiry, 0
         self._timeouts.clear()
         self._timeouts.update((name, server.call_timeout) for name, server in plan.config.servers.items())
@@ -337,8 +361,13 @@ class House:
     async def watch_state(self) -> None:
         """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
         seen, told = self.state.catalog.change_token(), cast("object", None)
+        keys_seen = -KEYS
         while True:
             await asyncio.sleep(POLL)
+            if time.monotonic() - keys_seen >= KEYS:
+                keys_seen = time.monotonic()
+                if self.continuity.renew_keys():
+                    self.engine.event("keys", detail="the key that seals handles was replaced")
             if (heard := self.state.told.change_token()) != told:
                 told = heard
                 self._record_told()

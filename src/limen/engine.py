@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -150,6 +150,7 @@ class Engine:
         self._references = References()
         # What inspection found, by reference of the call, until that call's next record takes it.
         self._seen: MutableMapping[str, Inspected] = {} if seen is None else seen
+        self.on_refusal: Callable[[str, Context], None] = lambda reason, context: None  # id of the reason
 
     def timeout(self, server: str) -> float:
         """Seconds a call to this server may take in all."""
@@ -262,6 +263,10 @@ class Engine:
             return None
         return Refusal(REASONS["fault.audit"], context.reference, "engine")
 
+    def refused(self, reason: str, detail: str, context: Context) -> Refusal:
+        """Record a refusal that is found out where the call is answered."""
+        return self._refused(Refusal(REASONS[reason], context.reference, "gateway", detail), context)
+
     def _refused(self, refusal: Refusal, context: Context) -> Refusal:
         approved = context.find(Approved)
         record = {
@@ -277,6 +282,10 @@ class Engine:
         if self._seen:
             _risk(record, self._seen.pop(refusal.reference, None))
         self._write(_what(record, context.call, refusal.reference))
+        try:
+            self.on_refusal(refusal.reason.id, context)
+        except DependencyFault as fault:  # an alert that cannot be recorded: the refusal stands
+            return replace(refusal, detail=f"{refusal.detail}; {fault}")
         return refusal
 
     def _intent(self, permit: Permit, corridor: Corridor) -> bytes:

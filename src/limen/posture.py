@@ -28,7 +28,7 @@ from limen.detection.inspect import InspectArguments, InspectMessages, InspectRe
 from limen.detection.neutralise import Neutralise
 from limen.detection.tokenise import Protect, Reveal
 from limen.identity.authenticate import Authenticate
-from limen.identity.bind_session import BindSession
+from limen.identity.bind_session import BindSession, SpendState
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.limit import Limit
@@ -38,7 +38,7 @@ ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_met
 
 CALLER: Final = (Authenticate, BindSession, Limit)
 CALL: Final = (
-    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect,
+    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect, SpendState,
     AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)

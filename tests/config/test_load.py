@@ -333,3 +333,11 @@ def test_everything_that_loosens_is_named_so() -> None:
         "unsafe_anonymous", "unsafe_no_sandbox", "unsafe_observe", "unsafe_observe", "unsafe_plain_http",
     ]  # fmt: skip
     assert list(loosened(Config())) == []
+
+
+def test_the_file_of_places_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    loaded = load(tmp_path, SERVER + "sessions: {geoip: places.mmdb}\n")
+    assert loaded.config.sessions.geoip == tmp_path / "places.mmdb"
+    assert load(tmp_path, SERVER).config.sessions.geoip is None
+    assert "step_up comes before end" in str(fault(tmp_path, SERVER + "sessions: {risk: {step_up: 0.9}}\n"))
+    assert "idle is not longer" in str(fault(tmp_path, SERVER + "sessions: {idle: 900, absolute: 60}\n"))

@@ -306,6 +306,9 @@ def test_a_request_state_belongs_to_the_route_it_was_given_on(gateway: Twins) ->
     assert "error" in ask("", "one__greet", **resumed)
     assert "error" in ask("team", "two__greet", **resumed)
     assert ask("team", "one__greet", **resumed)["result"]["content"][0]["text"] == "one greets ada"
+    again = ask("team", "one__greet", **resumed)["error"]  # AU-11: good once
+    unknown = ask("team", "one__greet", **{**resumed, "requestState": "A" * 90})["error"]
+    assert (again["code"], again["message"]) == (unknown["code"], unknown["message"]) == (-32602, "Invalid params")
 
 
 def test_a_definition_keeps_every_digit() -> None:

@@ -45,7 +45,7 @@ class FileKeyStore:
                 raise ConfigFault("others can use the directory of the data keys; make it 0700", str(directory))
             with self._locked():
                 if not (directory / "kek").exists():
-                    self._write("kek", _line(1))
+                    self._write("kek", line(1))
             self._keks()
         except OSError as fault:
             raise DependencyFault("data keys", f"{directory}: {fault.strerror or fault}") from fault
@@ -86,7 +86,7 @@ class FileKeyStore:
         """Add a key-encryption key. Older ones still unwrap, until `Protector.rewrap` has gone over all tenants."""
         try:
             with self._locked():
-                self._write("kek", self._read("kek") + _line(max(self._keks()) + 1))
+                self._write("kek", self._read("kek") + line(max(self._keks()) + 1))
         except OSError as fault:
             raise DependencyFault("data keys", fault.strerror or str(fault)) from fault
 
@@ -175,5 +175,6 @@ def _name(tenant: str) -> str:
     return hashlib.sha256(b"limen tenant\x00" + tenant.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _line(number: int) -> bytes:
-    return f"{number}:{base64.b64encode(secrets.token_bytes(32)).decode()}\n".encode()
+def line(number: int, key: bytes | None = None) -> bytes:
+    """One key of the file, a new one unless given."""
+    return f"{number}:{base64.b64encode(key or secrets.token_bytes(32)).decode()}\n".encode()

@@ -31,9 +31,11 @@ class SqliteTable:
     One connection behind one lock: threads may share an instance, processes open the same path each.
     """
 
-    def __init__(self, path: Path | str, name: str, now: Callable[[], float] = time.time) -> None:
-        """Open or create, readable by the owner only. Raises DependencyFault for a file that is not a sound database
-        and ValueError for a name that is not one."""
+    def __init__(
+        self, path: Path | str, name: str, now: Callable[[], float] = time.time, *, durable: bool = True
+    ) -> None:
+        """Open or create, readable by the owner only. The last writes to what is not `durable` may be lost in a power
+        cut. Raises DependencyFault for a file that is not a sound database, ValueError for a name that is not one."""
         if not _NAME.fullmatch(name):
             raise ValueError("a table name is a-z, 0-9 and _, at most 32 characters")
         self._lock, self._now, self._table, self._writes = threading.RLock(), now, f"table_{name}", 0
@@ -51,6 +53,8 @@ class SqliteTable:
             with self._fault():
                 for pragma in _PRAGMAS:
                     self._connection.execute(pragma)
+                if not durable:
+                    self._connection.execute("PRAGMA synchronous=NORMAL")
                 if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise DependencyFault("table", f"the file is damaged: {verdict}", retryable=False)
                 self._connection.execute(

@@ -185,8 +185,10 @@ def _absolute(config: Config, base: FilePath) -> Config:
     include = tuple(full(path) for path in config.include)
     lock = config.catalog.lock
     catalog = config.catalog if lock is None else config.catalog.model_copy(update={"lock": full(lock)})
+    geoip = config.sessions.geoip
+    sessions = config.sessions if geoip is None else config.sessions.model_copy(update={"geoip": full(geoip)})
     changes = {"listen": listen, "mcpServers": servers, "audit": audit, "storage": storage, "include": include}
-    return config.model_copy(update={**changes, "catalog": catalog})
+    return config.model_copy(update={**changes, "catalog": catalog, "sessions": sessions})
 
 
 def _remarks(config: Config) -> list[str]:

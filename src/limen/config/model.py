@@ -18,6 +18,7 @@ from limen.config.bundles import check_bundles, routes
 from limen.config.servers import ServerConfig, check_names
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
+from limen.identity.sessions import SessionSettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings
 
@@ -78,6 +79,9 @@ class Listen(Part):
     tls: Tls | None = None
     client_certificate: ForwardedCertificate | None = None
     origins: tuple[str, ...] = Field(default=(), description="values of Origin accepted besides our own")
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="addresses or prefixes whose X-Forwarded-For says where a request came from"
+    )
     unsafe_plain_http: bool = Field(default=False, description="no TLS on an address others can reach")
 
     @field_validator("url")
@@ -103,6 +107,14 @@ class Listen(Part):
             if origin != f"{parts.scheme}://{parts.netloc}" or origin != origin.lower():
                 raise ValueError("an origin reads scheme://host or scheme://host:port, in lower case")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        found = [ip_network(one) for one in value]
+        if any(network.prefixlen == 0 for network in found):
+            raise ValueError("trusting every address means believing whatever a client writes")
+        return tuple(map(str, found))
 
     @model_validator(mode="after")
     def _reachable_safely(self) -> Listen:
@@ -193,6 +205,7 @@ class Config(Part):
     identity: IdentitySettings = IdentitySettings()
     policy: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
+    sessions: SessionSettings = SessionSettings()
     catalog: CatalogConfig = CatalogConfig()
     content: ContentSettings = ContentSettings()
     audit: AuditConfig = AuditConfig()

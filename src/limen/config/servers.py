@@ -18,6 +18,7 @@ from limen.credentials.attach import checked
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+_PIN: Final = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Effect = Literal["read", "write", "destructive"]
@@ -35,6 +36,9 @@ class ServerSecurity(BaseModel):
     sender_constrained: bool | Literal["dpop", "mtls"] = Field(
         default=False, description="only tokens bound to a key: by DPoP, by a client certificate, or (true) by either"
     )
+    pin: tuple[str, ...] = Field(
+        default=(), description="sha256/BASE64 of the public key, or of the certificate, one of which it must show"
+    )
     effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
 
     @property
@@ -42,6 +46,13 @@ class ServerSecurity(BaseModel):
         """Kinds of proof every caller must give."""
         asked = self.sender_constrained
         return frozenset([asked if isinstance(asked, str) else "any"] if asked else [])
+
+    @field_validator("pin")
+    @classmethod
+    def _pins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_PIN.fullmatch(one) for one in value):
+            raise ValueError("a pin reads sha256/ and 32 bytes in base64")
+        return value
 
     @field_validator("scopes")
     @classmethod
@@ -116,6 +127,8 @@ class ServerConfig(BaseModel):
         stray = ("headers",) if local else ("args", "env", "cwd")
         if found := [name for name in stray if getattr(self, name)]:
             raise ValueError(f"{found[0]} does not go with {'command' if local else 'url'}")
+        if self.security.pin and not (self.url or "").startswith("https:"):
+            raise ValueError("pin needs an https url: without TLS there is no certificate")
         if local and not self.disabled and not self.security.unsafe_no_sandbox:
             raise ValueError(
                 "a local command runs without a sandbox: isolation is not built yet, the program can read and change "

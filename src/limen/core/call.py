@@ -23,7 +23,8 @@ class Era(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What the transport knows of the other side. `address` is the socket's, never a header's."""
+    """What the transport knows of the other side. `address` is the socket's; a header's only where the socket's is a
+    proxy the configuration trusts."""
 
     transport: str  # "http" | "stdio"
     address: str = ""
@@ -228,13 +229,17 @@ class UpstreamCredential:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Fact: what this call continues. `id`: its handshake-era session, or empty. `state`: the server's own
-    requestState, opened from the sealed one the client presented; `suspended`: a call of ours that waits for input."""
+    """Fact: what this call continues. `id`: our own name of its handshake-era session (never the id its client holds),
+    or empty. `state`: the server's own requestState, opened from the sealed one the client presented; `suspended`: a
+    call of ours that waits for input; `spends`: what is used up when the call goes ahead, remembered until then."""
 
     id: str = ""
     state: str | None = None
     suspended: str = ""
     log_level: str | None = None  # lowest level of log messages its client asked for
+    capabilities: bytes = b"{}"  # canonical JSON: what its client declared when the session began
+    spends: str = ""
+    spends_until: float = 0.0  # seconds since the epoch
 
 
 class Context:

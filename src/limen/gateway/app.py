@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from limen import __version__
+from limen.continuity import Continuity
 from limen.core.call import Approved, Call, Caller, Context, Era, Presented, Session
 from limen.core.faults import DependencyFault
 from limen.core.reasons import REASONS
@@ -18,7 +20,8 @@ from limen.detection.spotlight import HIERARCHY
 from limen.engine import Corridor, Engine
 from limen.gateway.bundles import echoed, followable, joined, renamed
 from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
-from limen.identity.bind_session import Sessions, StateSeal
+from limen.identity.bind_session import trail_of
+from limen.identity.handles import EVENT
 from limen.posture import METHODS, Local
 from limen.protocol.methods import (
     HANDSHAKE_REVISIONS,
@@ -31,6 +34,8 @@ from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
 
 IN_FLIGHT: Final = 64
+_LOOK: Final = 1.0  # seconds in which a stream notices that its session ended in another replica
+_KEEP_ALIVE: Final = 15.0
 _MEMBERS: Final = {"tool": "tools", "resource": "resources", "template": "resourceTemplates", "prompt": "prompts"}
 _INFO: Final = {"name": "limen", "title": "Limen", "version": __version__}
 _META: Final = orjson.dumps({META_SERVER: _INFO})
@@ -53,12 +58,12 @@ class Gateway:
     def __init__(
         self,
         engine: Engine,
-        sessions: Sessions,
-        seal: StateSeal,
+        continuity: Continuity,
         suspends: Callable[[str], bool],
         bundles: Mapping[str, Bundle],
     ) -> None:
-        self.engine, self.sessions, self._seal = engine, sessions, seal
+        self.engine, self.sessions = engine, continuity.sessions
+        self._states, self._handles = continuity.states, continuity.handles
         self._suspends, self._bundles = suspends, bundles  # bundles by route
         self.waiting, self.suspensions = Waiting({}), Suspensions()
         self._running: dict[tuple[str, str], asyncio.Task[Any]] = {}
@@ -66,6 +71,8 @@ class Gateway:
         self.listeners: set[asyncio.Queue[None]] = set()
         self._names: dict[tuple[str, str, str], bytes] = {}
         self.on_session_end: Callable[[str], Awaitable[None]] | None = None
+        self._partings: set[asyncio.Future[None]] = set()
+        self.sessions.on_end = self._ended
 
     def changed(self) -> None:
         """The catalog or the policy changed: whoever listens is told that lists may differ."""
@@ -98,9 +105,9 @@ class Gateway:
         call, session = permit.call, permit.get(Session)
         if session.suspended:
             return await self._resume(permit, session.suspended)
-        state = self.sessions.find(session.id, permit.get(Caller).key, call.route) if session.id else None
-        capabilities = state.capabilities if state else call.read_capabilities()
-        exchange = Exchange(call, capabilities, outlet, self.waiting, session.log_level or call.log_level)
+        capabilities = orjson.loads(session.capabilities) if session.id else call.read_capabilities()
+        level = session.log_level or call.log_level
+        exchange = Exchange(call, capabilities, outlet, self.waiting, level, session.id)
         if call.era is Era.MODERN and self._suspends(call.server):
             entry = self.suspensions.start(
                 exchange, permit.get(Caller), self.engine.forward(permit, corridor, exchange)
@@ -130,7 +137,7 @@ class Gateway:
         if call.route != call.server:
             result = followable(call, result)
         if result.get("resultType") == "input_required" and call.era is Era.MODERN and "requestState" in result:
-            sealed = self._seal.seal(call, permit.get(Caller), str(result["requestState"]))
+            sealed = self._states.seal(call, permit.get(Caller), str(result["requestState"]))
             result = {**result, "requestState": sealed}
         return Reply(200, result_message(call.id, complete(call.method, call.era, result, _INFO)))
 
@@ -157,7 +164,7 @@ class Gateway:
         if entry.task.done():
             return self._finish(permit, entry.task.result())
         requests = entry.asked.result()
-        state = self._seal.seal(permit.call, permit.get(Caller), None, self.suspensions.keep(entry))
+        state = self._states.seal(permit.call, permit.get(Caller), None, self.suspensions.keep(entry))
         result = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
         return Reply(200, result_message(permit.call.id, result))
 
@@ -214,8 +221,10 @@ class Gateway:
         declared = asked.get("capabilities")
         info = asked.get("clientInfo")
         name = str(info.get("name", ""))[:64] if isinstance(info, dict) else ""
+        caller = context.get(Caller)
+        trail = trail_of(call, caller, self.sessions.settings.risk, time.time())
         identifier = self.sessions.open(
-            context.get(Caller), call.route, revision, declared if isinstance(declared, dict) else {}, name
+            caller, call.route, revision, declared if isinstance(declared, dict) else {}, name, trail
         )
         result = self._described(context, corridor, {"protocolVersion": revision})
         result["capabilities"]["logging"] = {}
@@ -224,10 +233,8 @@ class Gateway:
 
     def _set_level(self, context: Context) -> Reply | Refusal:
         level, session = context.call.read_rest().get("level"), context.get(Session)
-        state = self.sessions.find(session.id, context.get(Caller).key, context.call.route)
-        if level not in LEVELS or state is None:
+        if level not in LEVELS or not session.id or not self.sessions.set_level(session.id, level):
             return Refusal(REASONS["wire.params"], context.reference, "logging/setLevel")
-        state.log_level = level
         return self._answer(context.call, {})
 
     def _notified(self, context: Context) -> None:
@@ -269,8 +276,14 @@ class Gateway:
 
     # streams of changes
 
-    async def listen(self, call: Call, presented: Presented, outlet: Outlet) -> Reply | Refusal:
-        """subscriptions/listen (2026-07-28) or the standalone stream of a session: told when lists change."""
+    async def listen(
+        self, call: Call, presented: Presented, outlet: Outlet, last: str | None = None
+    ) -> Reply | Refusal:
+        """subscriptions/listen (2026-07-28) or the standalone stream of a session: told when lists change.
+
+        `last`: the Last-Event-ID of a stream to go on with. Its events say what the lists were, sealed, so that any
+        replica can tell what was missed and nobody else can ask.
+        """
         decided, corridor = await self.engine.decide(call, presented)
         if isinstance(decided, Refusal):
             return decided
@@ -285,6 +298,13 @@ class Gateway:
         kinds = [kind for kind in CHANGED if wanted.get(kind) is True]
         meta = {"_meta": {META_SUBSCRIPTION: call.id}} if call.era is Era.MODERN else {}
         queue: asyncio.Queue[None] = asyncio.Queue(1)
+        if last is not None:
+            session, caller = decided.get(Session).id, decided.get(Caller)
+            known = self._handles.open(EVENT, caller.key, call.route, last, (session,))
+            if known is None:
+                return self.engine.refused("identity.state", "Last-Event-ID", decided)
+            if known.data != self._version():
+                queue.put_nowait(None)
         self.listeners.add(queue)
         try:
             if meta:
@@ -294,8 +314,8 @@ class Gateway:
                         {"notifications": dict.fromkeys(kinds, True), **meta},
                     )
                 )
-            else:
-                await outlet.event(b"")  # opens the stream
+            else:  # opens the stream; from this revision on, a client may be told at once where it stands
+                await outlet.event(b"", self._event_id(decided) if call.revision >= LATEST_HANDSHAKE else "")
             await self._relay(decided, queue, kinds, meta, outlet)
         finally:
             self.listeners.discard(queue)
@@ -306,30 +326,56 @@ class Gateway:
     ) -> None:
         """Until the token expires, the session ends, or the client leaves."""
         caller, session = context.get(Caller), context.get(Session)
+        quiet = 0.0
         while not caller.expires or caller.expires > time.time():
+            told: list[str] = []
             try:
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(_LOOK):
                     await queue.get()
+                told, quiet = kinds, 0.0
             except TimeoutError:
-                await outlet.event(b"")
-            else:
-                for kind in kinds:
-                    await outlet.event(_notice(CHANGED[kind], meta))
-            if session.id and self.sessions.find(session.id, caller.key, context.call.route) is None:
+                quiet += _LOOK
+            if session.id and not self.sessions.alive(session.id):
                 return
+            if quiet >= _KEEP_ALIVE:
+                quiet = 0.0
+                await outlet.event(b"")
+            for kind in told:
+                await outlet.event(_notice(CHANGED[kind], meta), "" if meta else self._event_id(context))
 
-    async def end_session(self, context: Context) -> None:
+    def _version(self) -> bytes:
+        """What lists are built from: while it stays, nothing was missed."""
+        corridor = self.engine.corridor
+        return f"{corridor.catalog.version} {corridor.policy}".encode()
+
+    def _event_id(self, context: Context) -> str:
+        session, seconds = context.get(Session).id, self.sessions.settings.absolute
+        return self._handles.seal(
+            EVENT, context.get(Caller).key, context.call.route, self._version(), seconds, (session,)
+        )
+
+    def end_session(self, context: Context) -> None:
         """The client says it is done (DELETE): ours ends at once, the servers' with it."""
-        identifier = context.get(Session).id
-        self.sessions.end(identifier)
+        self.sessions.end(context.get(Session).id)
+
+    def _ended(self, key: str) -> None:
+        """A session is over, whoever ended it: so are its calls in flight and the servers' sessions."""
+        for task in [task for (session, _), task in self._running.items() if session == key]:
+            task.cancel()
         if self.on_session_end is not None:
-            await self.on_session_end(identifier)
+            parting = asyncio.ensure_future(self.on_session_end(key))
+            self._partings.add(parting)
+            parting.add_done_callback(self._partings.discard)
 
     async def sweep(self) -> None:
-        """Expired sessions are removed even when nobody asks for them again. Runs until cancelled."""
+        """Expired sessions are removed even when nobody asks for them again, and calls under way end with a session
+        that another replica has ended. Runs until cancelled."""
         while True:
-            await asyncio.sleep(60)
-            self.sessions.sweep()
+            await asyncio.sleep(_LOOK)
+            with contextlib.suppress(DependencyFault):  # what expired is refused all the same
+                self.sessions.sweep()
+                for key in {session for session, _ in self._running}:
+                    self.sessions.alive(key)
 
     def stopped(self, reason: str) -> None:
         """Record the stop; the log may be what failed, and then there is nowhere to record it."""

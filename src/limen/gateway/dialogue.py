@@ -27,8 +27,9 @@ LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "e
 class Outlet(Protocol):
     """Where messages for one request go. An HTTP response or a line on standard output."""
 
-    async def event(self, message: bytes) -> None:
-        """One message ahead of the answer. Raises ConnectionResetError when the client is gone."""
+    async def event(self, message: bytes, id: str = "") -> None:
+        """One message ahead of the answer; `id` lets a client resume behind it. Raises ConnectionResetError when the
+        client is gone."""
         ...
 
     @property
@@ -74,7 +75,7 @@ class Waiting:
 class Exchange:
     """`Conversation` for one forwarded call. Progress and log messages are queued; a slow client loses them first."""
 
-    __slots__ = ("_level", "_pump", "_queue", "_waiting", "call", "capabilities", "outlet", "suspend")
+    __slots__ = ("_level", "_pump", "_queue", "_session", "_waiting", "call", "capabilities", "outlet", "suspend")
 
     def __init__(
         self,
@@ -83,8 +84,9 @@ class Exchange:
         outlet: Outlet,
         waiting: Waiting,
         level: str | None,
+        session: str = "",
     ) -> None:
-        self.call, self.outlet = call, outlet
+        self.call, self.outlet, self._session = call, outlet, session
         self._waiting, self._level = waiting, level
         self._queue: asyncio.Queue[bytes | None] | None = None  # made when there is something to say
         self._pump: asyncio.Task[None] | None = None
@@ -116,7 +118,7 @@ class Exchange:
         return {key: await self._ask_one(request) for key, request in requests.items()}
 
     async def _ask_one(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        identifier, session = secrets.token_urlsafe(16), self.call.session or ""
+        identifier, session = secrets.token_urlsafe(16), self._session
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting.answers[session, identifier] = future
         try:

@@ -16,6 +16,7 @@ from limen.core.reasons import REASONS
 from limen.core.verdict import Refusal, Refuse
 from limen.gateway.app import Gateway, refusal_reply
 from limen.gateway.certificates import ForwardedCertificates
+from limen.gateway.forwarded import Networks, client_address
 from limen.gateway.server import Receive, Scope, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
@@ -47,6 +48,7 @@ class Site:
     challenge: Callable[[str, str, Mapping[str, Any], bool], str]  # reason id, resource, public members, DPoP used
     secure: bool = False  # clients are told to come over TLS, or from this machine
     certificates: ForwardedCertificates | None = None
+    trusted: Networks = ()  # proxies whose X-Forwarded-For is believed
 
 
 class HttpOutlet:
@@ -68,10 +70,12 @@ class HttpOutlet:
             self._streaming = True
             await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM)})
 
-    async def event(self, message: bytes) -> None:
-        """One event; an empty message is a comment that keeps the connection."""
+    async def event(self, message: bytes, id: str = "") -> None:
+        """One event; an empty message without an id is a comment that keeps the connection."""
         await self.open()
-        data = b"event: message\ndata: " + message + b"\n\n" if message else b": \n\n"
+        data = b"event: message\ndata: %s\n\n" % message if message else b"data: \n\n" if id else b": \n\n"
+        if id:
+            data = b"id: %s\n%s" % (id.encode(), data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, reply: Reply) -> None:
@@ -129,8 +133,10 @@ class HttpSurface:
                 headers[label] = [text]
             else:
                 known.append(text)
-        agent = headers.get("user-agent")
-        peer = Peer("http", scope["client"][0], agent[0][:256] if agent else "")
+        agent, origin, address = headers.get("user-agent"), headers.get("origin"), scope["client"][0]
+        if self._site.trusted:
+            address = client_address(address, headers.get("x-forwarded-for", ()), self._site.trusted)
+        peer = Peer("http", address, agent[0][:256] if agent else "", origin[0][:256] if origin else "")
         draft = Draft(body, headers, endpoint, peer)
         method, certificate = scope["method"], _certificate(scope, headers, self._site.certificates)
         if isinstance(certificate, Refuse):
@@ -142,7 +148,7 @@ class HttpSurface:
             proofs=_raw(headers, "dpop"),
             api_keys=_raw(headers, "x-api-key"),
             certificate=certificate,
-            private=self._site.secure and (scope["scheme"] == "https" or _local(peer.address)),
+            private=self._site.secure and (scope["scheme"] == "https" or _local(scope["client"][0])),
         )
         if method == "POST":
             return await self._post(scope, draft, presented, outlet)
@@ -172,8 +178,6 @@ class HttpSurface:
         versions, sessions = draft.headers.get("mcp-protocol-version", []), draft.headers.get("mcp-session-id", [])
         if method == "GET" and "text/event-stream" not in ",".join(draft.headers.get("accept", [])):
             return self._not_admitted(Refuse(REASONS["wire.not_acceptable"]), draft)
-        if "last-event-id" in draft.headers:  # our events carry no ids, so there is nothing that could be resumed
-            return self._not_admitted(Refuse(REASONS["wire.http"], "Last-Event-ID"), draft)
         call = Call(
             method="",
             server=draft.endpoint.server,
@@ -185,13 +189,14 @@ class HttpSurface:
         )
         if method == "GET":
             _on_disconnect(scope)
-            answer = await self._gateway.listen(call, presented, outlet)
+            last = draft.headers.get("last-event-id")
+            answer = await self._gateway.listen(call, presented, outlet, None if last is None else ",".join(last))
         else:
             decided, corridor = await self._gateway.engine.decide(call, presented)
             answer = decided if isinstance(decided, Refusal) else Reply(204, b"")
             if isinstance(decided, Context):
                 refused = self._gateway.engine.local(decided, corridor)
-                await self._gateway.end_session(decided)
+                self._gateway.end_session(decided)
                 answer = refused or answer
         return self._reply(answer, None, Era.HANDSHAKE, presented)
 

@@ -8,6 +8,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -59,7 +60,8 @@ def build(name: str, server: ServerConfig) -> Upstream:
         if server.transport == "sse":
             raise ConfigFault("the HTTP+SSE transport of 2024 is not spoken yet", f"mcpServers.{name}.type")
         headers = server.header_values()
-        return HttpUpstream(name, server.url, describe_headers=headers, timeout=server.call_timeout)
+        pins = server.security.pin
+        return HttpUpstream(name, server.url, describe_headers=headers, timeout=server.call_timeout, pins=pins)
     argv = [str(server.command), *server.arguments()]
     shown = [str(server.command), *(one if isinstance(one, str) else "(secret)" for one in server.args)]
     cwd = str(server.cwd) if server.cwd else None
@@ -116,7 +118,9 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
 
     told = config.listen.client_certificate
     certificates = ForwardedCertificates(told.header, told.form, told.networks) if told is not None else None
-    return Site(table, metadata, challenged, base.scheme == "https" or is_loopback(base.hostname or ""), certificates)
+    trusted = tuple(ip_network(one) for one in config.listen.trusted_proxies)
+    secure = base.scheme == "https" or is_loopback(base.hostname or "")
+    return Site(table, metadata, challenged, secure, certificates, trusted)
 
 
 def _possession(config: Config, route: str) -> Possession:
@@ -144,7 +148,7 @@ def _gateway(house: House, bundles: Mapping[str, Bundle], long: LongNames) -> Ga
         upstream = upstreams.by_name.get(server)
         return upstream is not None and upstream.revision in HANDSHAKE_REVISIONS
 
-    gateway = Gateway(house.engine, house.sessions, house.seal, suspends, bundles)
+    gateway = Gateway(house.engine, house.continuity, suspends, bundles)
     gateway.on_session_end = upstreams.end_session
 
     def changed() -> None:

@@ -104,7 +104,7 @@ class StdioSurface:
         """Always: every message is a line of its own."""
         return True
 
-    async def event(self, message: bytes) -> None:
+    async def event(self, message: bytes, id: str = "") -> None:
         """One message, one line. JSON from us never holds a raw newline."""
         assert self._writer is not None
         if not message:

@@ -38,8 +38,8 @@ class Exchange:
         self, server: str, target: Target, oddities: Counter[str], changed: Callable[[], None], size: int = 64
     ) -> None:
         self.server, self.target, self.oddities, self.changed = server, target, oddities, changed
-        self.pool = Pool(server, target.host, target.port, target.tls, size)
-        self._side = Pool(server, target.host, target.port, target.tls, _SIDE)
+        self.pool = Pool(server, target, size)
+        self._side = Pool(server, target, _SIDE)
         self._number = 0
         self._heads: dict[tuple[bytes, str, str, str, bytes | None, bytes], bytes] = {}
 

@@ -36,6 +36,7 @@ class HttpUpstream:
     """One configured server. `headers_allowed` (lower case; None: any) bounds what a credential may name.
 
     `era` settles what is otherwise found out: some dual-era servers have tools that only work in one.
+    `pins`: `sha256/BASE64` digests of public keys or certificates, one of which the server must show on top.
     Raises ConfigFault for a URL that is not https (or http on loopback), or a TLS context that does not verify.
     """
 
@@ -51,6 +52,7 @@ class HttpUpstream:
         tls: ssl.SSLContext | None = None,
         size: int = 64,
         era: Era | None = None,
+        pins: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.oddities: Counter[str] = Counter()
@@ -59,7 +61,7 @@ class HttpUpstream:
         self._timeout, self._longest = timeout, longest
         self._allowed, self._describe_headers = headers_allowed, describe_headers
         self.headers = frozenset((header.lower(), value) for header, value in describe_headers)
-        self._url, self._target = url, target(name, url, tls)
+        self._url, self._target = url, target(name, url, tls, pins)
         self._changed = Debounce(self._report)
         self._era = era
         self._exchange = Exchange(name, self._target, self.oddities, self._changed.poke, size)

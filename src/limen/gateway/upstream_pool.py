@@ -9,11 +9,11 @@ seconds after which common servers close them.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from typing import Final
 
 from limen.core.faults import UpstreamFault
+from limen.gateway.upstream_target import Target, pinned
 from limen.gateway.upstream_wire import Connection, Reply
 
 _WAITING_LIMIT: Final = 1024
@@ -24,11 +24,8 @@ _SETTLED_SECONDS: Final = 0.5  # idle for longer: look for a close that arrived 
 class Pool:
     """At most `size` connections to one origin. Waiting is first come, first served, and bounded."""
 
-    def __init__(
-        self, server: str, host: str, port: int, tls: ssl.SSLContext | None, size: int = 64, idle_seconds: float = 4.0
-    ) -> None:
-        self.server = server
-        self._origin = (host, port, tls)
+    def __init__(self, server: str, target: Target, size: int = 64, idle_seconds: float = 4.0) -> None:
+        self.server, self._target = server, target
         self._free = size
         self._loop: asyncio.AbstractEventLoop
         self._queue: deque[asyncio.Future[None]] = deque()
@@ -116,17 +113,22 @@ class Pool:
         return None
 
     async def _connect(self) -> Connection:
-        host, port, tls = self._origin
-        loop = self._loop
+        host, port, tls, loop = self._target.host, self._target.port, self._target.tls, self._loop
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                _, connection = await loop.create_connection(
+                transport, connection = await loop.create_connection(
                     lambda: Connection(self), host, port, ssl=tls, server_hostname=host if tls else None
                 )
         except TimeoutError:
             raise UpstreamFault(self.server, "could not be reached in time", timeout=True) from None
         except OSError as error:  # ssl.SSLError and resolver errors are OSErrors
             raise UpstreamFault(self.server, f"could not be reached: {error}") from None
+        if self._target.pins:  # before a byte of ours, a credential least of all, is written
+            shown = transport.get_extra_info("ssl_object")
+            if not pinned(shown.getpeercert(binary_form=True) if shown is not None else None, self._target.pins):
+                transport.abort()
+                connection.closed = True
+                raise UpstreamFault(self.server, "shows a certificate that is not one of those pinned")
         self._all.add(connection)
         return connection
 

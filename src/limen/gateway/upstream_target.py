@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 import ssl
+from base64 import b64decode
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from limen import __version__
 from limen.core.faults import ConfigFault, InvariantFault
@@ -25,6 +31,7 @@ class Target:
     port: int
     tls: ssl.SSLContext | None
     line: bytes
+    pins: frozenset[bytes] = frozenset()  # SHA-256 digests, one of which the certificate or its key must have
 
     def as_agent(self, agent: str) -> Target:
         """The same, with another User-Agent. Raises InvariantFault for one that cannot stand in a header."""
@@ -53,7 +60,7 @@ def param_lines(pairs: tuple[tuple[str, str], ...]) -> bytes:
     return b"".join(f"{name}: {value}\r\n".encode("ascii") for name, value in pairs)
 
 
-def target(name: str, url: str, tls: ssl.SSLContext | None) -> Target:
+def target(name: str, url: str, tls: ssl.SSLContext | None, pins: tuple[str, ...] = ()) -> Target:
     """Read a configured URL. Raises ConfigFault unless it is https, or http on loopback, and verified."""
     where = f"servers.{name}.url"
     try:
@@ -75,7 +82,24 @@ def target(name: str, url: str, tls: ssl.SSLContext | None) -> Target:
         f" {path} HTTP/1.1\r\nhost: {shown}:{port}\r\nuser-agent: limen/{__version__}\r\n"
         "content-type: application/json\r\naccept: application/json, text/event-stream\r\naccept-encoding: identity\r\n"
     )
-    return Target(host, port, _context(name, tls) if secure else None, line.encode("ascii"))
+    if pins and not secure:
+        raise ConfigFault("pins need https", where)
+    digests = frozenset(b64decode(pin.removeprefix("sha256/"), validate=True) for pin in pins)
+    return Target(host, port, _context(name, tls) if secure else None, line.encode("ascii"), digests)
+
+
+def pinned(certificate: bytes | None, pins: frozenset[bytes]) -> bool:
+    """Whether this certificate (DER) or its public key (RFC 7469 section 2.4: SHA-256 of SubjectPublicKeyInfo) is one
+    of those pinned."""
+    if certificate is None:
+        return False
+    if sha256(certificate).digest() in pins:
+        return True
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest() in pins
 
 
 def _loopback(host: str) -> bool:

@@ -27,7 +27,7 @@ APPROVED_SECONDS: Final = 900.0
 PENDING_PER_CALLER: Final = 32
 _SHOWN: Final = 4096
 _PREFIX: Final = "approval/"
-_ID: Final = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})-[0-9a-f]{16}\Z")
+_ID: Final = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})-[0-9a-f]{32}\Z")
 _NOT_NEEDED: Final = Pass((Approval(),))
 
 
@@ -94,7 +94,7 @@ class RequireApproval:
             stored = self._table.get(key)
             record = ApprovalRecord.decode(stored) if stored is not None else None
             if record is None or (record.expires and record.expires <= self._now()):
-                fresh = _pending(f"{group}-{exact}-{secrets.token_hex(8)}", self._now(), caller, approved, call)
+                fresh = _pending(f"{group}-{exact}-{secrets.token_hex(16)}", self._now(), caller, approved, call)
                 if self._table.swap(key, stored, fresh.encode(), fresh.expires):
                     return self._asked(group, key, fresh)
             elif record.state == "pending":
