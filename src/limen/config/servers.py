@@ -14,6 +14,7 @@ from limen.config.addresses import is_loopback, split_url
 from limen.config.references import CREDENTIAL_NAME
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
+from limen.sandbox.egress_rules import EgressSettings
 
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -33,6 +34,7 @@ class ServerSecurity(BaseModel):
     durable: bool = Field(default=False, description="calls wait until their intent is on disk")
     scopes: tuple[str, ...] = Field(default=(), description="scopes_supported of this server's metadata (RFC 9728)")
     effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
+    egress: EgressSettings = Field(default=EgressSettings(), description="where a sandboxed command may connect to")
 
     @field_validator("scopes")
     @classmethod
@@ -107,6 +109,10 @@ class ServerConfig(BaseModel):
         stray = ("headers",) if local else ("args", "env", "cwd")
         if found := [name for name in stray if getattr(self, name)]:
             raise ValueError(f"{found[0]} does not go with {'command' if local else 'url'}")
+        if self.security.egress.active and not local:
+            raise ValueError("security.egress is for a local command; what a remote server reaches is out of our hands")
+        if self.security.egress.active and self.security.unsafe_no_sandbox:
+            raise ValueError("security.egress holds inside the sandbox only; it does not go with unsafe_no_sandbox")
         if local and not self.disabled and not self.security.unsafe_no_sandbox:
             raise ValueError(
                 "a local command runs without a sandbox: isolation is not built yet, the program can read and change "
