@@ -82,9 +82,23 @@ def _resolve(name: str) -> list[Address]:
 
 def _has_route(address: Address) -> bool:
     """In a cell every connect succeeds at once, so a client cannot find out by itself that IPv6 leads nowhere."""
+    return bool(_source(address))
+
+
+def is_own(address: Address) -> bool:
+    """Is it an address of this machine? Then the kernel would send to it from the same address."""
+    return _source(address) == str(address)
+
+
+def _source(address: Address) -> str:
+    """The address this machine would send from, "" without a route. Sends nothing."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        return probe.connect_ex((str(address), 9)) == 0  # chooses a route; sends nothing
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
 
 
 class Responder:

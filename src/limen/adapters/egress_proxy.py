@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Final
 
-from limen.adapters.egress_dns import Lookup, Responder, SystemLookup, UdpEndpoint
+from limen.adapters.egress_dns import Lookup, Responder, SystemLookup, UdpEndpoint, is_own
 from limen.adapters.egress_opening import Opening, Refused, guess_protocol, read_opening
 from limen.adapters.egress_relay import Relay, Stopped, Streams
 from limen.adapters.egress_report import Record, Report
@@ -55,7 +55,7 @@ class EgressGate:
         self.server, self.settings = server, settings
         self.ports = settings.ports
         self.counters: Counter[str] = Counter()
-        self._egress = Egress(server, settings)
+        self._egress = Egress(server, settings, is_own)
         self._record, self._lookup, self._dial = record, lookup or SystemLookup(), dial
         self._numbers = itertools.count(1)
         self._cells: set[Cell] = set()

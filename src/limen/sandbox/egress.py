@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -169,10 +169,15 @@ class Memory:
 
 
 class Egress:
-    """The decisions for one configured server. State is in the Memory of each of its cells."""
+    """The decisions for one configured server. State is in the Memory of each of its cells.
 
-    def __init__(self, server: str, settings: EgressSettings) -> None:
-        self.server, self.settings = server, settings
+    `own` tells whether an address is one of this machine's: behind a public address of ours may be what trusts us.
+    """
+
+    def __init__(
+        self, server: str, settings: EgressSettings, own: Callable[[Address], bool] = lambda address: False
+    ) -> None:
+        self.server, self.settings, self._own = server, settings, own
         self.rules = tuple(one.compiled() for one in settings.allow)
         self.learning = settings.mode == "learn"
         self._rules = Rules(self.rules)
@@ -210,11 +215,14 @@ class Egress:
         """Those of the resolved addresses any rule of the name may lead to; and what was wrong with another."""
         rules = self._rules.of_name(name).values()
         kept = [one for one in addresses if any(self._leads(rule, one) for rule in rules)]
-        odd = next((f"{one} ({kind(one)})" for one in addresses if one not in kept), "")
+        odd = next((f"{one} ({self._kind(one)})" for one in addresses if one not in kept), "")
         return kept, odd
 
+    def _kind(self, address: Address) -> str:
+        return kind(address) or ("of this machine" if self._own(address) else "")
+
     def _leads(self, rule: Rule, address: Address) -> bool:
-        what = kind(address)
+        what = self._kind(address)
         if not what or (what == "private" and rule.allow_private):
             return True
         return self._rules.of_address(address, rule.port) is not None
@@ -237,7 +245,7 @@ class Egress:
             return Denied("connect.port", f"{names[0]}:{port}", str(address))
         if name := memory.sunk(address):
             return Denied("learn.wanted", f"{name}:{port}")
-        if what := kind(address):
+        if what := self._kind(address):
             return Denied("connect.address", target, what)
         return Denied("connect.unnamed", target)
 
@@ -266,6 +274,16 @@ class Egress:
         if rule.protocol != "http":
             return Denied("http.malformed", route.target, f"the rule is for {rule.protocol}", rule.text)
         return rule
+
+    def explain(self, name: str, address: Address | None, port: int) -> Rule | Denied:
+        """What would be decided, as far as it can be told without a connection. Looks nothing up."""
+        memory = self.memory()
+        if address is not None:
+            route = self.connect(address, port, memory, 0.0)
+            return route if isinstance(route, Denied) else next(iter(route.rules.values()))
+        if denied := self.question(name, memory, 0.0):
+            return denied
+        return self._rules.of_name(name).get(port) or Denied("connect.port", f"{name}:{port}")
 
     # words
 

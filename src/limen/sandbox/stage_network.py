@@ -93,12 +93,15 @@ def receive(channel: socket.socket, timeout: float = 10.0) -> Opened:
     """
     channel.settimeout(timeout)
     data, numbers, flags, _ = socket.recv_fds(channel, len(_HELLO), 253, socket.MSG_CMSG_CLOEXEC)
-    found = [socket.socket(fileno=number) for number in numbers]
-    opened = Opened(
-        tuple(one for one in found if _shape(one) in (_TCP4, _TCP6)),
-        tuple(one for one in found if _shape(one) in (_UDP4, _UDP6)),
-    )
+    found: list[socket.socket] = []
     try:
+        while numbers:
+            found.append(socket.socket(fileno=numbers[0]))
+            numbers.pop(0)
+        opened = Opened(
+            tuple(one for one in found if _shape(one) in (_TCP4, _TCP6)),
+            tuple(one for one in found if _shape(one) in (_UDP4, _UDP6)),
+        )
         if flags & socket.MSG_CTRUNC or data + _exactly(channel, len(_HELLO) - len(data)) != _HELLO:
             raise OSError("network: what the stage sent cannot be read")
         listening = all(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for one in opened.tcp)
@@ -107,6 +110,8 @@ def receive(channel: socket.socket, timeout: float = 10.0) -> Opened:
     except OSError:
         for one in found:
             one.close()
+        for number in numbers:
+            os.close(number)
         raise
     for one in found:
         one.setblocking(False)
