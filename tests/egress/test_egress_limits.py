@@ -10,15 +10,16 @@ import sys
 import time
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
-from egress.cells import OTHER, PUBLIC, STAGE, World, hello, in_loop, needs, needs_namespaces, shown
 
+from egress.cells import OTHER, PUBLIC, STAGE, World, hello, in_loop, needs, needs_namespaces, shown
 from limen.adapters import egress_dns
 from limen.adapters.egress_dns import SystemLookup, is_own
-from limen.adapters.egress_proxy import EgressGate
+from limen.adapters.egress_proxy import EgressGate, EgressGates
 from limen.core.faults import DependencyFault
 from limen.sandbox import stage_network
 from limen.sandbox.egress import Egress
@@ -257,19 +258,20 @@ async def test_closing_a_cell_ends_its_connections_and_its_network(world: World)
     before = len(os.listdir("/proc/self/fd"))
     gate = world.gate(ALLOWED)
     code = HOLD.format(name="plain.test", port=80, data=b"GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n", count=1)
-    async with world.serve(PUBLIC, 80, raw=silent):
-        async with world.cell(gate, sys.executable, "-Ic", code) as (process, cell):
-            async with asyncio.timeout(10):
-                while not world.dialled:
-                    await asyncio.sleep(0.01)
-            await gate.close()
-            await cell.close()
-            out, _ = await process.communicate()
+    served = world.serve(PUBLIC, 80, raw=silent)
+    async with served, world.cell(gate, sys.executable, "-Ic", code) as (process, cell):
+        async with asyncio.timeout(10):
+            while not world.dialled:
+                await asyncio.sleep(0.01)
+        assert gate.cells == 1
+        await gate.close()
+        await cell.close()
+        out, _ = await process.communicate()
     assert out.strip() in (b"[0]", b"['ConnectionResetError']")
     del process, cell
     await asyncio.sleep(0.1)
     assert len(os.listdir("/proc/self/fd")) <= before + 4  # the loop's own
-    assert not gate._cells
+    assert gate.cells == 0
 
 
 def test_the_same_on_the_loop_of_the_standard_library(world: World) -> None:
@@ -340,6 +342,34 @@ def test_only_listeners_are_taken() -> None:
 def test_ports_that_cannot_be_opened(ports: tuple[int, ...]) -> None:
     with pytest.raises(OSError):
         stage_network.enter(ports)
+
+
+@in_loop
+async def test_gates_for_whoever_makes_cells(world: World) -> None:
+    gates = EgressGates(world.events.append, lookup=world.lookup, dial=world.dial)
+    first = EgressSettings.model_validate(ALLOWED)
+    gates.put({"files": first, "quiet": EgressSettings()})
+    gate = gates.gate("files")
+    assert gate is not None
+    assert gates.gate("quiet") is None
+
+    def listeners() -> list[socket.socket]:
+        return [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
+
+    end = await gates.attend(SimpleNamespace(server="files"), listeners())
+    gates.put({"files": first})
+    assert gates.gate("files") is gate
+    gates.put({"files": EgressSettings.model_validate(["other.test:443"])})
+    assert gates.gate("files") is not gate
+    assert gate.cells == 1  # made under the rules before, and ended with its server
+    end()
+    end()
+    await gates.close()
+    assert gate.cells == 0
+    refused = listeners()
+    with pytest.raises(OSError):
+        await gates.attend(SimpleNamespace(server="quiet"), refused)
+    assert [one.fileno() for one in refused] == [-1, -1]
 
 
 # looking names up

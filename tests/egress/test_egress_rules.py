@@ -168,9 +168,11 @@ def test_what_looks_like_data(below: str, data: bool) -> None:
 # addresses
 
 INNER = {
-    "169.254.169.254": "metadata", "168.63.129.16": "metadata", "100.100.100.200": "metadata", "fd00:ec2::254": "metadata",
+    "169.254.169.254": "metadata", "168.63.129.16": "metadata", "100.100.100.200": "metadata",
+    "fd00:ec2::254": "metadata",
     "127.0.0.1": "loopback", "127.9.9.9": "loopback", "::1": "loopback", "169.254.1.1": "link-local",
-    "fe80::1": "link-local", "0.0.0.0": "unspecified", "::": "unspecified", "224.0.0.1": "multicast", "ff02::1": "multicast",
+    "fe80::1": "link-local", "0.0.0.0": "unspecified", "::": "unspecified", "224.0.0.1": "multicast",
+    "ff02::1": "multicast",
     "::ffff:8.8.8.8": "embedded", "::7f00:1": "embedded", "64:ff9b::8.8.8.8": "embedded", "64:ff9b:1::1": "embedded",
     "2002:7f00:1::": "embedded", "2001:0:4136:e378::1": "embedded", "10.0.0.1": "private", "172.16.0.1": "private",
     "192.168.0.1": "private", "100.64.0.1": "private", "fc00::1": "private", "0.1.2.3": "reserved",

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from egress.cells import hello
 
+from egress.cells import hello
 from limen.sandbox import dns_wire
 from limen.sandbox.dns_wire import A, Question, Unreadable, read_question, write_answer
 from limen.sandbox.http_requests import HttpRefused, Requests
@@ -195,7 +195,8 @@ def reader() -> tuple[Requests, list[tuple[str, str, int | None]]]:
 HONEST = (
     b"GET /x?y HTTP/1.1\r\nHost: a.test\r\n\r\n"
     b"POST /p HTTP/1.1\r\nhost:A.TEST:80\r\nContent-Length: 5\r\n\r\nhello"
-    b"PUT http://a.test/q HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nabc\r\n0A\r\n0123456789\r\n0\r\n\r\n"
+    b"PUT http://a.test/q HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=1\r\nabc\r\n0A\r\n0123456789\r\n0\r\n\r\n"
     b"OPTIONS * HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
 )
 RENDERED = (

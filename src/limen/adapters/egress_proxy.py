@@ -11,15 +11,16 @@ import itertools
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Protocol
 
 from limen.adapters.egress_dns import Lookup, Responder, SystemLookup, UdpEndpoint, is_own
 from limen.adapters.egress_opening import Opening, Refused, guess_protocol, read_opening
 from limen.adapters.egress_relay import Relay, Stopped, Streams
 from limen.adapters.egress_report import Record, Report
 from limen.core.addresses import Address
+from limen.sandbox import stage_network
 from limen.sandbox.egress import Denied, Egress, Route
 from limen.sandbox.egress_rules import DNS_PORT, EgressSettings
 from limen.sandbox.stage_network import Opened
@@ -67,9 +68,56 @@ class EgressGate:
         self._cells.add(cell)
         return cell
 
+    @property
+    def cells(self) -> int:
+        """How many cells are attached."""
+        return len(self._cells)
+
     async def close(self) -> None:
         """Close every cell's network."""
         await asyncio.gather(*(cell.close() for cell in list(self._cells)))
+
+
+class HasServer(Protocol):
+    """What is needed to know of a cell that is being made: whose it is."""
+
+    @property
+    def server(self) -> str: ...
+
+
+class EgressGates:
+    """The gates of all configured servers, for whoever makes cells."""
+
+    def __init__(self, record: Record, *, lookup: Lookup | None = None, dial: Dial = dial_directly) -> None:
+        self._record, self._lookup, self._dial = record, lookup, dial
+        self._gates: dict[str, EgressGate] = {}
+        self._before: list[EgressGate] = []
+
+    def put(self, servers: Mapping[str, EgressSettings]) -> None:
+        """These settings hold for cells made from now on. A cell keeps those it was made with."""
+        for name, gate in list(self._gates.items()):
+            if gate.settings != servers.get(name):
+                self._before = [one for one in (*self._before, self._gates.pop(name)) if one.cells]
+        for name, settings in servers.items():
+            if settings.active and name not in self._gates:
+                self._gates[name] = EgressGate(name, settings, self._record, lookup=self._lookup, dial=self._dial)
+
+    def gate(self, server: str) -> EgressGate | None:
+        """None: a server without any network."""
+        return self._gates.get(server)
+
+    async def attend(self, spec: HasServer, sockets: Sequence[socket.socket]) -> Callable[[], None]:
+        """Take the listeners of a new cell; what is returned ends its network. Raises OSError."""
+        opened = stage_network.checked(list(sockets))
+        gate = self._gates.get(spec.server)
+        if gate is None:
+            opened.close()
+            raise OSError(f"{spec.server} is to have no network")
+        return gate.attach(opened).end
+
+    async def close(self) -> None:
+        """Close every cell's network."""
+        await asyncio.gather(*(gate.close() for gate in (*self._gates.values(), *self._before)))
 
 
 class Cell:
@@ -94,31 +142,41 @@ class Cell:
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._ending: asyncio.Task[None] | None = None
         self._starting = loop.create_task(self._start())
 
     async def _start(self) -> None:
-        try:
-            for one in self._opened.tcp:
+        for one in self._opened.tcp:
+            try:
                 self._servers.append(await asyncio.start_server(self._accepted, sock=one))
-        except OSError as error:
-            self._report.refused(Denied("fault.bug", "the network of a cell", str(error)))
-            self._opened.close()
+            except OSError as error:
+                self._report.refused(Denied("fault.bug", "a listener of a cell", str(error)))
+                one.close()  # what it was for is refused
+
+    def end(self) -> None:
+        """Refuse from now on, and end everything behind. May be called twice."""
+        if self._ending is None:
+            self._closed = True
+            self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def close(self) -> None:
-        """End every connection, and the network with them. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        self._starting.cancel()
-        for server in self._servers:
-            server.close()
+        """`end`, and wait until that is done."""
+        self.end()
+        assert self._ending is not None
+        await self._ending
+
+    async def _end(self) -> None:
         for endpoint in self._udp:
             endpoint.close()
         self._responder.close()
-        waiting = [self._starting, *self._connections]
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await self._starting
+        for server in self._servers:
+            server.close()
+        while self._connections:
+            waiting = list(self._connections)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
         self._opened.close()
         self._report.closed()
         self._gone(self)

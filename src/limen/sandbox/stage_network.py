@@ -98,22 +98,29 @@ def receive(channel: socket.socket, timeout: float = 10.0) -> Opened:
         while numbers:
             found.append(socket.socket(fileno=numbers[0]))
             numbers.pop(0)
-        opened = Opened(
-            tuple(one for one in found if _shape(one) in (_TCP4, _TCP6)),
-            tuple(one for one in found if _shape(one) in (_UDP4, _UDP6)),
-        )
         if flags & socket.MSG_CTRUNC or data + _exactly(channel, len(_HELLO) - len(data)) != _HELLO:
             raise OSError("network: what the stage sent cannot be read")
-        listening = all(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for one in opened.tcp)
-        if not opened.tcp or not opened.udp or not listening or len(opened.tcp) + len(opened.udp) != len(found):
-            raise OSError("network: the stage sent something that is not a listener")
     except OSError:
         for one in found:
             one.close()
         for number in numbers:
             os.close(number)
         raise
-    for one in found:
+    return checked(found)
+
+
+def checked(sockets: list[socket.socket]) -> Opened:
+    """These as the listeners of a cell, each looked at. Raises OSError, and closes them, when one is something else."""
+    opened = Opened(
+        tuple(one for one in sockets if _shape(one) in (_TCP4, _TCP6)),
+        tuple(one for one in sockets if _shape(one) in (_UDP4, _UDP6)),
+    )
+    listening = all(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for one in opened.tcp)
+    if not opened.tcp or not opened.udp or not listening or len(opened.tcp) + len(opened.udp) != len(sockets):
+        for one in sockets:
+            one.close()
+        raise OSError("network: the stage sent something that is not a listener")
+    for one in sockets:
         one.setblocking(False)
     return opened
 
