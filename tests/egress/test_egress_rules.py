@@ -191,7 +191,7 @@ def test_addresses_that_are_not_public(text: str, what: str) -> None:
     assert (one.usable("private.test", [address])[0] == [address]) is (what == "private")
     memory = one.memory()
     memory.pin("a.test", [address], 0)  # as if it had been public when it was handed out
-    assert reason(one.connect(address, 443, memory, 0)) == "connect.port"
+    assert reason(one.connect(address, 443, memory, 0)) == "connect.address"
 
 
 @pytest.mark.parametrize("text", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "2a00:1450:4001::1"])
@@ -206,7 +206,7 @@ def test_an_address_that_is_listed_may_be_reached_by_name_too_on_its_port_only()
     memory = one.memory()
     memory.pin("a.test", [inner], 0)
     assert isinstance(one.connect(inner, 8080, memory, 0), Route)
-    assert reason(one.connect(inner, 8081, memory, 0)) == "connect.port"
+    assert reason(one.connect(inner, 8081, memory, 0)) == "connect.address"
 
 
 def test_this_machines_own_public_address_is_an_inner_one() -> None:

@@ -254,6 +254,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\
         (CHUNKED + b"fffffffff\r\n", "http.malformed"),
         (CHUNKED + b"0\r\nHost: evil.test\r\n\r\n", "http.malformed"),
         (CHUNKED + b"3\nabc\n0\n\n" + b"x" * 300, "http.malformed"),
+        (CHUNKED + b"1\r\na\r\n" * 5000, "http.malformed"),
         (b"\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "http.malformed"),
         (b"\x16\x03\x01", "http.malformed"),
     ],

@@ -17,16 +17,16 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from limen.adapters.egress_intake import Intake
 from limen.core.addresses import Address
 from limen.sandbox import dns_wire
-from limen.sandbox.dns_wire import AAAA, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, A, Question
-from limen.sandbox.egress import ANSWER_TTL, LEARN_TTL, Denied, Egress, Memory
+from limen.sandbox.dns_wire import AAAA, NOERROR, NXDOMAIN, SERVFAIL, A, Question
+from limen.sandbox.egress import ANSWER_TTL, LEARN_TTL, Bucket, Denied, Egress, Memory
 
 LOOKUP_SECONDS: Final = 5.0
 LOOKUPS: Final = 8  # at a time, per gate; one that hangs keeps its place until the operating system gives up
 IN_FLIGHT: Final = 64
 _REMEMBERED: Final = 30.0
-_BURST: Final = 32
 _IP_PKTINFO: Final = 8  # linux/in.h
 _QUIET: Final = frozenset({A, AAAA, dns_wire.HTTPS, dns_wire.SVCB})  # what ordinary clients ask for
 
@@ -111,6 +111,15 @@ class Responder:
         self._known: dict[str, tuple[float, list[Address]]] = {}
         self._asking: dict[str, asyncio.Task[list[Address]]] = {}
 
+    @property
+    def bucket(self) -> Bucket:
+        """How many questions may be taken."""
+        return self._memory.questions
+
+    def over(self) -> None:
+        """More arrive than may be taken: they wait."""
+        self._refuse(Denied("dns.rate", "DNS", f"the limit is {self.bucket.rate} a second"))
+
     async def answer(self, message: bytes) -> bytes:
         """What to send back; b"" for nothing. Never raises but CancelledError."""
         try:
@@ -118,11 +127,7 @@ class Responder:
         except dns_wire.Unreadable as fault:
             self._refuse(Denied("dns.malformed", "a DNS question"))
             return fault.answer
-        now = time.monotonic()
-        if not self._memory.questions.take(now):
-            self._refuse(Denied("dns.rate", _shown(question.name)))
-            return dns_wire.write_answer(question, REFUSED)
-        denied = self._egress.question(question.name, self._memory, now)
+        denied = self._egress.question(question.name, self._memory, time.monotonic())
         if denied is not None:
             return self._denied(question, denied)
         if question.type not in (A, AAAA):
@@ -185,28 +190,23 @@ class Responder:
 class UdpEndpoint:
     """One UDP socket of a cell. Answers leave from the address that was asked, whichever that was."""
 
-    def __init__(self, sock: socket.socket, responder: Responder, loop: asyncio.AbstractEventLoop) -> None:
-        self._socket, self._responder, self._loop = sock, responder, loop
+    def __init__(self, sock: socket.socket, responder: Responder) -> None:
+        self._socket, self._responder = sock, responder
         self._six = sock.family == socket.AF_INET6
         self._tasks: set[asyncio.Task[None]] = set()
         if self._six:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        loop.add_reader(sock.fileno(), self._readable)
+        self._intake = Intake(sock, responder.bucket, self._take, responder.over)
 
-    def _readable(self) -> None:
-        for _ in range(_BURST):
-            try:
-                data, control, _, peer = self._socket.recvmsg(dns_wire.MAX_QUESTION + 1, 256)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                continue  # an ICMP error for an earlier answer
-            if len(self._tasks) < IN_FLIGHT:  # else lost, as datagrams may be; the client asks again
-                task = asyncio.create_task(self._serve(data, control, peer))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+    def _take(self) -> bool:
+        data, control, _, peer = self._socket.recvmsg(dns_wire.MAX_QUESTION + 1, 256)
+        if len(self._tasks) < IN_FLIGHT:  # else lost, as datagrams may be; the client asks again
+            task = asyncio.create_task(self._serve(data, control, peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _serve(self, data: bytes, control: list[tuple[int, int, bytes]], peer: object) -> None:
         answer = await self._responder.answer(data)
@@ -224,10 +224,9 @@ class UdpEndpoint:
 
     def close(self) -> None:
         """Stop answering and close the socket."""
-        self._loop.remove_reader(self._socket.fileno())
+        self._intake.close()
         for task in self._tasks:
             task.cancel()
-        self._socket.close()
 
 
 def _shown(name: str) -> str:

@@ -15,6 +15,7 @@ from limen.sandbox.http_requests import HttpRefused, Requests
 from limen.sandbox.tls_hello import NotTls
 
 _PEEK_SECONDS: Final = 1.0
+_READS, _BREATH = 3, 0.02
 
 
 class Refused(Exception):
@@ -51,8 +52,10 @@ async def read_opening(reader: asyncio.StreamReader, egress: Egress, route: Rout
 
 async def _tls(reader: asyncio.StreamReader, egress: Egress, route: Route, data: bytes) -> Opening:
     try:
+        reads = 0
         while (hello := tls_hello.read_hello(data)) is None:
-            more = await reader.read(CHUNK)
+            more = await _next(reader, reads)
+            reads += 1
             if not more:
                 raise Refused(Denied("tls.malformed", route.target, "it ends within the hello"))
             data += more
@@ -84,12 +87,21 @@ async def _http(reader: asyncio.StreamReader, egress: Egress, route: Route, data
             raise Refused(Denied(fault.reason, route.target, fault.why), answer) from None
 
     first = feed(data)
+    reads = 0
     while not judged:
-        data = await reader.read(CHUNK)
+        data = await _next(reader, reads)
+        reads += 1
         if not data:
             raise Refused(Denied("http.malformed", route.target, "it ends within the head"))
         first += feed(data)
     return Opening(*judged[0], first, feed)
+
+
+async def _next(reader: asyncio.StreamReader, reads: int) -> bytes:
+    """More. Who sends byte by byte, as nobody honest does, is read in larger pieces."""
+    if reads > _READS:
+        await asyncio.sleep(_BREATH)
+    return await reader.read(CHUNK)
 
 
 async def guess_protocol(reader: asyncio.StreamReader) -> str:

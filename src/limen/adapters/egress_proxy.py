@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 
 from limen.adapters.egress_dns import Lookup, Responder, SystemLookup, UdpEndpoint, is_own
+from limen.adapters.egress_intake import Intake
 from limen.adapters.egress_opening import Opening, Refused, guess_protocol, read_opening
 from limen.adapters.egress_relay import Relay, Stopped, Streams
 from limen.adapters.egress_report import Record, Report
@@ -132,31 +133,38 @@ class Cell:
         dial: Dial,
         gone: Callable[[Cell], None],
     ) -> None:
-        loop = asyncio.get_running_loop()
         self._egress, self._report, self._dial, self._gone = egress, report, dial, gone
         self._opened, self._limits = opened, egress.settings.limits
         self._memory = egress.memory()
         ipv6 = any(one.family == socket.AF_INET6 for one in opened.tcp)
         self._responder = Responder(egress, self._memory, lookup, report.refused, ipv6=ipv6)
-        self._udp = [UdpEndpoint(one, self._responder, loop) for one in opened.udp]
-        self._servers: list[asyncio.Server] = []
+        self._udp = [UdpEndpoint(one, self._responder) for one in opened.udp]
+        self._tcp = [Intake(one, self._memory.opened, self._taker(one), self._over) for one in opened.tcp]
         self._connections: set[asyncio.Task[None]] = set()
-        self._closed = False
         self._ending: asyncio.Task[None] | None = None
-        self._starting = loop.create_task(self._start())
 
-    async def _start(self) -> None:
-        for one in self._opened.tcp:
-            try:
-                self._servers.append(await asyncio.start_server(self._accepted, sock=one))
-            except OSError as error:
-                self._report.refused(Denied("fault.bug", "a listener of a cell", str(error)))
-                one.close()  # what it was for is refused
+    def _taker(self, listener: socket.socket) -> Callable[[], bool]:
+        def take() -> bool:
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            task = asyncio.create_task(self._accepted(accepted))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+            return True
+
+        return take
+
+    def _over(self) -> None:
+        self._report.refused(Denied("connect.rate", "the network", f"the limit is {self._limits.opened} a second"))
 
     def end(self) -> None:
         """Refuse from now on, and end everything behind. May be called twice."""
         if self._ending is None:
-            self._closed = True
+            for listener in self._tcp:
+                listener.close()
+            for endpoint in self._udp:
+                endpoint.close()
+            self._responder.close()
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def close(self) -> None:
@@ -166,30 +174,24 @@ class Cell:
         await self._ending
 
     async def _end(self) -> None:
-        for endpoint in self._udp:
-            endpoint.close()
-        self._responder.close()
-        await self._starting
-        for server in self._servers:
-            server.close()
-        while self._connections:
-            waiting = list(self._connections)
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+        for task in (waiting := list(self._connections)):
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         self._opened.close()
         self._report.closed()
         self._gone(self)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        host, port = writer.get_extra_info("socket").getsockname()[:2]
-        if self._closed or len(self._connections) >= self._limits.connections:
+    async def _accepted(self, accepted: socket.socket) -> None:
+        host, port = accepted.getsockname()[:2]
+        if len(self._connections) > self._limits.connections:
             self._report.refused(Denied("connect.many", f"{host}:{port}", f"the limit is {self._limits.connections}"))
-            writer.transport.abort()
+            accepted.close()
             return
-        self._connections.add(task)
+        try:
+            reader, writer = await _streams(accepted)
+        except OSError:
+            accepted.close()
+            return
         try:
             await self._connection((reader, writer), ip_address(host.partition("%")[0]), port)
         except Refused as end:
@@ -201,7 +203,6 @@ class Cell:
             self._report.refused(Denied("fault.bug", f"{host}:{port}", f"{type(error).__name__}: {error}"))
         finally:
             writer.transport.abort()
-            self._connections.discard(task)
 
     async def _say(self, writer: asyncio.StreamWriter, answer: bytes) -> None:
         """The last word, if the client takes it within a second."""
@@ -267,6 +268,17 @@ class Cell:
             for _ in range(DNS_QUESTIONS):
                 async with asyncio.timeout(DNS_SECONDS):
                     message = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+                    if not self._responder.bucket.take(time.monotonic()):
+                        self._responder.over()
+                        return
                     answer = await self._responder.answer(message)
                     writer.write(len(answer).to_bytes(2, "big") + answer)
                     await writer.drain()
+
+
+async def _streams(accepted: socket.socket) -> Streams:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)

@@ -40,6 +40,7 @@ REASONS: Final = MappingProxyType(
         "connect.unnamed": "the address was not given to this server as that of an allowed name",
         "connect.address": "the address is not public",
         "connect.port": "no rule allows this port of the name",
+        "connect.rate": "too many connections in a short time",
         "connect.many": "too many connections at a time",
         "connect.failed": "the destination did not answer",
         "hello.slow": "it did not say in time whom it wants",
@@ -138,6 +139,7 @@ class Memory:
     sent: Window
     received: Window
     questions: Bucket
+    opened: Bucket
     names: Window
     pins: OrderedDict[Address, dict[str, float]] = field(default_factory=OrderedDict)
     known: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -186,7 +188,7 @@ class Egress:
         """For a new cell."""
         limits = self.settings.limits
         sent, received = Window(limits.sent), Window(limits.received)
-        return Memory(sent, received, Bucket(limits.questions), Window(limits.names))
+        return Memory(sent, received, Bucket(limits.questions), Bucket(limits.opened), Window(limits.names))
 
     # names
 
@@ -233,15 +235,16 @@ class Egress:
         """May a connection to this address begin? Judged anew although the address was judged when handed out."""
         literal = self._rules.of_address(address, port)
         found = {"": literal} if literal is not None else {}
-        names = memory.names_of(address, now)
+        names, barred = memory.names_of(address, now), False
         for name in names:
             rule = self._rules.of_name(name).get(port)
             if rule is not None and self._leads(rule, address):
                 found[name] = rule
+            barred = barred or rule is not None
         if found:
             return Route(address, port, found)
         target = f"{_bracketed(address)}:{port}"
-        if names:
+        if names and not barred:
             return Denied("connect.port", f"{names[0]}:{port}", str(address))
         if name := memory.sunk(address):
             return Denied("learn.wanted", f"{name}:{port}")
@@ -315,7 +318,7 @@ class Egress:
                 return f"Where the true destination need not be known, set allow_ech: true in {place}"
             case "tls.name" | "http.host" | "tls.unnamed":
                 return f"A name it should reach needs a rule in {place}, and to be asked for by that name"
-            case "dns.rate" | "dns.names" | "connect.many" | "hello.slow":
+            case "dns.rate" | "dns.names" | "connect.rate" | "connect.many" | "hello.slow":
                 return f"More is set in {place}: limits"
             case reason if reason.startswith("traffic."):
                 return f"More is set in {place}: limits"

@@ -108,6 +108,7 @@ class EgressLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     connections: Annotated[int, Field(ge=1, le=1024)] = Field(default=64, description="open at a time")
+    opened: Annotated[int, Field(ge=1, le=1000)] = Field(default=50, description="new connections per second")
     hello: Annotated[float, Field(gt=0, le=60)] = Field(default=5.0, description="seconds until a destination is named")
     idle: Annotated[float, Field(gt=0, le=86_400)] = Field(default=300.0, description="seconds without a byte")
     total: Annotated[float, Field(gt=0, le=604_800)] = Field(default=14_400.0, description="seconds a connection lasts")

@@ -13,6 +13,7 @@ from typing import Final
 
 MAX_HEAD: Final = 32 << 10
 MAX_HEADERS: Final = 128
+MAX_PARTS: Final = 4000  # requests, chunks and their ends, in 64 KiB
 DENIED: Final = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]{1,16384}) HTTP/1\.([01])")
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -41,7 +42,8 @@ class Requests:
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
-        self._waiting = b""
+        self._data = b""
+        self._at = 0  # how far it is understood
         self._left = 0  # bytes of the body, or of the chunk
         self._chunked = False
         self._chunk_ends = False
@@ -51,36 +53,42 @@ class Requests:
     @property
     def between(self) -> bool:
         """Is nothing half said?"""
-        return not (self._waiting or self._left or self._chunked)
+        return not (self._data or self._left or self._chunked)
 
     def feed(self, data: bytes) -> bytes:
         """What may be sent on now. Raises HttpRefused, and then nothing more may be."""
-        self._waiting += data
+        self._data, self._at = self._data[self._at :] + data, 0
         out: list[bytes] = []
         while (part := self._next()) is not None:
             out.append(part)
+            if len(out) > MAX_PARTS:
+                raise HttpRefused("http.malformed", "too many small parts")
+        self._data, self._at = self._data[self._at :], 0
         return b"".join(out)
 
     def _next(self) -> bytes | None:
         if self._left:
-            part, self._waiting = self._waiting[: self._left], self._waiting[self._left :]
+            part = self._data[self._at : self._at + self._left]
+            self._at += len(part)
             self._left -= len(part)
             return part or None
         if self._chunked:
             return self._chunk()
         return self._head()
 
-    def _line(self, limit: int) -> bytes | None:
-        line, found, rest = self._waiting.partition(b"\r\n")
-        if len(line) > limit:
-            raise HttpRefused("http.malformed", "a line is too long")
-        if not found:
+    def _until(self, mark: bytes, limit: int, long: str) -> bytes | None:
+        """What stands before the mark, or None while that is not complete."""
+        end = self._data.find(mark, self._at, self._at + limit + len(mark))
+        if end < 0:
+            if len(self._data) - self._at >= limit + len(mark):
+                raise HttpRefused("http.malformed", long)
             return None
-        self._waiting = rest
-        return line
+        found = self._data[self._at : end]
+        self._at = end + len(mark)
+        return found
 
     def _chunk(self) -> bytes | None:
-        line = self._line(256)
+        line = self._until(b"\r\n", 256, "a line is too long")
         if line is None:
             return None
         if self._chunk_ends:
@@ -101,15 +109,11 @@ class Requests:
         return b"%x\r\n" % self._left
 
     def _head(self) -> bytes | None:
-        head, found, rest = self._waiting.partition(b"\r\n\r\n")
-        if len(head) > MAX_HEAD:
-            raise HttpRefused("http.malformed", "the head is too large")
-        if not found:
-            first = self._waiting.split(b"\n", 1)[0]
-            if first and not re.match(rb"[!-~]", first):
-                raise HttpRefused("http.malformed", "it does not begin with a request")
+        if self._at < len(self._data) and not 33 <= self._data[self._at] < 127:
+            raise HttpRefused("http.malformed", "it does not begin with a request")
+        head = self._until(b"\r\n\r\n", MAX_HEAD, "the head is too large")
+        if head is None:
             return None
-        self._waiting = rest
         lines = head.split(b"\r\n")
         request = _LINE.fullmatch(lines[0])
         if request is None or len(lines) > MAX_HEADERS:
