@@ -136,6 +136,17 @@ async def test_a_destination_that_does_not_answer(world: World) -> None:
 
 @needs("curl")
 @in_loop
+async def test_the_next_address_of_a_name_is_tried_and_no_other(world: World) -> None:
+    world.names["allowed.test"] = [OTHER, "10.0.0.1", PUBLIC]
+    async with world.serve(PUBLIC, 443, "allowed.test"), world.serve("10.0.0.1", 443, "allowed.test"):
+        done = await world.curl(world.gate(ALLOWED), "https://allowed.test/x")
+    assert done.out == "hello from /x, 0 bytes", done.err
+    assert ("10.0.0.1", 443) not in world.dialled
+    assert world.dialled[-1] == (PUBLIC, 443)
+
+
+@needs("curl")
+@in_loop
 async def test_what_cannot_be_recorded_is_not_done(world: World) -> None:
     def broken(event: dict[str, Any]) -> None:
         raise DependencyFault("audit", "disk full")

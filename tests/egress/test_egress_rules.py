@@ -212,6 +212,10 @@ def test_an_address_that_is_listed_may_be_reached_by_name_too_on_its_port_only()
 def test_this_machines_own_public_address_is_an_inner_one() -> None:
     one = Egress("files", EgressSettings.model_validate(["a.test:443"]), lambda address: address == PUBLIC)
     assert one.usable("a.test", [PUBLIC]) == ([], f"{PUBLIC} (of this machine)")
+    inner = ip_address("10.0.0.1")
+    private = EgressSettings.model_validate([{"to": "a.test:443", "allow_private": True}])
+    assert Egress("files", private, lambda address: True).usable("a.test", [inner])[0] == []
+    assert Egress("files", private).usable("a.test", [inner])[0] == [inner]
     listed = Egress("files", EgressSettings.model_validate([f"{PUBLIC}:443"]), lambda address: True)
     assert isinstance(listed.connect(PUBLIC, 443, listed.memory(), 0), Route)
 

@@ -26,7 +26,8 @@ from limen.sandbox.egress import Denied, Egress, Route
 from limen.sandbox.egress_rules import DNS_PORT, EgressSettings
 from limen.sandbox.stage_network import Opened
 
-DIAL_SECONDS: Final = 10.0
+DIAL_SECONDS: Final = 5.0  # for each address
+_TRIES: Final = 3
 DNS_SECONDS: Final = 10.0
 DNS_QUESTIONS: Final = 50  # on one TCP connection
 
@@ -229,7 +230,7 @@ class Cell:
         relay = Relay(self._limits, self._memory.sent, self._memory.received)
         began = time.monotonic()
         try:
-            outside = await self._dialled(route)
+            outside = await self._dialled(route, opening.name)
             try:
                 await self._carry(relay, inside, outside, opening)
             finally:
@@ -239,12 +240,17 @@ class Cell:
         finally:
             self._report.ended(route, opening.name, relay.sent, relay.received, time.monotonic() - began)
 
-    async def _dialled(self, route: Route) -> Streams:
-        try:
-            async with asyncio.timeout(DIAL_SECONDS):
-                return await self._dial(route.address, route.port)
-        except (OSError, TimeoutError) as error:
-            raise Refused(Denied("connect.failed", route.target, str(error) or "no answer in time")) from None
+    async def _dialled(self, route: Route, name: str) -> Streams:
+        """Inside, every connect succeeds at once: clients cannot try the next address of a name, so it is done here."""
+        others = self._egress.others(route, name, self._memory, time.monotonic())
+        why = ""
+        for address in (route.address, *others[: _TRIES - 1]):
+            try:
+                async with asyncio.timeout(DIAL_SECONDS):
+                    return await self._dial(address, route.port)
+            except (OSError, TimeoutError) as error:
+                why = str(error) or "no answer in time"
+        raise Refused(Denied("connect.failed", route.target, why))
 
     async def _carry(self, relay: Relay, inside: Streams, outside: Streams, opening: Opening) -> None:
         if opening.first:

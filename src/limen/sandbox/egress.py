@@ -221,7 +221,8 @@ class Egress:
         return kept, odd
 
     def _kind(self, address: Address) -> str:
-        return kind(address) or ("of this machine" if self._own(address) else "")
+        what = kind(address)
+        return "of this machine" if what in ("", "private") and self._own(address) else what
 
     def _leads(self, rule: Rule, address: Address) -> bool:
         what = self._kind(address)
@@ -251,6 +252,12 @@ class Egress:
         if what := self._kind(address):
             return Denied("connect.address", target, what)
         return Denied("connect.unnamed", target)
+
+    def others(self, route: Route, name: str, memory: Memory, now: float) -> list[Address]:
+        """Where else this may be reached: addresses handed out for the same name, judged like the first."""
+        wanted = [one for one, names in memory.pins.items() if name in names and one != route.address] if name else []
+        routes = [(one, self.connect(one, route.port, memory, now)) for one in wanted]
+        return [one for one, found in routes if isinstance(found, Route) and name in found.rules]
 
     def tls(self, route: Route, name: str, encrypted: bool) -> Rule | Denied:
         """The hello names `name`, "" for none."""
