@@ -251,7 +251,7 @@ def test_tls_by_name_address_and_hidden() -> None:
     assert reason(one.tls(route, "", False)) == "tls.unnamed"
     assert reason(one.tls(route, "b.test", False)) == "tls.name"
     assert reason(one.tls(route, "a.test", True)) == "tls.ech"
-    loose = egress("a.test:443", allow_ech=True)
+    loose = egress("a.test:443", unsafe_ech=True)
     assert isinstance(loose.tls(route, "a.test", True), Rule)
     literal = one.connect(PUBLIC, 8443, memory, 0)
     assert isinstance(literal, Route)

@@ -45,7 +45,7 @@ def show(
                 name: {
                     "mode": egress.settings.mode,
                     "ports": list(egress.settings.ports),
-                    "allow_ech": egress.settings.allow_ech,
+                    "unsafe_ech": egress.settings.unsafe_ech,
                     "limits": egress.settings.limits.model_dump(),
                     "rules": [_row(egress, rule) for rule in egress.rules],
                 }

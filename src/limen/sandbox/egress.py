@@ -265,7 +265,7 @@ class Egress:
             reason = "tls.name" if name else "tls.unnamed"
             return Denied(reason, route.target, f"it names {name}" if name else "")
         rule = route.rules[name]
-        if encrypted and not self.settings.allow_ech:
+        if encrypted and not self.settings.unsafe_ech:
             return Denied("tls.ech", route.target, "", rule.text)
         if rule.protocol != "tls":
             return Denied("tls.malformed", route.target, f"the rule is for {rule.protocol}", rule.text)
@@ -322,7 +322,7 @@ class Egress:
             case "http.method":
                 return f"To allow it, add it to the rule's methods in {place}"
             case "tls.ech":
-                return f"Where the true destination need not be known, set allow_ech: true in {place}"
+                return f"Where the true destination need not be known, set unsafe_ech: true in {place}"
             case "tls.name" | "http.host" | "tls.unnamed":
                 return f"A name it should reach needs a rule in {place}, and to be asked for by that name"
             case "dns.rate" | "dns.names" | "connect.rate" | "connect.many" | "hello.slow":

@@ -129,7 +129,7 @@ class EgressSettings(BaseModel):
         default="enforce", description="learn: refuses the same, and finds out which rules would be needed"
     )
     allow: Annotated[tuple[EgressRule, ...], Field(max_length=MAX_RULES)] = ()
-    allow_ech: bool = Field(default=False, description="accept TLS whose true destination is encrypted")
+    unsafe_ech: bool = Field(default=False, description="accept TLS whose true destination is encrypted")
     limits: EgressLimits = EgressLimits()
 
     @model_validator(mode="before")
