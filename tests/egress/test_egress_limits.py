@@ -10,7 +10,6 @@ import sys
 import time
 from ipaddress import ip_address
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ import uvloop
 from egress.cells import OTHER, PUBLIC, STAGE, World, hello, in_loop, needs, needs_namespaces, shown
 from limen.adapters import egress_dns
 from limen.adapters.egress_dns import SystemLookup, is_own
-from limen.adapters.egress_proxy import EgressGate, EgressGates
+from limen.adapters.egress_proxy import EgressGate
 from limen.core.faults import DependencyFault
 from limen.sandbox import stage_network
 from limen.sandbox.egress import Egress
@@ -385,31 +384,21 @@ def test_ports_that_cannot_be_opened(ports: tuple[int, ...]) -> None:
 
 
 @in_loop
-async def test_gates_for_whoever_makes_cells(world: World) -> None:
-    gates = EgressGates(world.events.append, lookup=world.lookup, dial=world.dial)
-    first = EgressSettings.model_validate(ALLOWED)
-    gates.put({"files": first, "quiet": EgressSettings()})
-    gate = gates.gate("files")
-    assert gate is not None
-    assert gates.gate("quiet") is None
-
+async def test_a_gate_takes_the_listeners_of_a_launcher_and_nothing_else(world: World) -> None:
     def listeners() -> list[socket.socket]:
         return [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)]
 
-    end = await gates.attend(SimpleNamespace(server="files"), listeners())
-    gates.put({"files": first})
-    assert gates.gate("files") is gate
-    gates.put({"files": EgressSettings.model_validate(["other.test:443"])})
-    assert gates.gate("files") is not gate
-    assert gate.cells == 1  # made under the rules before, and ended with its server
+    gate = world.gate(ALLOWED)
+    end = await gate.attend(None, listeners())
+    assert gate.cells == 1
     end()
     end()
-    await gates.close()
+    await gate.close()
     assert gate.cells == 0
-    refused = listeners()
-    with pytest.raises(OSError):
-        await gates.attend(SimpleNamespace(server="quiet"), refused)
-    assert [one.fileno() for one in refused] == [-1, -1]
+    for refusing, sockets in ((world.gate([]), listeners()), (gate, listeners()[:1]), (gate, [])):
+        with pytest.raises(OSError):
+            await refusing.attend(None, sockets)
+        assert all(one.fileno() == -1 for one in sockets)
 
 
 # looking names up

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from egress.cells import PUBLIC, World, in_loop, needs, needs_namespaces
-from limen.adapters.egress_proxy import EgressGates
-from limen.sandbox.egress_rules import EgressSettings
 
 pytestmark = [needs_namespaces, needs("bwrap")]
 CODE = """
@@ -37,20 +35,16 @@ async def test_a_confined_server_reaches_what_is_listed_and_nothing_else(tmp_pat
     from limen.sandbox.settings import Limits
 
     world = World(tmp_path, {"plain.test": [PUBLIC]})
-    gates = EgressGates(world.events.append, lookup=world.lookup, dial=world.dial)
-    settings = EgressSettings.model_validate(["plain.test:80"])
-    gates.put({"files": settings})
+    gate = world.gate(["plain.test:80"])
     program = await asyncio.to_thread(find, "files", ["/usr/bin/python3", "-c", CODE], path=os.defpath, cwd="/")
     spec = plan("files", program, limits=Limits(), env={}, root=os.getuid() == 0, uid=os.getuid())
     async with world.serve(PUBLIC, 80):
-        cell = await bubblewrap.Bubblewrap(attend=gates.attend).start(replace(spec, ports=settings.ports))
+        cell = await bubblewrap.Bubblewrap(attend=gate.attend).start(replace(spec, ports=gate.ports))
         out, err = await asyncio.to_thread(cell.process.communicate, b"")
         cell.end()
-    gate = gates.gate("files")
-    await gates.close()
+    await gate.close()
     assert out.decode().splitlines() == [
         "hello from /x, 0 bytes", "URLError", "RemoteDisconnected", "RemoteDisconnected", "ConnectionRefusedError",
     ], err  # fmt: skip
-    assert gate is not None
     assert gate.cells == 0
     assert sorted(set(world.reasons())) == ["connect.address", "dns.not_allowed"]

@@ -11,9 +11,9 @@ import itertools
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Final
 
 from limen.adapters.egress_dns import Lookup, Responder, SystemLookup, UdpEndpoint, is_own
 from limen.adapters.egress_intake import Intake
@@ -70,6 +70,17 @@ class EgressGate:
         self._cells.add(cell)
         return cell
 
+    async def attend(self, spec: object, sockets: Sequence[socket.socket]) -> Callable[[], None]:
+        """For a launcher: take what the stage of a new cell sent. What is returned ends the cell's network.
+
+        Raises OSError where these are not the listeners of a cell, or the server is to have no network.
+        """
+        opened = stage_network.checked(list(sockets))
+        if not self.ports:
+            opened.close()
+            raise OSError(f"{self.server} is to have no network")
+        return self.attach(opened).end
+
     @property
     def cells(self) -> int:
         """How many cells are attached."""
@@ -78,48 +89,6 @@ class EgressGate:
     async def close(self) -> None:
         """Close every cell's network."""
         await asyncio.gather(*(cell.close() for cell in list(self._cells)))
-
-
-class HasServer(Protocol):
-    """What is needed to know of a cell that is being made: whose it is."""
-
-    @property
-    def server(self) -> str: ...
-
-
-class EgressGates:
-    """The gates of all configured servers, for whoever makes cells."""
-
-    def __init__(self, record: Record, *, lookup: Lookup | None = None, dial: Dial = dial_directly) -> None:
-        self._record, self._lookup, self._dial = record, lookup, dial
-        self._gates: dict[str, EgressGate] = {}
-        self._before: list[EgressGate] = []
-
-    def put(self, servers: Mapping[str, EgressSettings]) -> None:
-        """These settings hold for cells made from now on. A cell keeps those it was made with."""
-        for name, gate in list(self._gates.items()):
-            if gate.settings != servers.get(name):
-                self._before = [one for one in (*self._before, self._gates.pop(name)) if one.cells]
-        for name, settings in servers.items():
-            if settings.active and name not in self._gates:
-                self._gates[name] = EgressGate(name, settings, self._record, lookup=self._lookup, dial=self._dial)
-
-    def gate(self, server: str) -> EgressGate | None:
-        """None: a server without any network."""
-        return self._gates.get(server)
-
-    async def attend(self, spec: HasServer, sockets: Sequence[socket.socket]) -> Callable[[], None]:
-        """Take the listeners of a new cell; what is returned ends its network. Raises OSError."""
-        opened = stage_network.checked(list(sockets))
-        gate = self._gates.get(spec.server)
-        if gate is None:
-            opened.close()
-            raise OSError(f"{spec.server} is to have no network")
-        return gate.attach(opened).end
-
-    async def close(self) -> None:
-        """Close every cell's network."""
-        await asyncio.gather(*(gate.close() for gate in (*self._gates.values(), *self._before)))
 
 
 class Cell:
