@@ -277,6 +277,22 @@ print(ask("ALLOWED.test", 1))
     assert world.reasons() == ["dns.not_allowed", "dns.shape", "dns.type"]
 
 
+@pytest.mark.parametrize(("source", "server"), [("127.0.0.2", "9.9.9.9"), ("::1", "2620:fe::fe")])
+@in_loop
+async def test_answers_come_from_the_name_server_that_was_asked(world: World, source: str, server: str) -> None:
+    code = f"""
+import socket, struct
+s = socket.socket(socket.AF_INET6 if ":" in {server!r} else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(3)
+s.bind(({source!r}, 0))
+s.connect(({server!r}, 53))
+s.send(struct.pack("!HHHHHH", 7, 0x100, 1, 0, 0, 0) + b"\\7allowed\\4test\\0\\0\\1\\0\\1")
+print(s.recv(600)[-4:])
+"""
+    done = await world.python(world.gate(ALLOWED), code)
+    assert done.out == f"{bytes([93, 184, 216, 34])!r}\n", done.err
+
+
 # attacks: another name once connected
 
 
