@@ -27,7 +27,7 @@ LOOKUP_SECONDS: Final = 5.0
 LOOKUPS: Final = 8  # at a time, per gate; one that hangs keeps its place until the operating system gives up
 IN_FLIGHT: Final = 64
 _REMEMBERED: Final = 30.0
-_IP_PKTINFO: Final = 8  # linux/in.h
+_IP_PKTINFO, _IPV6_FREEBIND = 8, 78  # linux/in.h, in6.h
 _QUIET: Final = frozenset({A, AAAA, dns_wire.HTTPS, dns_wire.SVCB})  # what ordinary clients ask for
 
 Lookup = Callable[[str], Awaitable[list[Address]]]
@@ -196,6 +196,7 @@ class UdpEndpoint:
         self._tasks: set[asyncio.Task[None]] = set()
         if self._six:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)  # IPv6 wants the address on an interface otherwise
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         self._intake = Intake(sock, responder.bucket, self._take, responder.over)
