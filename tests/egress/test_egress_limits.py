@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from egress.cells import OTHER, PUBLIC, STAGE, World, hello, in_loop, needs, needs_namespaces, shown
+from egress.cells import OTHER, PUBLIC, SIX, STAGE, World, hello, in_loop, needs, needs_namespaces, shown
 from limen.adapters import egress_dns
-from limen.adapters.egress_dns import SystemLookup, is_own
+from limen.adapters.egress_dns import Responder, SystemLookup, is_own
 from limen.adapters.egress_proxy import EgressGate
 from limen.core.faults import DependencyFault
 from limen.sandbox import stage_network
@@ -242,6 +242,18 @@ print(ask(s, b"\\7allowed\\4test\\0"), ask(s, b"\\4evil\\4test\\0"))
 """
     done = await world.python(world.gate(ALLOWED), code)
     assert done.out == "(0, 1) (3, 0)\n", done.err
+
+
+@in_loop
+async def test_without_ipv6_no_ipv6_address_is_handed_out(world: World) -> None:
+    world.names["allowed.test"] = [PUBLIC, SIX]
+    egress = Egress("files", EgressSettings.model_validate(ALLOWED))
+    memory = egress.memory()
+    question = b"\0\7\1\0\0\1\0\0\0\0\0\0\7allowed\4test\0\0\x1c\0\1"
+    for ipv6, count in ((False, 0), (True, 1)):
+        responder = Responder(egress, memory, world.lookup, lambda denied: None, ipv6=ipv6)
+        assert (await responder.answer(question))[7] == count
+    assert [str(one) for one in memory.pins] == [SIX]
 
 
 # learning
