@@ -145,7 +145,7 @@ def test_every_command_has_help_with_an_example_and_json() -> None:
     from typer.main import get_command
 
     every = commands(get_command(app))
-    assert len(every) == 38
+    assert len(every) == 41
     for path, command in every:
         assert "Example: limen" in (command.help or ""), path
         options = {option for parameter in command.params for option in parameter.opts}
@@ -352,7 +352,7 @@ def test_explain_shows_the_step_up(known: Path) -> None:
 
 
 def pending(config: Path) -> str:
-    id = f"{'a' * 32}-{'b' * 32}-{'c' * 16}"
+    id = f"{'a' * 32}-{'b' * 32}-{'c' * 32}"
     record = ApprovalRecord(
         id,
         "pending",

@@ -14,6 +14,7 @@ from limen.config.addresses import is_loopback, split_url
 from limen.config.references import CREDENTIAL_NAME
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
+from limen.sandbox.egress_rules import EgressSettings
 
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -40,6 +41,7 @@ class ServerSecurity(BaseModel):
         default=(), description="sha256/BASE64 of the public key, or of the certificate, one of which it must show"
     )
     effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
+    egress: EgressSettings = Field(default=EgressSettings(), description="where a sandboxed command may connect to")
 
     @property
     def demands(self) -> frozenset[str]:
@@ -129,6 +131,10 @@ class ServerConfig(BaseModel):
             raise ValueError(f"{found[0]} does not go with {'command' if local else 'url'}")
         if self.security.pin and not (self.url or "").startswith("https:"):
             raise ValueError("pin needs an https url: without TLS there is no certificate")
+        if self.security.egress.active and not local:
+            raise ValueError("security.egress is for a local command; what a remote server reaches is out of our hands")
+        if self.security.egress.active and self.security.unsafe_no_sandbox:
+            raise ValueError("security.egress holds inside the sandbox only; it does not go with unsafe_no_sandbox")
         if local and not self.disabled and not self.security.unsafe_no_sandbox:
             raise ValueError(
                 "a local command runs without a sandbox: isolation is not built yet, the program can read and change "

@@ -9,26 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
 
+from limen.core.addresses import METADATA
 from limen.detection.decoded import plain
 
 Sign = tuple[str, float, str]
 
 _NUMBER: Final = re.compile(r"(?:0[xX][0-9a-fA-F]{0,16}|[0-9]{1,24})\Z")
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_-]{1,63}){0,30}\Z")
-_METADATA: Final = frozenset(
-    ip_address(text)
-    for text in (
-        "169.254.169.254",
-        "169.254.170.2",
-        "169.254.169.253",
-        "100.100.100.200",
-        "168.63.129.16",
-        "192.0.0.192",
-    )
-) | {ip_address("fd00:ec2::254"), ip_address("fd20:ce::254")}
 _METADATA_NAMES: Final = (
     "metadata.google.internal",
     "instance-data",
@@ -130,7 +120,7 @@ _NAT64: Final = ip_network("64:ff9b::/96")
 
 
 def _judge_address(address: IPv4Address | IPv6Address) -> tuple[float, str] | None:
-    if address in _METADATA:
+    if address in METADATA:
         return 0.99, "the metadata service of a cloud"
     if address.is_loopback:
         return 0.85, "this machine (loopback)"

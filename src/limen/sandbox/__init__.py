@@ -1,0 +1,1 @@
+"""Where a local server runs, and what it may reach from there."""
