@@ -7,7 +7,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -31,9 +31,11 @@ class SqliteTable:
     One connection behind one lock: threads may share an instance, processes open the same path each.
     """
 
-    def __init__(self, path: Path | str, name: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path | str, name: str, now: Callable[[], float] = time.time, *, durable: bool = True
+    ) -> None:
         """Open or create, readable by the owner only. Raises DependencyFault for a file that is not a sound database
-        and ValueError for a name that is not one."""
+        and ValueError for a name that is not one. Not `durable`: the last writes may be lost with the power."""
         if not _NAME.fullmatch(name):
             raise ValueError("a table name is a-z, 0-9 and _, at most 32 characters")
         self._lock, self._now, self._table, self._writes = threading.RLock(), now, f"table_{name}", 0
@@ -49,7 +51,7 @@ class SqliteTable:
             raise DependencyFault("table", f"cannot open: {error}") from None
         try:
             with self._fault():
-                for pragma in _PRAGMAS:
+                for pragma in _PRAGMAS if durable else (*_PRAGMAS, "PRAGMA synchronous=OFF"):
                     self._connection.execute(pragma)
                 if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise DependencyFault("table", f"the file is damaged: {verdict}", retryable=False)
@@ -150,6 +152,11 @@ class SqliteTable:
                 raise DependencyFault("table", str(error)) from None
             except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
                 raise DependencyFault("table", f"{type(error).__name__}: {error}", retryable=False) from None
+
+
+def open_tables(path: Path, names: Sequence[str]) -> dict[str, SqliteTable]:
+    """Tables of one file. Counts are many and small, and a power cut may cost a few. Raises DependencyFault."""
+    return {name: SqliteTable(path, name, durable=name != "counts") for name in names}
 
 
 def _successor(prefix: str) -> str | None:

@@ -98,6 +98,7 @@ class Caller:
     expires: float = 0.0  # seconds since the epoch; 0: does not expire (local users)
     token_id: str = ""  # `jti`, or a digest: for audit and revocation
     claims: str = "{}"  # other claims, canonical JSON
+    key_id: str = ""  # `kid` of the key that signed the token, or the id of an API key: for revocation
 
     @property
     def mfa(self) -> bool:

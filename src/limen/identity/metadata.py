@@ -23,6 +23,7 @@ _ERRORS: Final = MappingProxyType(
         "identity.invalid": "invalid_token",
         "identity.audience": "invalid_token",
         "identity.expired": "invalid_token",
+        "identity.revoked": "invalid_token",
         "identity.ambiguous": "invalid_request",
         "identity.scope": "insufficient_scope",
         "identity.step_up": "insufficient_user_authentication",

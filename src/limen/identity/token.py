@@ -114,6 +114,7 @@ def read_caller(
         expires=float(expires),
         token_id=_name(claims["jti"], "jti") if "jti" in claims else sha256(compact.token).hexdigest()[:32],
         claims=_rest(claims, settings).decode(),
+        key_id=compact.kid or "",
     )
 
 
