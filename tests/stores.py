@@ -1,4 +1,4 @@
-"""Real PostgreSQL and Redis servers for tests, as processes of our own on loopback; they can be killed and come back."""
+"""Real PostgreSQL and Redis servers for tests, as processes on loopback; they can be killed and come back."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ from limen import posture
 from limen.adapters.http import HttpFetch
 from limen.adapters.keys import FileSigner
 from limen.adapters.lockfile import load_lock, own_key
-from limen.adapters.sqlite import SqliteTable
 from limen.audit.ledger import Ledger
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
@@ -35,25 +34,26 @@ from limen.core.announce import Announcement
 from limen.core.call import Approved, Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault
-from limen.core.ports import Signer
+from limen.core.ports import Kept, Signer
 from limen.credentials.attach import AttachCredential
 from limen.engine import Corridor, Engine, Outbound
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, Sessions, StateSeal
 from limen.identity.issuers import Issuers
+from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
 from limen.inspection import Inspection, Reviewer
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
 from limen.policy.limit import Limit
+from limen.storage import Followed, State
 
 if TYPE_CHECKING:
     from limen.config.model import Config
 
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
-POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
 
@@ -69,35 +69,12 @@ class Servers(Outbound, Protocol):
 Connect = Callable[["Config", Callable[[str], None]], Servers]
 
 
-@dataclass(slots=True)
-class State:
-    """What is kept on disk: definitions and their approvals, held calls, and how far the log has followed them."""
-
-    catalog: SqliteTable
-    approvals: SqliteTable
-    marks: SqliteTable
-    labels: SqliteTable
-    quarantine: SqliteTable
-
-    @classmethod
-    def open(cls, config: Config) -> State:
-        """Raises DependencyFault when the database cannot be used."""
-        path = config.storage.path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(*(SqliteTable(path, name) for name in ("catalog", "approvals", "marks", "labels", "quarantine")))
-
-    def close(self) -> None:
-        """Close the database."""
-        for table in (self.catalog, self.approvals, self.marks, self.labels, self.quarantine):
-            table.close()
-
-
 def open_registry(config: Config) -> Registry:
     """The catalog's records, or the lock the configuration names, for commands. Raises ConfigFault."""
     return _registry(config, State.open(config).catalog, open_signer(config))
 
 
-def _registry(config: Config, table: SqliteTable, signer: Signer) -> Registry:
+def _registry(config: Config, table: Kept, signer: Signer) -> Registry:
     """Where approvals are: in our records, or all of them in one signed file that nothing can be added to here."""
     path = config.catalog.lock
     if path is None:
@@ -159,6 +136,10 @@ class House:
         self.ledger = Ledger.open(_directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
+        self.revocations = Revocations(self.state.revocations, remote=self.state.remote)
+        self.revocations.refresh()  # a start that cannot know whom to refuse is none
+        self.revocations.on_change = self._revoked
+        self.on_revoked: Callable[[], object] = lambda: None
         self.sessions = Sessions()
         self.seal = StateSeal(StateSeal.new_key())
         self.on_change: Callable[[], None] = lambda: None
@@ -188,6 +169,7 @@ class House:
         inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
             Authenticate: Authenticate(issuers, resources(config), config.identity),
+            Revoked: Revoked(self.revocations),
             BindSession: BindSession(self.sessions, self.seal),
             Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
             RequireApproval: RequireApproval(self.state.approvals),
@@ -299,17 +281,27 @@ class House:
         self.say(f"FINDING {server}: {finding}")
 
     async def watch_state(self) -> None:
-        """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
-        seen, feeds_read = self.state.catalog.change_token(), time.monotonic()
-        while True:
-            await asyncio.sleep(POLL)
-            if self.plan_in_force.inspection.feeds and time.monotonic() - feeds_read >= FEEDS:
-                feeds_read = time.monotonic()
-                self._record_feeds()
-            token = self.state.catalog.change_token()
-            if token != seen or self._expiry <= time.time():
-                seen = token
-                self.swap()
+        """What other processes did (approvals, revocations) and the end of an approval take effect within a second.
+        Runs until cancelled. Raises DependencyFault when it is of no use to look again."""
+        followed = Followed(self.state.bus, self.say)
+        tasks = [
+            asyncio.create_task(followed.follow("revocations", self.revocations.current)),
+            asyncio.create_task(followed.follow("records", _Look(self).once)),
+            asyncio.create_task(followed.listen()),
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _revoked(self, added: list[Revocation], gone: list[Revocation]) -> None:
+        """End what is under way, tell and record what changed."""
+        self.on_revoked()
+        for kind, records in (("revoked", added), ("unrevoked", gone)):
+            for record in records:
+                self.engine.event(kind, **as_row(record))
+                self.say(f"{kind}: {described(record)}")
 
     def _record_feeds(self, *, first: bool = False) -> None:
         for path, text in self.plan_in_force.inspection.read_feeds(first=first).items():
@@ -323,6 +315,26 @@ class House:
         await self.issuers.close()
         await self.ledger.close()
         self.state.close()
+
+
+class _Look:
+    """Compares the catalog's records and the clock with what is in force."""
+
+    def __init__(self, house: House) -> None:
+        self._house, self._feeds_read = house, time.monotonic()
+        self._seen: tuple[int, int] | None = None
+
+    async def once(self) -> None:
+        """Raises DependencyFault when the records cannot be read."""
+        house = self._house
+        if house.plan_in_force.inspection.feeds and time.monotonic() - self._feeds_read >= FEEDS:
+            self._feeds_read = time.monotonic()
+            house._record_feeds()
+        table = house.state.catalog
+        token = await asyncio.to_thread(table.change_token) if house.state.remote else table.change_token()
+        if token != self._seen or house._expiry <= time.time():
+            self._seen = token
+            house.swap()
 
 
 def _corridor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from limen.adapters.secret_file import secret_file
 from limen.catalog.findings import Finding as Concern
@@ -13,7 +13,7 @@ from limen.catalog.snapshot import Catalog
 from limen.config.document import read_file
 from limen.core.call import Cleared, Inspected
 from limen.core.faults import ConfigFault
-from limen.core.ports import Table
+from limen.core.ports import Kept, Table
 from limen.detection import sensitive
 from limen.detection.arguments import ArgumentRules
 from limen.detection.dataflow import Labels
@@ -31,12 +31,6 @@ if TYPE_CHECKING:
     from limen.config.model import Config
 
 _SENSITIVE: Final = frozenset({"secret", "pii"})
-
-
-class Kept(Table, Protocol):
-    """A table that tells when it changed."""
-
-    def change_token(self) -> tuple[int, int]: ...
 
 
 def known_secrets(config: Config) -> sensitive.KnownSecrets:

@@ -17,6 +17,7 @@ from limen.detection.flow import CheckFlow, RecordFlow
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession
+from limen.identity.revoked import Revoked
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.limit import Limit
@@ -24,7 +25,7 @@ from limen.protocol.inbound import header_agreement, known_method, origin, revis
 
 ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_method)  # pure; bytes -> Call
 
-CALLER: Final = (Authenticate, BindSession, Limit)
+CALLER: Final = (Authenticate, Revoked, BindSession, Limit)
 CALL: Final = (
     *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, AttachCredential,
 )  # fmt: skip

@@ -63,9 +63,9 @@ class State:
         if storage.kind == "sqlite":
             storage.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         tables: dict[str, Kept] = driver(storage.kind)(storage.place, TABLES)
-        state = cls(**tables, remote=storage.kind != "sqlite")
-        state.counter, state.bus = _shared(storage, state.counts)
-        return state
+        counter, bus = _shared(storage, tables["counts"])
+        more: dict[str, Any] = {**tables, "remote": storage.kind != "sqlite", "counter": counter, "bus": bus}
+        return cls(**more)
 
     def close(self) -> None:
         """Close the database."""
@@ -134,4 +134,3 @@ class Followed:
     def _well(self, what: str) -> None:
         if self._troubled.pop(what, None) is not None:
             self._say(f"{what}: works again")
-

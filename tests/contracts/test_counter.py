@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from stores import new_redis, shared_postgres, shared_redis
 
 from limen.adapters.counting import TableCounter
 from limen.adapters.postgres import open_tables as postgres_tables
@@ -19,6 +18,7 @@ from limen.adapters.sqlite import open_tables as sqlite_tables
 from limen.core.faults import DependencyFault
 from limen.core.ports import Quota, Taken
 from limen.policy.buckets import MemoryCounter
+from stores import new_redis, shared_postgres, shared_redis
 
 KINDS = ("memory", "sqlite", "postgres", "redis")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import shared_postgres
 
 from contracts.memory import MemoryTable
 from limen.adapters.postgres import Link, PostgresTable
 from limen.adapters.sqlite import SqliteTable, _successor
 from limen.core.faults import DependencyFault
+from stores import shared_postgres
 
 
 class Clock:

@@ -1,7 +1,7 @@
 """`Table` and `Bus` in PostgreSQL: one truth for many replicas.
 
-Each call is one statement and one round trip, bounded by `SECONDS`. After a failure nothing is tried for `PAUSE`, so that
-a database that does not answer costs each caller an error and not a wait.
+Each call is one statement and one round trip, bounded by `SECONDS`. After a failure nothing is tried for `PAUSE`, so
+that a database that does not answer costs each caller an error and not a wait.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
-from psycopg.abc import Query
 
 from limen.core.faults import DependencyFault
 
@@ -68,7 +67,7 @@ class Link:
 
     def run(self, statement: str, values: dict[str, Any] | None = None, *, again: bool = False) -> list[Any]:
         """Rows of one statement. `again`: harmless to repeat when the connection broke. Raises DependencyFault."""
-        query: Query = statement.encode()
+        query = statement.encode()
         with self._lock:
             try:
                 try:
@@ -83,7 +82,7 @@ class Link:
                     self._blocked = time.monotonic() + PAUSE
                 raise translated(error) from None
 
-    def _rows(self, query: Query, values: dict[str, Any] | None) -> list[Any]:
+    def _rows(self, query: bytes, values: dict[str, Any] | None) -> list[Any]:
         with self._open().cursor() as cursor:
             cursor.execute(query, values)
             return cursor.fetchall() if cursor.description else []
@@ -200,9 +199,7 @@ def open_tables(url: str, names: Sequence[str]) -> dict[str, PostgresTable]:
     must not wait for what the event loop reads or the other way round."""
     shared = Link(url)
     alone = ("revocations", "counts")
-    return {
-        name: PostgresTable(Link(url) if name in alone else shared, name, told=name != "counts") for name in names
-    }
+    return {name: PostgresTable(Link(url) if name in alone else shared, name, told=name != "counts") for name in names}
 
 
 class PostgresBus:

@@ -136,11 +136,11 @@ class RedisBus:
     async def listen(self, heard: Callable[[str], None]) -> None:
         """See `Bus.listen`."""
         try:
-            async with redis.asyncio.Redis.from_url(self._url, socket_connect_timeout=SECONDS) as client:
-                async with client.pubsub() as channel:
-                    await channel.subscribe(_CHANNEL)
-                    async for message in channel.listen():
-                        heard(message["data"].decode() if message["type"] == "message" else "")
+            client = redis.asyncio.Redis.from_url(self._url, socket_connect_timeout=SECONDS)
+            async with client, client.pubsub() as channel:
+                await channel.subscribe(_CHANNEL)
+                async for message in channel.listen():
+                    heard(message["data"].decode() if message["type"] == "message" else "")
         except (RedisError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             raise DependencyFault("redis", type(error).__name__) from None
         raise DependencyFault("redis", "the subscription ended")

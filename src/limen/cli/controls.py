@@ -19,6 +19,7 @@ _ROWS: Final = {
     "header_agreement": ("A9", "tests/protocol/test_inbound.py"),
     "known_method": ("A9", "tests/protocol/test_inbound.py"),
     "Authenticate": ("A1-A5 A13 A14 C3", "tests/attacks/test_tokens.py"),
+    "Revoked": ("B9 J1", "tests/gateway/test_revocation.py"),
     "BindSession": ("C1 C2 C3 C6", "tests/gateway/test_gateway.py"),
     "Limit": ("A12", "tests/policy/test_limit.py"),
     "Resolve": ("E3 E6 E7 E8", "tests/catalog/test_resolve.py"),

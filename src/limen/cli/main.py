@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from limen import __version__
-from limen.cli import approvals, audit, policy, setup, tools
+from limen.cli import approvals, audit, policy, revoke, setup, tools
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
 from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
@@ -25,6 +25,7 @@ configuration = group("About the configuration file.")
 app.add_typer(tools.app, name="tools")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")
+app.add_typer(revoke.app, name="revoke")
 app.add_typer(audit.app, name="audit")
 app.add_typer(configuration, name="config")
 app.command()(setup.init)

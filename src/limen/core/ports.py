@@ -60,15 +60,11 @@ class Counter(Protocol):
     """Counts that several processes may share; each method is one atomic step. Answers at once where it can, else
     hands back an awaitable. Raises DependencyFault."""
 
-    def take(
-        self, key: str, want: float, quota: Quota, least: float | None = None
-    ) -> Taken | Awaitable[Taken]:
+    def take(self, key: str, want: float, quota: Quota, least: float | None = None) -> Taken | Awaitable[Taken]:
         """Take up to `want` units, at least `least` (default: all of them), or none. A negative `want` gives back."""
         ...
 
-    def hold(
-        self, key: str, holder: str, want: int, capacity: int, seconds: float
-    ) -> int | Awaitable[int]:
+    def hold(self, key: str, holder: str, want: int, capacity: int, seconds: float) -> int | Awaitable[int]:
         """Be the holder of `want` of `capacity` places for so long, instead of what this holder had. Returns how many
         it has now: less when others have the rest. 0 lets go; so does a holder that does not come back in time."""
         ...

@@ -17,6 +17,7 @@ from limen.core.verdict import Permit, Refusal
 from limen.engine import Corridor, Engine
 from limen.gateway.bundles import echoed, followable, joined, renamed
 from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
+from limen.gateway.flights import Ended, Flights
 from limen.identity.bind_session import Sessions, StateSeal
 from limen.posture import METHODS, Local
 from limen.protocol.methods import (
@@ -29,7 +30,6 @@ from limen.protocol.methods import (
 from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
 
-IN_FLIGHT: Final = 64
 _MEMBERS: Final = {"tool": "tools", "resource": "resources", "template": "resourceTemplates", "prompt": "prompts"}
 _INFO: Final = {"name": "limen", "title": "Limen", "version": __version__}
 _META: Final = orjson.dumps({META_SERVER: _INFO})
@@ -61,7 +61,7 @@ class Gateway:
         self._suspends, self._bundles = suspends, bundles  # bundles by route
         self.waiting, self.suspensions = Waiting({}), Suspensions()
         self._running: dict[tuple[str, str], asyncio.Task[Any]] = {}
-        self._load: dict[tuple[str, str, str], int] = {}
+        self.flights = Flights()
         self.listeners: set[asyncio.Queue[None]] = set()
         self._names: dict[tuple[str, str, str], bytes] = {}
         self.on_session_end: Callable[[str], Awaitable[None]] | None = None
@@ -82,16 +82,10 @@ class Gateway:
             return decided if call.route == call.server else echoed(call, decided)
         if isinstance(decided, Context):
             return self._local(decided, corridor)
-        owner = decided.get(Caller).key
-        if self._load.get(owner, 0) >= IN_FLIGHT:
-            return Refusal(REASONS["policy.limit"], decided.reference, "in flight", "", {"retry_after": 1})
-        self._load[owner] = self._load.get(owner, 0) + 1
         try:
-            return await self._forward(decided, corridor, outlet)
-        finally:
-            self._load[owner] -= 1
-            if not self._load[owner]:
-                del self._load[owner]
+            return await self.flights.fly(decided.get(Caller), call.session, self._forward(decided, corridor, outlet))
+        except Ended:
+            return Refusal(REASONS["identity.revoked"], decided.reference, "Revoked")
 
     async def _forward(self, permit: Permit, corridor: Corridor, outlet: Outlet) -> Reply | Refusal:
         call, session = permit.call, permit.get(Session)
@@ -291,7 +285,11 @@ class Gateway:
                 )
             else:
                 await outlet.event(b"")  # opens the stream
-            await self._relay(decided, queue, kinds, meta, outlet)
+            caller = decided.get(Caller)
+            relayed = self._relay(decided, queue, kinds, meta, outlet)
+            await self.flights.fly(caller, call.session, relayed)
+        except Ended:
+            return Refusal(REASONS["identity.revoked"], decided.reference, "Revoked")
         finally:
             self.listeners.discard(queue)
         return Reply(200, result_message(call.id, {"resultType": "complete", **meta}) if meta else b"")

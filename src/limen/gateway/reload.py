@@ -26,7 +26,7 @@ READING: Final = 5.0  # seconds in which servers that are new or exchanged shoul
 _FIXED: Final = {
     "listen": ("url", "bind", "tls", "unsafe_plain_http"),
     "audit": ("path", "key", "name"),
-    "storage": ("kind", "path"),
+    "storage": ("kind", "path", "url", "redis"),
 }
 
 

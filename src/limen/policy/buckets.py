@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from limen.core.ports import Quota, Taken
 
 
-def take(
-    tokens: float, then: float, now: float, want: float, least: float | None, quota: Quota
-) -> tuple[float, Taken]:
+def take(tokens: float, then: float, now: float, want: float, least: float | None, quota: Quota) -> tuple[float, Taken]:
     """What is in the bucket afterwards, and what was taken. A clock that steps back neither fills nor drains."""
     least = want if least is None else least
     tokens = min(quota.capacity, tokens + max(0.0, now - then) * quota.rate)
@@ -21,10 +19,9 @@ def take(
     granted = min(want, float(math.floor(tokens + 1e-9)))
     if granted >= least and granted > 0:
         return tokens - granted, Taken(granted, tokens - granted)
+    wait = math.inf if quota.ends is None else quota.ends - now
     if quota.rate > 0:
         wait = (least - tokens) / quota.rate
-    else:
-        wait = quota.ends - now if quota.ends is not None else math.inf
     return tokens, Taken(0.0, tokens, max(0.0, wait))
 
 
@@ -40,8 +37,8 @@ def places(held: Mapping[str, tuple[int, float]], holder: str, now: float, want:
 
 
 class MemoryCounter:
-    """`Counter` of one process. Remembers `most` keys, the idlest are forgotten first: a bucket that nobody asked for in
-    that long is full again."""
+    """`Counter` of one process, for rates and not for budgets: of more than `most` keys the idlest are forgotten, and
+    begin full again."""
 
     def __init__(self, most: int = 100_000, now: Callable[[], float] = time.monotonic) -> None:
         self._most, self._now = most, now

@@ -1,0 +1,259 @@
+"""Revocation (B9, J1) with real gateway processes: on every replica within a second, in flight too, and never by guess."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway.running import META, Running, running
+from stores import Server, new_postgres
+
+from limen.identity.revoked import session_digest
+
+WITHIN = 1.0
+
+
+def stream(gateway: Running, token: str, ended: list[float]) -> threading.Thread:
+    """subscriptions/listen in a thread; notes when its stream ends."""
+    params = {"notifications": {"toolsListChanged": True}, "_meta": META}
+    body = json.dumps({"jsonrpc": "2.0", "id": 9, "method": "subscriptions/listen", "params": params})
+    headers = {
+        "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen", "Authorization": f"Bearer {token}",
+    }  # fmt: skip
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    connection.request("POST", "/mcp/one", body, headers)
+    answer = connection.getresponse()
+    assert answer.status == 200
+    opening = b""
+    while b"acknowledged" not in opening:
+        opening += answer.read1(65536)
+
+    def read() -> None:
+        with contextlib.suppress(http.client.IncompleteRead):  # the gateway stopped
+            answer.read()
+        ended.append(time.monotonic())
+        connection.close()
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(status: int, gateway: Running, token: str, since: float, seconds: float = WITHIN) -> float:
+    """Seconds until calls end like this."""
+    while True:
+        got = gateway.call("echo", token)[0]
+        passed = time.monotonic() - since
+        if got == status:
+            return passed
+        assert passed < seconds + 4, f"{got} after {passed:.2f} s"
+        time.sleep(0.02)
+
+
+def revoke(gateway: Running, *arguments: str) -> tuple[str, float]:
+    """Its id and when the command was done."""
+    record = json.loads(gateway.limen("revoke", *arguments, "--json"))
+    return record["id"], time.monotonic()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("alone"), approved=("one",), tools=("echo", "slow")) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "claims"),
+    [
+        ("user", "mallory", {"subject": "mallory"}),
+        ("token", "t-stolen", {"jti": "t-stolen"}),
+        ("client", "app-bad", {"client_id": "app-bad"}),
+    ],
+)
+def test_what_is_revoked_is_refused_although_it_was_verified_before(
+    alone: Running, kind: str, value: str, claims: dict[str, Any]
+) -> None:
+    """B9: a verified token in the cache is no way around; the twin with another name goes on; undo restores."""
+    bad, good = alone.token(**claims), alone.token("bob", jti="t-good")
+    assert alone.call("echo", bad)[0] == alone.call("echo", good)[0] == 200
+    identifier, since = revoke(alone, kind, value, "--reason", "stolen")
+    assert until(401, alone, bad, since) < WITHIN
+    status, _, body = alone.post({"jsonrpc": "2.0", "id": 1, "method": "ping"}, bad)
+    assert (status, body["error"]["message"]) == (401, "The access token is not valid")
+    assert alone.call("echo", good)[0] == 200
+    assert alone.call("echo", alone.token(**{**claims, "aud": "x"}))[1]["error"]["message"] == body["error"]["message"]
+    alone.limen("revoke", "undo", identifier)
+    assert until(200, alone, bad, time.monotonic()) < WITHIN
+    assert any(one["kind"] == kind and one["value"] == value for one in alone.records("revoked"))
+    assert any(one["reason"] == "identity.revoked" and "stolen" in one["detail"] for one in alone.records("refusal"))
+
+
+def test_the_challenge_is_that_of_an_invalid_token(alone: Running) -> None:
+    token = alone.token("eve")
+    _, since = revoke(alone, "user", "eve", "--until", "1h")
+    until(401, alone, token, since)
+    message = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    revoked, invalid = alone.post(message, token)[1], alone.post(message, token[:-3] + "AAA")[1]
+    assert revoked["www-authenticate"] == invalid["www-authenticate"]
+    assert 'error="invalid_token"' in revoked["www-authenticate"]
+
+
+def test_a_key_of_an_issuer_and_its_end(alone: Running) -> None:
+    """All tokens signed with one key, for two seconds."""
+    token = alone.token("frank")
+    _, since = revoke(alone, "key", "test", "--issuer", "https://idp.example", "--until", "3s")
+    assert until(401, alone, token, since) < WITHIN
+    assert until(200, alone, token, since, 4) > 1.0
+    _, since = revoke(alone, "key", "test", "--issuer", "https://other.example")  # another issuer's key of that name
+    time.sleep(0.6)
+    assert alone.call("echo", token)[0] == 200
+
+
+def test_a_revoked_session_is_as_if_it_never_was(alone: Running) -> None:
+    token = alone.token("gina")
+    session, other = alone.session(token), alone.session(token)
+    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+    assert alone.post(ping, token, Mcp_Session_Id=session)[0] == 200
+    _, since = revoke(alone, "session", session_digest(session))
+    while (answer := alone.post(ping, token, Mcp_Session_Id=session))[0] == 200:
+        assert time.monotonic() - since < WITHIN
+    unknown = alone.post(ping, token, Mcp_Session_Id="x" * 43)
+    assert (answer[0], answer[2]["error"]["message"]) == (unknown[0], unknown[2]["error"]["message"]) == (
+        404, "Session not found",
+    )  # fmt: skip
+    assert alone.post(ping, token, Mcp_Session_Id=other)[0] == 200
+
+
+def test_what_is_under_way_ends_with_its_caller(alone: Running) -> None:
+    """A long stream and a call that waits for its server end; another caller's stream does not."""
+    token, other = alone.token("heidi"), alone.token("ivan")
+    ended: list[float] = []
+    going: list[float] = []
+    mine, others = stream(alone, token, ended), stream(alone, other, going)
+    answers: list[Any] = []
+    slow = threading.Thread(target=lambda: answers.append(alone.call("slow", token)), daemon=True)
+    slow.start()
+    time.sleep(0.5)
+    _, since = revoke(alone, "user", "heidi", "--reason", "gone")
+    mine.join(5)
+    slow.join(5)
+    assert ended
+    assert ended[0] - since < WITHIN
+    assert answers[0][0] == 401
+    assert others.is_alive()
+    assert not going
+
+
+def test_a_reload_forgets_no_revocation(alone: Running) -> None:
+    import signal
+
+    token = alone.token("judy")
+    _, since = revoke(alone, "user", "judy")
+    until(401, alone, token, since)
+    before = alone.log.count("configuration taken over")
+    alone.process.send_signal(signal.SIGHUP)
+    alone.until(lambda: alone.log.count("configuration taken over") > before)
+    assert alone.call("echo", token)[0] == 401
+
+
+def test_commands_that_make_no_sense(alone: Running) -> None:
+    def status(*arguments: str) -> int:
+        argv = [sys.executable, "-m", "limen", "-c", str(alone.config), "revoke", *arguments]
+        return subprocess.run(argv, capture_output=True, timeout=30).returncode
+
+    assert status("undo", "0123456789abcdef") == 1
+    assert status("user", "x", "--until", "yesterday") == 2
+    assert status("user", "x", "--until", "2001-01-01") == 2
+    assert status("user", "") == 2
+
+
+# two replicas and their stores
+
+
+@contextlib.contextmanager
+def replicas(directory: Path, **storage: Any) -> Iterator[tuple[Running, Running]]:
+    for name in ("a", "b"):
+        (directory / name).mkdir()
+    settings = {"storage": storage, "audit": {"path": "audit", "key": str(directory / "audit.key")}}
+    some: Any = {"approved": ("one",), "tools": ("echo",), **settings}
+    with running(directory / "a", **some) as one, running(directory / "b", **some) as other:
+        yield one, other
+
+
+@pytest.fixture(scope="module")
+def postgres() -> tuple[str, Server]:
+    return new_postgres()
+
+
+def test_two_replicas_hear_of_it_within_a_second(tmp_path: Path, postgres: tuple[str, Server]) -> None:
+    with replicas(tmp_path, kind="postgres", url=postgres[0]) as (one, other):
+        here, there = one.token("alice"), other.token("alice")
+        assert one.call("echo", here)[0] == other.call("echo", there)[0] == 200
+        ended: list[float] = []
+        stream(other, there, ended)
+        identifier, since = revoke(one, "user", "alice")
+        assert until(401, other, there, since) < WITHIN
+        assert until(401, one, here, since) < WITHIN
+        other.until(lambda: ended, 3)
+        assert ended[0] - since < WITHIN
+        assert other.call("echo", other.token("bob"))[0] == 200
+        other.limen("revoke", "undo", identifier)
+        assert until(200, one, here, time.monotonic()) < WITHIN
+
+
+def test_without_the_store_everybody_is_refused_until_it_is_back(
+    tmp_path: Path, postgres: tuple[str, Server]
+) -> None:
+    """B9: kill the store. Refused, said to the operator, recorded, and well again by itself."""
+    url, server = postgres
+    with replicas(tmp_path, kind="postgres", url=url) as (one, other):
+        tokens = {one: one.token("alice"), other: other.token("alice")}
+        assert all(gateway.call("echo", token)[0] == 200 for gateway, token in tokens.items())
+        server.kill()
+        since = time.monotonic()
+        for gateway, token in tokens.items():
+            assert until(503, gateway, token, since) < WITHIN + 1.0
+            gateway.until(lambda gateway=gateway: "revocations: postgres: " in gateway.log, 5)
+        assert any(r["reason"] == "fault.dependency" and r["guard"] == "Revoked" for r in tail(one))
+        server.start()
+        since = time.monotonic()
+        for gateway, token in tokens.items():
+            assert until(200, gateway, token, since, 10) < 10
+            gateway.until(lambda gateway=gateway: "revocations: works again" in gateway.log, 5)
+            assert gateway.process.poll() is None
+
+
+def tail(gateway: Running) -> list[dict[str, Any]]:
+    """Records of refusals, read from the files: commands need the database."""
+    found = subprocess.run(
+        [sys.executable, "-m", "limen", "-c", str(gateway.config), "audit", "tail", "--json", "-n", "200"],
+        capture_output=True, text=True, timeout=30,
+    ).stdout.splitlines()  # fmt: skip
+    return [record for record in map(json.loads, found) if record["t"] == "refusal"]
+
+
+def test_a_silent_store_is_as_bad_as_a_dead_one(tmp_path: Path) -> None:
+    url, server = new_postgres()
+    some: Any = {"approved": ("one",), "tools": ("echo",), "storage": {"kind": "postgres", "url": url}}
+    with running(tmp_path, **some) as gateway:
+        token = gateway.token()
+        assert gateway.call("echo", token)[0] == 200
+        subprocess.run(["pkill", "-STOP", "-P", str(server.process.pid)], check=False)  # its children too
+        server.pause()
+        try:
+            assert until(503, gateway, token, time.monotonic(), 6) < 6
+        finally:
+            subprocess.run(["pkill", "-CONT", "-P", str(server.process.pid)], check=False)
+            server.resume()
+        assert until(200, gateway, token, time.monotonic(), 10) < 10
+    server.kill()
