@@ -47,17 +47,25 @@ class Server:
     def kill(self) -> None:
         """As a power cut would."""
         if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self._all(signal.SIGKILL)
             self.process.wait(20)
 
     def pause(self) -> None:
         """It holds its connections and says nothing."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        self._all(signal.SIGSTOP)
 
     def resume(self) -> None:
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGCONT)
+        self._all(signal.SIGCONT)
+
+    def _all(self, number: int) -> None:
+        """To it and its children: PostgreSQL's have process groups of their own."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in (self.process.pid, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def _directory(prefix: str, user: str | None) -> Path:

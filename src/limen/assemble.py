@@ -46,8 +46,8 @@ from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
-from limen.policy.limit import Limit
-from limen.storage import Followed, State
+from limen.policy.limit import Limit, Spend
+from limen.storage import Counts, Followed, State
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -140,6 +140,7 @@ class House:
         self.revocations.refresh()  # a start that cannot know whom to refuse is none
         self.revocations.on_change = self._revoked
         self.on_revoked: Callable[[], object] = lambda: None
+        self.counts = Counts(self.state, config.limits, say)
         self.sessions = Sessions()
         self.seal = StateSeal(StateSeal.new_key())
         self.on_change: Callable[[], None] = lambda: None
@@ -148,7 +149,7 @@ class House:
         self._timeouts: dict[str, float] = {}
         self._seen: dict[str, Inspected] = {}
         self._put(self.plan(config))
-        self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
+        self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self._record_feeds(first=True)
 
     # configuration
@@ -164,14 +165,14 @@ class House:
             registry = _registry(config, self.state.catalog, self.signer)
         same_identity = before is not None and before.config.identity == config.identity
         issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
-        same_limits = before is not None and before.config.limits == config.limits
+        kept = before.fixed if before is not None and before.config.limits == config.limits else None
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
             Authenticate: Authenticate(issuers, resources(config), config.identity),
             Revoked: Revoked(self.revocations),
             BindSession: BindSession(self.sessions, self.seal),
-            Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
+            **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
             RequireApproval: RequireApproval(self.state.approvals),
             AttachCredential: AttachCredential(headers),
         }
@@ -182,6 +183,11 @@ class House:
             event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
             self.ledger.append(orjson.dumps(event))
         return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
+
+    def _limits(self, config: Config) -> dict[type, Any]:
+        counts = self.counts
+        spend = Spend(config.limits, counts.rates, counts.budgets)
+        return {Limit: Limit(config.limits, counts.rates), Spend: spend}
 
     def _inspection(self, config: Config, before: Plan | None) -> Inspection:
         """What it is made of is how content is judged, and the secrets of the servers."""
@@ -197,6 +203,7 @@ class House:
         """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
         before = self.plan_in_force.inspection
         self._put(plan)
+        self.counts.slots.adopt(plan.config.limits)
         self.engine.corridor = self.corridor
         if plan.inspection is not before:
             before.retire()
@@ -288,6 +295,7 @@ class House:
             asyncio.create_task(followed.follow("revocations", self.revocations.current)),
             asyncio.create_task(followed.follow("records", _Look(self).once)),
             asyncio.create_task(followed.listen()),
+            asyncio.create_task(self.counts.slots.renew()),
         ]
         try:
             await asyncio.gather(*tasks)
@@ -314,6 +322,7 @@ class House:
         self.plan_in_force.inspection.close()
         await self.issuers.close()
         await self.ledger.close()
+        await self.counts.close()
         self.state.close()
 
 

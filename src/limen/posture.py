@@ -20,14 +20,15 @@ from limen.identity.bind_session import BindSession
 from limen.identity.revoked import Revoked
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
-from limen.policy.limit import Limit
+from limen.policy.limit import Limit, Spend
 from limen.protocol.inbound import header_agreement, known_method, origin, revision, size, strict_json
 
 ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_method)  # pure; bytes -> Call
 
 CALLER: Final = (Authenticate, Revoked, BindSession, Limit)
 CALL: Final = (
-    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, AttachCredential,
+    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Spend,
+    AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs

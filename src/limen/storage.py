@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from limen.adapters.counting import TableCounter
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Bus, Counter, Kept
+from limen.policy.buckets import MemoryCounter
+from limen.policy.leases import Leased
+from limen.policy.limit import LimitSettings
+from limen.policy.slots import Slots
 
 if TYPE_CHECKING:
     from limen.config.model import Config, StorageConfig
@@ -81,6 +85,23 @@ def _shared(storage: StorageConfig, counts: Kept) -> tuple[Counter | None, Bus |
     if storage.kind == "postgres":
         return TableCounter(counts), driver("postgres bus")(storage.place)
     return None, None
+
+
+class Counts:
+    """What was counted so far. Outlives a configuration: a reload empties no bucket."""
+
+    def __init__(self, state: State, settings: LimitSettings, say: Callable[[str], None]) -> None:
+        shared = state.counter
+        self.rates: Counter = MemoryCounter(settings.callers) if shared is None else Leased(shared, say)
+        self.budgets = Leased(TableCounter(state.counts), say) if shared is None else self.rates
+        self.slots = Slots(settings, shared)
+
+    async def close(self) -> None:
+        """Give back what is left, so that other replicas have it at once."""
+        with suppress(DependencyFault):  # it runs out by itself
+            await self.slots.close()
+            if isinstance(self.budgets, Leased):
+                await self.budgets.close()
 
 
 class Followed:

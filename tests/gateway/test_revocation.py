@@ -1,4 +1,4 @@
-"""Revocation (B9, J1) with real gateway processes: on every replica within a second, in flight too, and never by guess."""
+"""Revocation (B9, J1) with real gateway processes: on every replica within a second, calls under way included."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from gateway.running import META, Running, running
-from stores import Server, new_postgres
 
+from gateway.running import META, Running, running
 from limen.identity.revoked import session_digest
+from stores import Server, new_postgres
 
 WITHIN = 1.0
 
@@ -152,6 +152,9 @@ def test_what_is_under_way_ends_with_its_caller(alone: Running) -> None:
     assert answers[0][0] == 401
     assert others.is_alive()
     assert not going
+    revoke(alone, "user", "ivan")
+    others.join(5)
+    assert going
 
 
 def test_a_reload_forgets_no_revocation(alone: Running) -> None:
@@ -177,83 +180,81 @@ def test_commands_that_make_no_sense(alone: Running) -> None:
     assert status("user", "") == 2
 
 
-# two replicas and their stores
+# two replicas and their store
 
 
-@contextlib.contextmanager
-def replicas(directory: Path, **storage: Any) -> Iterator[tuple[Running, Running]]:
-    for name in ("a", "b"):
-        (directory / name).mkdir()
-    settings = {"storage": storage, "audit": {"path": "audit", "key": str(directory / "audit.key")}}
-    some: Any = {"approved": ("one",), "tools": ("echo",), **settings}
-    with running(directory / "a", **some) as one, running(directory / "b", **some) as other:
-        yield one, other
+@dataclass
+class Pair:
+    """Two replicas in front of the same server, and the PostgreSQL they share."""
+
+    one: Running
+    other: Running
+    store: Server
+
+    @property
+    def both(self) -> list[tuple[Running, str]]:
+        return [(gateway, gateway.token("walter")) for gateway in (self.one, self.other)]
 
 
 @pytest.fixture(scope="module")
-def postgres() -> tuple[str, Server]:
-    return new_postgres()
-
-
-def test_two_replicas_hear_of_it_within_a_second(tmp_path: Path, postgres: tuple[str, Server]) -> None:
-    with replicas(tmp_path, kind="postgres", url=postgres[0]) as (one, other):
-        here, there = one.token("alice"), other.token("alice")
-        assert one.call("echo", here)[0] == other.call("echo", there)[0] == 200
-        ended: list[float] = []
-        stream(other, there, ended)
-        identifier, since = revoke(one, "user", "alice")
-        assert until(401, other, there, since) < WITHIN
-        assert until(401, one, here, since) < WITHIN
-        other.until(lambda: ended, 3)
-        assert ended[0] - since < WITHIN
-        assert other.call("echo", other.token("bob"))[0] == 200
-        other.limen("revoke", "undo", identifier)
-        assert until(200, one, here, time.monotonic()) < WITHIN
-
-
-def test_without_the_store_everybody_is_refused_until_it_is_back(
-    tmp_path: Path, postgres: tuple[str, Server]
-) -> None:
-    """B9: kill the store. Refused, said to the operator, recorded, and well again by itself."""
-    url, server = postgres
-    with replicas(tmp_path, kind="postgres", url=url) as (one, other):
-        tokens = {one: one.token("alice"), other: other.token("alice")}
-        assert all(gateway.call("echo", token)[0] == 200 for gateway, token in tokens.items())
-        server.kill()
-        since = time.monotonic()
-        for gateway, token in tokens.items():
-            assert until(503, gateway, token, since) < WITHIN + 1.0
-            gateway.until(lambda gateway=gateway: "revocations: postgres: " in gateway.log, 5)
-        assert any(r["reason"] == "fault.dependency" and r["guard"] == "Revoked" for r in tail(one))
-        server.start()
-        since = time.monotonic()
-        for gateway, token in tokens.items():
-            assert until(200, gateway, token, since, 10) < 10
-            gateway.until(lambda gateway=gateway: "revocations: works again" in gateway.log, 5)
-            assert gateway.process.poll() is None
-
-
-def tail(gateway: Running) -> list[dict[str, Any]]:
-    """Records of refusals, read from the files: commands need the database."""
-    found = subprocess.run(
-        [sys.executable, "-m", "limen", "-c", str(gateway.config), "audit", "tail", "--json", "-n", "200"],
-        capture_output=True, text=True, timeout=30,
-    ).stdout.splitlines()  # fmt: skip
-    return [record for record in map(json.loads, found) if record["t"] == "refusal"]
-
-
-def test_a_silent_store_is_as_bad_as_a_dead_one(tmp_path: Path) -> None:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     url, server = new_postgres()
-    some: Any = {"approved": ("one",), "tools": ("echo",), "storage": {"kind": "postgres", "url": url}}
-    with running(tmp_path, **some) as gateway:
-        token = gateway.token()
-        assert gateway.call("echo", token)[0] == 200
-        subprocess.run(["pkill", "-STOP", "-P", str(server.process.pid)], check=False)  # its children too
-        server.pause()
-        try:
-            assert until(503, gateway, token, time.monotonic(), 6) < 6
-        finally:
-            subprocess.run(["pkill", "-CONT", "-P", str(server.process.pid)], check=False)
-            server.resume()
-        assert until(200, gateway, token, time.monotonic(), 10) < 10
+    first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
+    settings: Any = {
+        "storage": {"kind": "postgres", "url": url},
+        "audit": {"path": "audit", "key": str(first / "audit.key")},
+    }
+    with running(first, approved=("one",), tools=("echo",), **settings) as one:
+        servers = json.loads(one.config.read_text())["mcpServers"]
+        with running(second, approved=(), mcpServers=servers, **settings) as other:
+            yield Pair(one, other, server)
     server.kill()
+
+
+def test_two_replicas_hear_of_it_within_a_second(pair: Pair) -> None:
+    one, other = pair.one, pair.other
+    here, there = one.token("alice"), other.token("alice")
+    assert one.call("echo", here)[0] == other.call("echo", there)[0] == 200
+    ended: list[float] = []
+    stream(other, there, ended)
+    identifier, since = revoke(one, "user", "alice")
+    assert until(401, other, there, since) < WITHIN
+    assert until(401, one, here, since) < WITHIN
+    other.until(lambda: ended, 3)
+    assert ended[0] - since < WITHIN
+    assert other.call("echo", other.token("bob"))[0] == 200
+    other.limen("revoke", "undo", identifier)
+    assert until(200, one, here, time.monotonic()) < WITHIN
+
+
+def test_without_the_store_everybody_is_refused_until_it_is_back(pair: Pair) -> None:
+    """B9: kill the store. Refused, said to the operator, recorded, and well again by itself."""
+    assert all(gateway.call("echo", token)[0] == 200 for gateway, token in pair.both)
+    pair.store.kill()
+    since = time.monotonic()
+    for gateway, token in pair.both:
+        assert until(503, gateway, token, since) < WITHIN + 1.0
+        gateway.until(lambda gateway=gateway: "revocations: postgres: " in gateway.log, 5)
+    refusals = pair.one.records("refusal")
+    assert any(one["reason"] == "fault.dependency" and one["guard"] == "Revoked" for one in refusals)
+    pair.store.start()
+    well_again(pair)
+
+
+def well_again(pair: Pair) -> None:
+    since = time.monotonic()
+    for gateway, token in pair.both:
+        assert until(200, gateway, token, since, 10) < 10
+        gateway.until(lambda gateway=gateway: gateway.log.rstrip().endswith("works again"), 5)
+        assert gateway.process.poll() is None
+
+
+def test_a_silent_store_is_as_bad_as_a_dead_one(pair: Pair) -> None:
+    """It takes connections and never answers: nobody waits for ever, and nobody is let through."""
+    pair.store.pause()
+    try:
+        for gateway, token in pair.both:
+            assert until(503, gateway, token, time.monotonic(), 8) < 8
+    finally:
+        pair.store.resume()
+    well_again(pair)

@@ -28,6 +28,7 @@ _ROWS: Final = {
     "InspectArguments": ("B10 D1 D2 D5 D6 D8 D11 D12 I7", "tests/detection/test_inspect.py"),
     "CheckFlow": ("D10", "tests/detection/test_flow.py"),
     "RequireApproval": ("A9", "tests/policy/test_approval.py"),
+    "Spend": ("A12 D12", "tests/policy/test_spend.py"),
     "AttachCredential": ("B1", "tests/upstreams/test_credential_attach.py"),
     "ValidateResult": ("D7", "tests/catalog/test_results.py"),
     "InspectResult": ("B10 D1 D2 D5 D7 D8 D11", "tests/gateway/test_content.py"),
