@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
+from psycopg.abc import PQGen
 
 from limen.core.faults import DependencyFault
 
@@ -57,12 +58,27 @@ _OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+class _Bounded(psycopg.Connection[Any]):
+    """A server that is stopped, or a network that swallows, holds nobody for longer than `SECONDS`: the server's own
+    time limit does not help there."""
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        """psycopg's own waiting, with an end. The connection is of no use afterwards."""
+        began = time.monotonic()
+        try:
+            return super().wait(gen, interval, timeout=SECONDS)
+        except psycopg.Error:
+            if time.monotonic() - began >= SECONDS:
+                self.pgconn.finish()
+            raise
+
+
 class Link:
     """One connection, opened when needed and again when it broke. Threads take turns."""
 
     def __init__(self, url: str) -> None:
         self._url, self._lock = url, threading.RLock()
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: _Bounded | None = None
         self._blocked, self._why, self._closed = 0.0, "", False
 
     def run(self, statement: str, values: dict[str, Any] | None = None, *, again: bool = False) -> list[Any]:
@@ -87,14 +103,14 @@ class Link:
             cursor.execute(query, values)
             return cursor.fetchall() if cursor.description else []
 
-    def _open(self) -> psycopg.Connection[Any]:
+    def _open(self) -> _Bounded:
         if self._closed:
             raise DependencyFault("postgres", "closed", retryable=False)
         if self._connection is None or self._connection.closed:
             if time.monotonic() < self._blocked:
                 raise DependencyFault("postgres", f"unreachable a moment ago: {self._why}")
             self._connection = None
-            self._connection = psycopg.connect(self._url, autocommit=True, **_OPTIONS)
+            self._connection = _Bounded.connect(self._url, autocommit=True, **_OPTIONS)
         return self._connection
 
     def close(self) -> None:

@@ -62,7 +62,7 @@ class Leased:
             return Taken(want, one.left)
         if one.left >= want and now < one.until:
             one.left -= want
-            return Taken(want, one.left)
+            return Taken(want, one.left + one.known)
         if now < one.dry:
             return Taken(0.0, 0.0, one.ends - now)
         return self._more(key, want, quota, one)
@@ -88,7 +88,7 @@ class Leased:
             if one.left < want:
                 return Taken(0.0, one.left, max(0.0, one.ends - now))
             one.left -= want
-            return Taken(want, one.left)
+            return Taken(want, one.left + one.known)
 
     async def close(self) -> None:
         """Give back what is left of budgets. Raises DependencyFault."""

@@ -95,6 +95,7 @@ class Step:
     quota: Quota
     reason: str
     what: str
+    told: Callable[[str, float], None] | None = None  # hears what is left
 
 
 Steps = Iterator[tuple[Counter, Step]]
@@ -107,6 +108,7 @@ def walk(steps: Steps, taken: list[tuple[Counter, Step]] | None = None) -> Verdi
         answer = counter.take(step.key, step.amount, step.quota)
         if not isinstance(answer, Taken):
             return _walk_on(answer, counter, step, steps, taken)
+        _tell(step, answer)
         if answer.granted <= 0:
             return _given_back(_refused(step, answer), taken)
         taken.append((counter, step))
@@ -117,11 +119,17 @@ async def _walk_on(
     pending: Awaitable[Taken], counter: Counter, step: Step, steps: Steps, taken: list[tuple[Counter, Step]]
 ) -> Verdict:
     answer = await pending
+    _tell(step, answer)
     verdict: Any = _given_back(_refused(step, answer), taken) if answer.granted <= 0 else None
     if verdict is None:
         taken.append((counter, step))
         verdict = walk(steps, taken)
     return verdict if isinstance(verdict, Pass | Refuse) else await verdict
+
+
+def _tell(step: Step, answer: Taken) -> None:
+    if step.told is not None:
+        step.told(step.key, answer.left)
 
 
 def _given_back(refusal: Refuse, taken: list[tuple[Counter, Step]]) -> Verdict | Awaitable[Verdict]:
@@ -252,7 +260,7 @@ class Spend:
         for key, bounds in counted.each:
             quota = None if key.startswith(("caller|", "client|")) else bounds.quota
             if quota is not None:
-                yield self._rates, Step(key, 1.0, quota, "policy.limit", f"rate of {key}")
+                yield self._rates, Step(key, 1.0, quota, "policy.limit", f"rate of {key}", self._shares.left)
         for key, bounds in counted.each:
             daily = bounds.daily
             spent = (("calls", daily.calls, 1), ("bytes", daily.bytes, size), ("cost", daily.cost, counted.cost))

@@ -15,12 +15,17 @@ MOST: Final = 1000  # claimants remembered for one thing
 
 
 class Shares:
-    """Of a rate. Alone, a caller may use all of it; when several ask within a second, none gets more than an even part
-    of what that second allows."""
+    """Of a rate. Alone, a caller may use all of it. When several ask within a second and less than half a bucket is left,
+    none gets more than an even part of what that second allows."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._windows: dict[str, tuple[float, dict[str, int], int]] = {}
+        self._left: dict[str, float] = {}
+
+    def left(self, key: str, units: float) -> None:
+        """What a counter said is left in this bucket."""
+        self._left[key] = units
 
     def fair(self, key: str, caller: str, quota: Quota) -> bool:
         """Count one more try of this caller; may it have it?"""
@@ -34,7 +39,7 @@ class Shares:
             return True  # nobody's share can be told from another's: the bucket decides alone
         mine = tries[caller] = tries.get(caller, 0) + 1
         claimants = max(len(tries), before)
-        if claimants == 1:
+        if claimants == 1 or self._left.get(key, quota.capacity) >= quota.capacity / 2:
             return True
         return mine <= max(1, math.floor(quota.rate * WINDOW / claimants))
 
