@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
 from gateway.running import Running, running
 from stores import Server, new_postgres, new_redis
 

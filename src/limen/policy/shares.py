@@ -15,8 +15,8 @@ MOST: Final = 1000  # claimants remembered for one thing
 
 
 class Shares:
-    """Of a rate. Alone, a caller may use all of it. When several ask within a second and less than half a bucket is left,
-    none gets more than an even part of what that second allows."""
+    """Of a rate. Alone, a caller may use all of it. When several ask within a second and less than half a bucket is
+    left, none gets more than an even part of what that second allows."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
