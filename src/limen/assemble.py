@@ -33,7 +33,7 @@ from limen.config.bundles import routes
 from limen.core.announce import Announcement
 from limen.core.call import Approved, Inspected
 from limen.core.chain import Chain
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Kept, Signer
 from limen.credentials.attach import AttachCredential
 from limen.engine import Corridor, Engine, Outbound
@@ -268,9 +268,15 @@ class House:
     async def observe(self, announcement: Announcement) -> None:
         """Compare one reading of a server with what is approved, and put in force what that changes."""
         # In a thread: it waits for the disk, and a schema built to be costly takes its time.
-        for change in await asyncio.to_thread(self.registry.observe, announcement):
-            self.say(f"{change.server}/{change.name or change.kind}: {change.event}")
-        self.swap()
+        while True:
+            try:
+                for change in await asyncio.to_thread(self.registry.observe, announcement):
+                    self.say(f"{change.server}/{change.name or change.kind}: {change.event}")
+                return self.swap()
+            except DependencyFault as fault:  # of another machine: it comes back, and calls are refused until it does
+                if not (self.state.remote and fault.retryable) or fault.port == "audit":
+                    raise
+                await asyncio.sleep(1.0)
 
     def unreachable(self, server: str, detail: str) -> None:
         """A server cannot be read; what is approved of it stays in service."""

@@ -118,7 +118,7 @@ class Followed:
     async def follow(self, what: str, look: Callable[[], Any]) -> None:
         """Run `look` over and over; `what` names it for the operator. Runs until cancelled.
 
-        Raises DependencyFault when it is of no use to try again.
+        Raises DependencyFault when it is of no use to try again, or the log cannot be written.
         """
         while True:
             with suppress(TimeoutError):
@@ -128,7 +128,7 @@ class Followed:
             try:
                 await look()
             except DependencyFault as fault:
-                if not fault.retryable:
+                if not fault.retryable or fault.port == "audit":
                     raise
                 self._trouble(what, str(fault))
             else:

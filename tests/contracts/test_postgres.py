@@ -94,7 +94,7 @@ def test_a_connection_that_was_cut_is_mended_where_nothing_can_be_written_twice(
 
 def test_long_keys_that_do_not_compress() -> None:
     table = PostgresTable(Link(shared_postgres()), f"long_{uuid.uuid4().hex[:8]}")
-    keys = sorted(f"p/{os.urandom(4000).hex()}" for _ in range(5)) + ["p/" + "f" * 600, "q"]
+    keys = [*sorted(f"p/{os.urandom(4000).hex()}" for _ in range(5)), "p/" + "f" * 600, "q"]
     for key in keys:
         table.put(key, b"x")
     assert [key for key, _ in table.scan("p/")] == sorted(keys[:-1])

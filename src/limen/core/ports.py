@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Table(Protocol):
@@ -37,8 +36,7 @@ class Kept(Table, Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """A bucket of `capacity` units that fills up again at `rate` units a second. A budget has rate 0 and is forgotten
     at `ends` (seconds since the epoch), when the next one begins under another key."""
 
@@ -47,8 +45,7 @@ class Quota:
     ends: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What a counter gave: `granted` units (0: refused), what is left, and seconds until as much as was needed is."""
 
     granted: float

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from limen.core.call import Approved, Call, Caller, Context
+from limen.core.call import Approved, Caller, Context
 from limen.core.ports import Counter, Quota, Taken
 from limen.core.verdict import Pass, Refuse, Verdict, refuse
 from limen.policy.shares import Shares
@@ -86,8 +86,7 @@ class LimitSettings(_Part):
         return self.caller.quota or Quota(float(self.burst), self.rate)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One thing to take: from which bucket, how much, and what running out of it is called."""
 
     key: str
@@ -146,7 +145,7 @@ async def _after(refusal: Refuse, waiting: list[Awaitable[Taken]]) -> Verdict:
 
 def _refused(step: Step, answer: Taken) -> Refuse:
     wait = 1 if math.isinf(answer.wait) else max(1, math.ceil(answer.wait))
-    return refuse(step.reason, step.what, retry_after=wait)
+    return refuse(step.reason, f"{step.what} of {step.key}", retry_after=wait)
 
 
 class Limit:
@@ -177,21 +176,25 @@ class Limit:
         return _PASS if answer.granted else self._refused(answer)
 
     def _refused(self, answer: Taken) -> Refuse:
-        return _refused(Step("", 1.0, self._caller, "policy.limit", "caller's rate"), answer)
+        return _refused(Step("the caller", 1.0, self._caller, "policy.limit", "rate"), answer)
 
     def _steps(self, caller: Caller, client: Quota) -> Steps:
         of = f"{caller.issuer}|{caller.subject}"
-        yield self._rates, Step(f"caller|{of}", 1.0, self._caller, "policy.limit", "caller's rate")
+        yield self._rates, Step(f"caller|{of}", 1.0, self._caller, "policy.limit", "rate")
         if caller.client:
             key = f"client|{caller.issuer}|{caller.client}"
-            yield self._rates, Step(key, 1.0, client, "policy.limit", "client's rate")
+            yield self._rates, Step(key, 1.0, client, "policy.limit", "rate")
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one call counts against: bounds with the key of their counts, and its cost."""
+    """What one call counts against, each with the key of its counts, and its cost."""
 
-    each: tuple[tuple[str, Bounds], ...]
+    who: str  # the caller
+    places: tuple[tuple[str, int, bool], ...]  # of which so many; for all callers?
+    sizes: tuple[tuple[str, int], ...]
+    rates: tuple[tuple[str, Quota], ...]  # of servers and patterns
+    daily: tuple[tuple[str, str, int], ...]  # "calls", "bytes" or "cost", and how many
     cost: int
 
 
@@ -201,23 +204,36 @@ class Matching:
     def __init__(self, settings: LimitSettings) -> None:
         self._settings = settings
         self._named = lru_cache(maxsize=10_000)(self._find)
+        self._of = lru_cache(maxsize=10_000)(self._collect)
 
-    def _find(self, server: str, name: str) -> Counted:
+    def of(self, caller: Caller, approved: Approved) -> Counted:
+        """What is for all callers comes first: it is the scarcer."""
+        return self._of(caller.issuer, caller.subject, caller.client, approved.server, approved.name)
+
+    def _find(self, server: str, name: str) -> tuple[list[tuple[str, Bounds]], int]:
         settings, full = self._settings, f"{server}/{name}"
         # Brackets are letters here, as they are in rules.
         found = {one: bounds for one, bounds in settings.tools.items() if fnmatchcase(full, one.replace("[", "[[]"))}
         each: list[tuple[str, Bounds]] = [(f"tool|{pattern}", bounds) for pattern, bounds in found.items()]
         if server in settings.servers:
             each.append((f"server|{server}", settings.servers[server]))
-        return Counted(tuple(each), max((bounds.cost for bounds in found.values()), default=1))
+        return each, max((bounds.cost for bounds in found.values()), default=1)
 
-    def of(self, caller: Caller, approved: Approved) -> Counted:
-        """Those of all callers first: they are the scarcer."""
-        named, settings = self._named(approved.server, approved.name), self._settings
-        own = [(f"caller|{caller.issuer}|{caller.subject}", settings.caller)]
-        if caller.client:
-            own.append((f"client|{caller.issuer}|{caller.client}", settings.client))
-        return Counted((*named.each, *own), named.cost)
+    def _collect(self, issuer: str, subject: str, client: str, server: str, name: str) -> Counted:
+        named, cost = self._named(server, name)
+        who, settings = f"{issuer}|{subject}", self._settings
+        own = [(f"caller|{who}", settings.caller)]
+        if client:
+            own.append((f"client|{issuer}|{client}", settings.client))
+        every = [*named, *own]
+        return Counted(
+            who,
+            tuple((key, one.concurrency, one is not settings.caller) for key, one in every if one.concurrency),
+            tuple((key, one.bytes) for key, one in every if one.bytes),
+            tuple((key, one.quota) for key, one in named if one.quota),
+            tuple((key, unit, most) for key, one in every for unit, most in one.daily if most),
+            cost,
+        )
 
 
 class Spend:
@@ -243,29 +259,23 @@ class Spend:
         """Take what this call costs everywhere it counts, or nothing."""
         if self._idle:
             return _PASS
-        caller, call = context.get(Caller), context.call
-        counted = self._matching.of(caller, context.get(Approved))
+        call = context.call
+        counted = self._matching.of(context.get(Caller), context.get(Approved))
         size = len(call.arguments) + len(call.rest)
-        for key, bounds in counted.each:
-            if bounds.bytes is not None and size > bounds.bytes:
-                return refuse("policy.payload", f"{size} bytes, {key} allows {bounds.bytes}")
-            quota = None if key.startswith(("caller|", "client|")) else bounds.quota
-            if quota is not None and not self._shares.fair(key, f"{caller.issuer}|{caller.subject}", quota):
+        for key, most in counted.sizes:
+            if size > most:
+                return refuse("policy.payload", f"{size} bytes, {key} allows {most}")
+        for key, quota in counted.rates:
+            if not self._shares.fair(key, counted.who, quota):
                 return refuse("policy.limit", f"more than a fair share of {key}", retry_after=1)
-        return walk(self._steps(counted, size, call))
+        return walk(self._steps(counted, size))
 
-    def _steps(self, counted: Counted, size: int, call: Call) -> Steps:
-        now = self._now()
-        day = int(now // DAY)
-        for key, bounds in counted.each:
-            quota = None if key.startswith(("caller|", "client|")) else bounds.quota
-            if quota is not None:
-                yield self._rates, Step(key, 1.0, quota, "policy.limit", f"rate of {key}", self._shares.left)
-        for key, bounds in counted.each:
-            daily = bounds.daily
-            spent = (("calls", daily.calls, 1), ("bytes", daily.bytes, size), ("cost", daily.cost, counted.cost))
-            for unit, most, amount in spent:
-                if most is not None and amount > 0:
-                    budget = Quota(float(most), 0.0, float((day + 1) * DAY))
-                    what = f"today's {unit} of {key}"
-                    yield self._budgets, Step(f"{key}|{unit}|{day}", float(amount), budget, "policy.budget", what)
+    def _steps(self, counted: Counted, size: int) -> Steps:
+        for key, quota in counted.rates:
+            yield self._rates, Step(key, 1.0, quota, "policy.limit", "rate", self._shares.left)
+        day = int(self._now() // DAY)
+        for key, unit, most in counted.daily:
+            amount = 1 if unit == "calls" else size if unit == "bytes" else counted.cost
+            if amount > 0:
+                budget = Quota(float(most), 0.0, float((day + 1) * DAY))
+                yield self._budgets, Step(f"{key}|{unit}|{day}", float(amount), budget, "policy.budget", "budget")

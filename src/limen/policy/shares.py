@@ -54,12 +54,13 @@ class Crowd:
         self.total = 0
         self.turned_away: dict[str, float] = {}
 
-    def admits(self, caller: str, places: int, now: float, *, shared: bool) -> bool:
+    def admits(self, caller: str, places: int, clock: Callable[[], float], *, shared: bool) -> bool:
         """May this caller have one more of so many places? `shared`: they are for everybody, so nobody gets more than
         half, nor more than an even part while others hold some or wait."""
         mine = self.held.get(caller, 0)
         if not shared:
             return mine < places
+        now = clock()
         waiting = [who for who, since in self.turned_away.items() if now - since < MEMORY]
         claimants = len({*self.held, *waiting, caller})
         most = min(max(1, places // 2), math.ceil(places / claimants))

@@ -67,19 +67,18 @@ class Slots:
 
     def enter(self, permit: Permit) -> Held | Refuse | Awaitable[Held | Refuse]:
         """A place of everything this call needs one of, or `policy.busy`. The awaitable may raise DependencyFault."""
-        caller = permit.get(Caller)
-        who, wanted = f"{caller.issuer}|{caller.subject}", list[Place]()
-        for key, bounds in self._matching.of(caller, permit.get(Approved)).each:
-            if bounds.concurrency is not None:
-                place = self._places.get(key)
-                if place is None:
-                    place = self._places[key] = Place(bounds.concurrency, not key.startswith("caller|"))
-                place.capacity = bounds.concurrency
-                wanted.append(place)
-                if not place.crowd.admits(who, place.capacity, self._now(), shared=place.shared):
-                    return refuse("policy.busy", f"{place.crowd.total} calls under way of {key}", retry_after=1)
-                if self._counter is not None and not self._covered(place):
-                    return self._ask(permit, key, place)
+        counted = self._matching.of(permit.get(Caller), permit.get(Approved))
+        who, wanted = counted.who, list[Place]()
+        for key, capacity, shared in counted.places:
+            place = self._places.get(key)
+            if place is None:
+                place = self._places[key] = Place(capacity, shared)
+            place.capacity = capacity
+            wanted.append(place)
+            if not place.crowd.admits(who, capacity, self._now, shared=shared):
+                return refuse("policy.busy", f"{place.crowd.total} calls under way of {key}", retry_after=1)
+            if self._counter is not None and not self._covered(place):
+                return self._ask(permit, key, place)
         for place in wanted:
             place.crowd.enter(who)
         if len(self._places) > 10_000:
