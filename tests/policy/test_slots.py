@@ -144,3 +144,29 @@ def test_without_the_store_no_more_calls_are_admitted_than_are_paid_for() -> Non
         first.leave()
 
     asyncio.run(test())
+
+
+def test_a_place_that_is_being_given_back_is_not_used_meanwhile() -> None:
+    """A call that comes while the answer of the store is under way must not sit in a place others have by then."""
+
+    async def test() -> None:
+        class Slow:
+            store: Any = MemoryCounter()
+
+            async def hold(self, *arguments: Any) -> int:
+                got = int(self.store.hold(*arguments))
+                await asyncio.sleep(0.05)
+                return got
+
+        far: Any = Slow()
+        one, other = (slots(far, caller={"concurrency": 64}) for _ in range(2))
+        (await come(one, "alice")).leave()  # one holds eight, and needs none
+        renewing = asyncio.create_task(one.once())
+        await asyncio.sleep(0.01)
+        late = asyncio.gather(*(come(one, "alice") for _ in range(8)))
+        taken = [await come(other, "alice") for _ in range(64)]
+        both = [*taken, *await late]
+        await renewing
+        assert sum(isinstance(answer, Held) for answer in both) <= 64
+
+    asyncio.run(test())

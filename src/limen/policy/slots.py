@@ -22,6 +22,7 @@ from limen.policy.shares import Crowd
 
 LEASE: Final = 6.0
 RENEW: Final = 2.0
+ROUND: Final = 32  # renewed at once
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Slots:
     async def _hold(self, key: str, place: Place, want: int) -> None:
         assert self._counter is not None
         began = self._now()
+        place.lease = min(place.lease, want)  # what is given back must not be used while the answer is under way
         answer = self._counter.hold(key, self._holder, want, place.capacity, LEASE)
         place.lease = answer if isinstance(answer, int) else await answer
         place.until = began + LEASE * 0.8  # ends here before it ends there
@@ -116,15 +118,17 @@ class Slots:
         """One round; what cannot be renewed runs out by itself, and is asked for by the next call."""
         if self._counter is None:
             return
-        for key, place in list(self._places.items()):
-            if not place.lease and not place.crowd.total:
-                continue
+        used = [(key, place) for key, place in self._places.items() if place.lease or place.crowd.total]
+        for at in range(0, len(used), ROUND):
             try:
-                async with place.asking:
-                    await self._hold(key, place, place.crowd.total)
+                await asyncio.gather(*(self._renew(key, place) for key, place in used[at : at + ROUND]))
             except DependencyFault:
                 break
         self._forget()
+
+    async def _renew(self, key: str, place: Place) -> None:
+        async with place.asking:
+            await self._hold(key, place, place.crowd.total)
 
     async def close(self) -> None:
         """Give everything back: a replica that stops is missed by nobody."""
