@@ -70,6 +70,9 @@ def test_a_budget_of_a_day_is_one_for_both(pair: Pair) -> None:
     assert status == 429
     assert 1 <= int(headers["retry-after"]) <= 86_400
     assert pair.calls("echo", "another", 2, "two") == [200, 200]
+    pair.one.process.send_signal(signal.SIGHUP)
+    pair.one.until(lambda: "configuration taken over" in pair.one.log)
+    assert pair.calls("echo", "daily", 2, "two") == [429, 429]  # a reload empties no bucket and fills none
 
 
 def post(gateway: Running, token: str, server: str) -> tuple[int, dict[str, str], dict[str, Any]]:

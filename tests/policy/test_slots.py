@@ -12,6 +12,7 @@ from policy_material import caller, tool
 
 from limen.core.call import Approved, Caller
 from limen.core.faults import DependencyFault
+from limen.engine import Engine
 from limen.policy.buckets import MemoryCounter
 from limen.policy.limit import LimitSettings
 from limen.policy.slots import LEASE, Held, Slots
@@ -76,6 +77,35 @@ def test_a_refused_call_leaves_no_place_behind() -> None:
         if isinstance(one, Held):
             one.leave()
     assert all(not place.crowd.total for place in places._places.values())
+
+
+@pytest.mark.parametrize("how", ["crash", "cancel", "deadline", "honest"])
+def test_a_place_is_free_again_whatever_ends_the_call(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        places = slots(caller={"concurrency": 1})
+        nothing: Any = None
+        engine = Engine(nothing, nothing, nothing, {}, slots=places)
+
+        async def forwarded(*_: Any) -> dict[str, Any]:
+            assert not isinstance(enter(places, "alice"), Held)
+            if how == "crash":
+                raise RuntimeError("boom")
+            await asyncio.sleep(30 if how in ("cancel", "deadline") else 0)
+            return {}
+
+        monkeypatch.setattr(engine, "_forward", forwarded)
+        permit: Any = Facts("alice")
+        task = asyncio.create_task(engine.forward(permit, nothing, nothing))
+        await asyncio.sleep(0.01)
+        if how == "cancel":
+            task.cancel()
+        if how == "deadline":
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(task, 0.01)
+        await asyncio.gather(task, return_exceptions=True)
+        assert isinstance(enter(places, "alice"), Held)
+
+    asyncio.run(test())
 
 
 def test_other_bounds_from_now_on() -> None:
