@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 TABLES: Final = ("catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts")
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
+SPACING: Final = 0.02  # and at least, however much is written
+_WAKING: Final = ("", "catalog", "revocations")  # other tables are read when a call needs them
 # Drivers of other machines' stores are extras: imported when a configuration names one.
 _DRIVERS: Final = MappingProxyType(
     {
@@ -93,15 +95,14 @@ class Counts:
     def __init__(self, state: State, settings: LimitSettings, say: Callable[[str], None]) -> None:
         shared = state.counter
         self.rates: Counter = MemoryCounter(settings.callers) if shared is None else Leased(shared, say)
-        self.budgets = Leased(TableCounter(state.counts), say) if shared is None else self.rates
+        self.budgets: Counter = Leased(TableCounter(state.counts), say) if shared is None else self.rates
         self.slots = Slots(settings, shared)
 
     async def close(self) -> None:
         """Give back what is left, so that other replicas have it at once."""
         with suppress(DependencyFault):  # it runs out by itself
             await self.slots.close()
-            if isinstance(self.budgets, Leased):
-                await self.budgets.close()
+            await self.budgets.close()
 
 
 class Followed:
@@ -124,6 +125,7 @@ class Followed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL):
                     await self._heard.wait()
+                    await asyncio.sleep(SPACING)  # many writes at once are one reason to look
             self._heard.clear()
             try:
                 await look()
@@ -145,7 +147,8 @@ class Followed:
 
     def _hear(self, topic: str) -> None:
         self._well("bus")
-        self._heard.set()
+        if topic in _WAKING:
+            self._heard.set()
 
     def _trouble(self, what: str, detail: str) -> None:
         if what not in self._troubled:

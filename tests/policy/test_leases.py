@@ -31,6 +31,9 @@ class Far:
     async def hold(self, key: str, holder: str, want: int, capacity: int, seconds: float) -> int:
         return self.store.hold(key, holder, want, capacity, seconds)
 
+    async def close(self) -> None:
+        self.down = True
+
 
 async def one(counter: Leased, quota: Quota, want: float = 1.0) -> Taken:
     answer = counter.take("k", want, quota)

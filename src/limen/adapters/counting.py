@@ -30,6 +30,9 @@ class TableCounter:
         """See `Counter.hold`."""
         return await asyncio.to_thread(self._hold, key, holder, want, capacity, seconds)
 
+    async def close(self) -> None:
+        """See `Counter.close`: the table belongs to whoever opened it."""
+
     def _take(self, key: str, want: float, quota: Quota, least: float | None) -> Taken:
         for _ in range(_TRIES):
             raw, now = self._table.get(f"b/{key}"), self._now()

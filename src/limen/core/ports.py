@@ -66,6 +66,10 @@ class Counter(Protocol):
         it has now: less when others have the rest. 0 lets go; so does a holder that does not come back in time."""
         ...
 
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
 
 class Bus(Protocol):
     """Tells other processes that something changed. Never what: whoever hears looks it up in the table."""

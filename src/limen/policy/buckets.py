@@ -69,5 +69,8 @@ class MemoryCounter:
             del self._held[key]
         return got
 
+    async def close(self) -> None:
+        """See `Counter.close`: there is nothing to let go of."""
+
     def __len__(self) -> int:
         return len(self._buckets)

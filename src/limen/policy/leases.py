@@ -91,11 +91,14 @@ class Leased:
             return Taken(want, one.left + one.known)
 
     async def close(self) -> None:
-        """Give back what is left of budgets. Raises DependencyFault."""
-        for key, one in list(self._slices.items()):
-            left, one.left = one.left, 0.0
-            if one.budget is not None and left >= 1:
-                await self._ask(key, -left, one.budget, -left)
+        """Give back what is left of budgets, then let go of the shared counter. Raises DependencyFault."""
+        try:
+            for key, one in list(self._slices.items()):
+                left, one.left = one.left, 0.0
+                if one.budget is not None and left >= 1:
+                    await self._ask(key, -left, one.budget, -left)
+        finally:
+            await self._shared.close()
 
     async def _ask(self, key: str, want: float, quota: Quota, least: float) -> Taken:
         try:
