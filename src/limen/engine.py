@@ -270,6 +270,10 @@ class Engine:
             return None
         return Refusal(REASONS["fault.audit"], context.reference, "engine")
 
+    def ended(self, facts: Context | Permit) -> Refusal:
+        """Record that a call or a stream was ended while it was under way, because its caller is revoked."""
+        return self._refused(Refusal(REASONS["identity.revoked"], facts.reference, "Revoked", "ended under way"), facts)
+
     def _refused(self, refusal: Refusal, context: Context | Permit) -> Refusal:
         approved = context.find(Approved)
         record = {

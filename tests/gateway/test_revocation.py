@@ -167,6 +167,10 @@ def test_what_is_under_way_ends_with_its_caller(alone: Running) -> None:
     revoke(alone, "user", "ivan")
     others.join(5)
     assert going
+    ended_here = [one for one in audit(alone) if one.get("detail") == "ended under way"]
+    assert {(one["sub"], one["reason"]) for one in ended_here} >= {
+        (who, "identity.revoked") for who in ("heidi", "ivan")
+    }
 
 
 def test_a_reload_forgets_no_revocation(alone: Running) -> None:
@@ -193,6 +197,7 @@ def test_by_command_with_a_record_of_it(alone: Running) -> None:
     token = alone.token("oscar")
     made = json.loads(limen("user", "oscar", "--reason", "left", "--until", "1h", "--by", "ops", "--json"))
     until(401, alone, token, time.monotonic())
+    assert alone.call("echo", token)[0] == 401
     listed = json.loads(limen("list", "--json"))
     assert made in listed
     limen("undo", made["id"])

@@ -85,7 +85,7 @@ class Gateway:
         try:
             return await self.flights.fly(decided.get(Caller), call.session, self._forward(decided, corridor, outlet))
         except Ended:
-            return Refusal(REASONS["identity.revoked"], decided.reference, "Revoked")
+            return self.engine.ended(decided)
 
     async def _forward(self, permit: Permit, corridor: Corridor, outlet: Outlet) -> Reply | Refusal:
         call, session = permit.call, permit.get(Session)
@@ -289,7 +289,7 @@ class Gateway:
             relayed = self._relay(decided, queue, kinds, meta, outlet)
             await self.flights.fly(caller, call.session, relayed)
         except Ended:
-            return Refusal(REASONS["identity.revoked"], decided.reference, "Revoked")
+            return self.engine.ended(decided)
         finally:
             self.listeners.discard(queue)
         return Reply(200, result_message(call.id, {"resultType": "complete", **meta}) if meta else b"")
