@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +22,6 @@ from limen import posture
 from limen.adapters.http import HttpFetch
 from limen.adapters.keys import FileSigner
 from limen.adapters.lockfile import load_lock, own_key
-from limen.adapters.sqlite import SqliteTable
 from limen.audit.ledger import Ledger
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
@@ -36,8 +34,8 @@ from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
 from limen.core.call import Approved, Inspected
 from limen.core.chain import Chain
-from limen.core.faults import ConfigFault
-from limen.core.ports import Signer
+from limen.core.faults import ConfigFault, DependencyFault
+from limen.core.ports import Kept, Signer
 from limen.credentials.attach import AttachCredential
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Corridor, Engine, Outbound
@@ -46,12 +44,14 @@ from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
+from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
 from limen.inspection import Inspection, Reviewer
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
-from limen.policy.limit import Limit
+from limen.policy.limit import Limit, Spend
+from limen.storage import Counts, Followed, State
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -60,10 +60,8 @@ CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on di
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
 FETCH: Final = 900.0  # and at those elsewhere
 KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
-POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
-_BUSY: Final = {"seen": "seen", "sessions": "sessions", "spent": "sessions"}  # table -> file beside the others
 _AUDITED_KEYS: Final = "audited-keys"
 
 
@@ -78,52 +76,12 @@ class Servers(Outbound, Protocol):
 Connect = Callable[["Config", Callable[[str], None]], Servers]
 
 
-@dataclass(slots=True)
-class State:
-    """What is kept on disk: definitions and their approvals, held calls, and how far the log has followed them."""
-
-    catalog: SqliteTable
-    approvals: SqliteTable
-    marks: SqliteTable
-    labels: SqliteTable
-    quarantine: SqliteTable
-    told: SqliteTable
-    keys: SqliteTable  # API keys, as digests
-    seen: SqliteTable  # proofs that were used, and when keys were
-    sessions: SqliteTable
-    spent: SqliteTable
-
-    @classmethod
-    def open(cls, config: Config) -> State:
-        """Raises DependencyFault when the database cannot be used."""
-        path = config.storage.path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return cls(**{name: _table(path, name) for name in cls.__slots__})
-
-    def close(self) -> None:
-        """Close the database."""
-        for name in self.__slots__:
-            getattr(self, name).close()
-
-    def tell(self, event: str, **fields: object) -> None:
-        """For commands: what an operator did, for the log. The running gateway, or the next one, writes it there."""
-        key = f"{time.time_ns():020d}.{secrets.token_hex(4)}"
-        self.told.put(key, orjson.dumps({"event": event, "at": time.time(), **fields}))
-
-
-def _table(path: Path, name: str) -> SqliteTable:
-    """What is written for every caller is in files of its own: it must not look like a change of the catalog."""
-    if (other := _BUSY.get(name)) is None:
-        return SqliteTable(path, name)
-    return SqliteTable(path.with_name(f"{path.stem}-{other}{path.suffix}"), name, durable=name != "sessions")
-
-
 def open_registry(config: Config) -> Registry:
     """The catalog's records, or the lock the configuration names, for commands. Raises ConfigFault."""
     return _registry(config, State.open(config).catalog, open_signer(config))
 
 
-def _registry(config: Config, table: SqliteTable, signer: Signer) -> Registry:
+def _registry(config: Config, table: Kept, signer: Signer) -> Registry:
     """Where approvals are: in our records, or all of them in one signed file that nothing can be added to here."""
     path = config.catalog.lock
     if path is None:
@@ -186,6 +144,11 @@ class House:
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
+        self.revocations = Revocations(self.state.revocations, remote=self.state.remote)
+        self.revocations.refresh()  # a start that cannot know whom to refuse is none
+        self.revocations.on_change = self._revoked
+        self.on_revoked: Callable[[], object] = lambda: None
+        self.counts = Counts(self.state, config.limits, say)
         self.on_change: Callable[[], None] = lambda: None
         self.on_announced: Callable[[str], None] = lambda name: None
         self.upstreams = connect(config, lambda name: self.on_announced(name))
@@ -193,7 +156,7 @@ class House:
         self._seen: dict[str, Inspected] = {}
         self._put(self.plan(config))
         self._fetch = HttpFetch(max_size=MAX_SIZE)
-        self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen)
+        self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self.continuity.misuse.refused
         self._record_keys()
         self._first_feeds()
@@ -211,11 +174,12 @@ class House:
             registry = _registry(config, self.state.catalog, self.signer)
         same_identity = before is not None and before.config.identity == config.identity
         issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
-        same_limits = before is not None and before.config.limits == config.limits
+        kept = before.fixed if before is not None and before.config.limits == config.limits else None
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)
         fixed: dict[type, Any] = {
             Authenticate: self._authenticate(config, issuers),
+            Revoked: Revoked(self.revocations),
             BindSession: BindSession(
                 self.continuity.sessions,
                 self.continuity.states,
@@ -225,7 +189,7 @@ class House:
                 places(config),
             ),
             SpendState: SpendState(self.continuity.states),
-            Limit: before.fixed[Limit] if before is not None and same_limits else Limit(config.limits),
+            **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
             RequireApproval: RequireApproval(self.state.approvals),
             AttachCredential: AttachCredential(headers),
         }
@@ -248,6 +212,11 @@ class House:
             demands=config.demands,
         )
 
+    def _limits(self, config: Config) -> dict[type, Any]:
+        counts = self.counts
+        spend = Spend(config.limits, counts.rates, counts.budgets)
+        return {Limit: Limit(config.limits, counts.rates), Spend: spend}
+
     def _inspection(self, config: Config, before: Plan | None) -> Inspection:
         """What it is made of is how content is judged, and the secrets of the servers."""
         if before is not None and (before.config.content, before.config.mcpServers) == (
@@ -266,6 +235,7 @@ class House:
         """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
         before = self.plan_in_force.inspection
         self._put(plan)
+        self.counts.slots.adopt(plan.config.limits)
         self.engine.corridor = self.corridor
         if plan.inspection is not before:
             before.retire()
@@ -339,9 +309,15 @@ class House:
     async def observe(self, announcement: Announcement) -> None:
         """Compare one reading of a server with what is approved, and put in force what that changes."""
         # In a thread: it waits for the disk, and a schema built to be costly takes its time.
-        for change in await asyncio.to_thread(self.registry.observe, announcement):
-            self.say(f"{change.server}/{change.name or change.kind}: {change.event}")
-        self.swap()
+        while True:
+            try:
+                for change in await asyncio.to_thread(self.registry.observe, announcement):
+                    self.say(f"{change.server}/{change.name or change.kind}: {change.event}")
+                return self.swap()
+            except DependencyFault as fault:  # of another machine: it comes back, and calls are refused until it does
+                if not (self.state.remote and fault.retryable) or fault.port == "audit":
+                    raise
+                await asyncio.sleep(1.0)
 
     def unreachable(self, server: str, detail: str) -> None:
         """A server cannot be read; what is approved of it stays in service."""
@@ -359,22 +335,28 @@ class House:
         self.say(f"FINDING {server}: {finding}")
 
     async def watch_state(self) -> None:
-        """Approvals made by other processes, and the end of one, take effect within a second. Runs until cancelled."""
-        seen, told = self.state.catalog.change_token(), cast("object", None)
-        keys_seen = -KEYS
-        while True:
-            await asyncio.sleep(POLL)
-            if time.monotonic() - keys_seen >= KEYS:
-                keys_seen = time.monotonic()
-                if self.continuity.renew_keys():
-                    self.engine.event("keys", detail="the key that seals handles was replaced")
-            if (heard := self.state.told.change_token()) != told:
-                told = heard
-                self._record_told()
-            token = self.state.catalog.change_token()
-            if token != seen or self._expiry <= time.time():
-                seen = token
-                self.swap()
+        """What other processes did (approvals, revocations) and the end of an approval take effect within a second.
+        Runs until cancelled. Raises DependencyFault when it is of no use to look again."""
+        followed = Followed(self.state.bus, self.say)
+        tasks = [
+            asyncio.create_task(followed.follow("revocations", self.revocations.current)),
+            asyncio.create_task(followed.follow("records", _Look(self).once)),
+            asyncio.create_task(followed.listen()),
+            asyncio.create_task(self.counts.slots.renew()),
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _revoked(self, added: list[Revocation], gone: list[Revocation]) -> None:
+        """End what is under way, tell and record what changed."""
+        self.on_revoked()
+        for kind, records in (("revoked", added), ("unrevoked", gone)):
+            for record in records:
+                self.engine.event(kind, **as_row(record))
+                self.say(f"{kind}: {described(record)}")
 
     async def watch_feeds(self) -> None:
         """Newer indicators, from files and from elsewhere. Runs until cancelled."""
@@ -410,7 +392,35 @@ class House:
         self.plan_in_force.inspection.close()
         await self.issuers.close()
         await self.ledger.close()
+        await self.counts.close()
         self.state.close()
+
+
+class _Look:
+    """Compares the catalog's records and the clock with what is in force."""
+
+    def __init__(self, house: House) -> None:
+        self._house, self._keys_seen = house, -KEYS
+        self._seen: tuple[int, int] | None = None
+        self._told: tuple[int, int] | None = None
+
+    async def once(self) -> None:
+        """Raises DependencyFault when the records cannot be read."""
+        house = self._house
+        if time.monotonic() - self._keys_seen >= KEYS:
+            self._keys_seen = time.monotonic()
+            if house.continuity.renew_keys():
+                house.engine.event("keys", detail="the key that seals handles was replaced")
+        if (told := await self._token(house.state.told)) != self._told:
+            self._told = told
+            house._record_told()
+        token = await self._token(house.state.catalog)
+        if token != self._seen or house._expiry <= time.time():
+            self._seen = token
+            house.swap()
+
+    async def _token(self, table: Kept) -> tuple[int, int]:
+        return await asyncio.to_thread(table.change_token) if self._house.state.remote else table.change_token()
 
 
 def _corridor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Protocol
@@ -29,7 +29,8 @@ from limen.core.chain import Chain, ResultGuard, run_result
 from limen.core.conversation import Conversation
 from limen.core.faults import DependencyFault, Fault, UpstreamError, UpstreamFault
 from limen.core.reasons import REASONS, Reason
-from limen.core.verdict import Permit, Refusal
+from limen.core.verdict import Permit, Refusal, Refuse
+from limen.policy.slots import Slots
 from limen.posture import METHODS, Forward, Local
 from limen.protocol.outbound import hide
 
@@ -145,12 +146,13 @@ class Engine:
         upstreams: Outbound,
         timeouts: Mapping[str, float],
         seen: MutableMapping[str, Inspected] | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self.corridor, self.log, self._upstreams, self._timeouts = corridor, log, upstreams, timeouts
-        self._references = References()
+        self._references, self._slots = References(), slots
         # What inspection found, by reference of the call, until that call's next record takes it.
         self._seen: MutableMapping[str, Inspected] = {} if seen is None else seen
-        self.on_refusal: Callable[[str, Context], None] = lambda reason, context: None  # id of the reason
+        self.on_refusal: Callable[[str, Context | Permit], None] = lambda reason, context: None  # id of the reason
 
     def timeout(self, server: str) -> float:
         """Seconds a call to this server may take in all."""
@@ -193,6 +195,25 @@ class Engine:
         return hide(refusal, _UNKNOWN, echo)
 
     async def forward(self, permit: Permit, corridor: Corridor, conversation: Conversation) -> dict[str, Any] | Refusal:
+        """Take a place among the calls under way, and give it back whatever ends this one."""
+        if self._slots is None:
+            return await self._forward(permit, corridor, conversation)
+        try:
+            held = self._slots.enter(permit)
+            if isinstance(held, Awaitable):
+                held = await held
+        except DependencyFault as fault:
+            held = Refuse(REASONS["fault.dependency"], str(fault))
+        if isinstance(held, Refuse):
+            return self._refused(Refusal(held.reason, permit.reference, "slots", held.detail, held.public), permit)
+        try:
+            return await self._forward(permit, corridor, conversation)
+        finally:
+            held.leave()
+
+    async def _forward(
+        self, permit: Permit, corridor: Corridor, conversation: Conversation
+    ) -> dict[str, Any] | Refusal:
         """Record the intent, send, judge what comes back, record the outcome. Upstreams keep their own time limits."""
         call, approved, grant = permit.call, permit.get(Approved), permit.get(Grant)
         started = time.monotonic()
@@ -267,7 +288,11 @@ class Engine:
         """Record a refusal that is found out where the call is answered."""
         return self._refused(Refusal(REASONS[reason], context.reference, "gateway", detail), context)
 
-    def _refused(self, refusal: Refusal, context: Context) -> Refusal:
+    def ended(self, facts: Context | Permit) -> Refusal:
+        """Record that a call or a stream was ended while it was under way, because its caller is revoked."""
+        return self._refused(Refusal(REASONS["identity.revoked"], facts.reference, "Revoked", "ended under way"), facts)
+
+    def _refused(self, refusal: Refusal, context: Context | Permit) -> Refusal:
         approved = context.find(Approved)
         record = {
             "t": "refusal",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from limen.adapters.datakeys import FileKeyStore
 from limen.adapters.secret_file import secret_file
@@ -14,7 +14,7 @@ from limen.catalog.snapshot import Catalog
 from limen.config.document import read_file
 from limen.core.call import Cleared, Inspected
 from limen.core.faults import ConfigFault, DependencyFault
-from limen.core.ports import Fetch, Table
+from limen.core.ports import Fetch, Kept, Table
 from limen.detection import sensitive
 from limen.detection.arguments import ArgumentRules
 from limen.detection.dataflow import Labels
@@ -35,12 +35,6 @@ if TYPE_CHECKING:
     from limen.config.model import Config
 
 _SENSITIVE: Final = frozenset({"secret", "pii"})
-
-
-class Kept(Table, Protocol):
-    """A table that tells when it changed."""
-
-    def change_token(self) -> tuple[int, int]: ...
 
 
 def known_secrets(config: Config) -> sensitive.KnownSecrets:

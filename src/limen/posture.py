@@ -29,17 +29,18 @@ from limen.detection.neutralise import Neutralise
 from limen.detection.tokenise import Protect, Reveal
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
+from limen.identity.revoked import Revoked
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
-from limen.policy.limit import Limit
+from limen.policy.limit import Limit, Spend
 from limen.protocol.inbound import header_agreement, known_method, origin, revision, size, strict_json
 
 ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_method)  # pure; bytes -> Call
 
-CALLER: Final = (Authenticate, BindSession, Limit)
+CALLER: Final = (Authenticate, Revoked, BindSession, Limit)
 CALL: Final = (
-    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect, SpendState,
-    AttachCredential,
+    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect, Spend,
+    SpendState, AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs

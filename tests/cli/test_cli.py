@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from limen.adapters.keys import FileSigner
-from limen.assemble import State, open_registry
+from limen.assemble import open_registry
 from limen.audit.ledger import Ledger
 from limen.cli import context as cli_context
 from limen.cli.main import app
@@ -21,6 +21,7 @@ from limen.cli.terminal import as_text
 from limen.config.load import load_config
 from limen.core.announce import Announcement
 from limen.policy.approval import ApprovalRecord
+from limen.storage import State
 
 HOSTILE = "fine\x1b[2J\u202eevil"
 CONFIG: dict[str, Any] = {
@@ -145,7 +146,7 @@ def test_every_command_has_help_with_an_example_and_json() -> None:
     from typer.main import get_command
 
     every = commands(get_command(app))
-    assert len(every) == 41
+    assert len(every) == 48
     for path, command in every:
         assert "Example: limen" in (command.help or ""), path
         options = {option for parameter in command.params for option in parameter.opts}

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from limen.assemble import State
 from limen.cli.main import app
 from limen.config.load import load_config
 from limen.core.call import Call, Era
 from limen.detection.dataflow import Labels, Read
 from limen.detection.labels import Label
 from limen.inspection import open_quarantine
+from limen.storage import State
 
 CONFIG: dict[str, Any] = {
     "mcpServers": {"files": {"url": "http://127.0.0.1:9/mcp"}},

@@ -1,4 +1,5 @@
-"""Every Table behaves like this. The SQLite one also across processes, crashes and broken disks."""
+"""Every Table behaves like this. The SQLite one also across processes, crashes and broken disks; PostgreSQL as well
+across replicas (test_postgres.py)."""
 
 import multiprocessing
 import os
@@ -6,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.memory import MemoryTable
+from limen.adapters.postgres import Link, PostgresTable
 from limen.adapters.sqlite import SqliteTable, _successor
 from limen.core.faults import DependencyFault
+from stores import shared_postgres
 
 
 class Clock:
@@ -30,10 +34,15 @@ def clock():
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def table(request, tmp_path, clock):
     if request.param == "memory":
         yield MemoryTable(clock)
+        return
+    if request.param == "postgres":
+        made = PostgresTable(Link(shared_postgres()), f"t{uuid.uuid4().hex[:16]}", clock)
+        yield made
+        made.close()
         return
     made = SqliteTable(tmp_path / "state.db", "things", clock)
     yield made

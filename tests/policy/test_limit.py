@@ -4,6 +4,7 @@ from policy_material import caller, context
 
 from limen.core.call import Caller
 from limen.core.verdict import Pass, Refuse
+from limen.policy.buckets import MemoryCounter
 from limen.policy.limit import Limit, LimitSettings
 
 
@@ -16,7 +17,8 @@ class Clock:
 
 def limit(**settings: float) -> tuple[Limit, Clock]:
     clock = Clock()
-    return Limit(LimitSettings.model_validate(settings), clock), clock
+    checked = LimitSettings.model_validate(settings)
+    return Limit(checked, MemoryCounter(checked.callers, clock)), clock
 
 
 def passes(guard: Limit, who: Caller) -> bool:
@@ -64,4 +66,4 @@ def test_memory_is_bounded() -> None:
     assert passes(guard, caller("0"))
     assert not passes(guard, caller("0"))
     assert all(passes(guard, caller(str(number))) for number in range(1, 50))
-    assert len(guard._buckets) == 3
+    assert len(guard._rates) == 3

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,8 @@ from typing import Final
 from limen.core.faults import DependencyFault
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_APART: Final = {"seen": "seen", "sessions": "sessions", "spent": "sessions", "counts": "counts"}  # table -> file
+_SMALL: Final = frozenset({"sessions", "counts"})
 _BUSY_SECONDS: Final = 5.0
 _SWEEP_EVERY: Final = 256
 _PRAGMAS: Final = (
@@ -154,6 +156,13 @@ class SqliteTable:
                 raise DependencyFault("table", str(error)) from None
             except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
                 raise DependencyFault("table", f"{type(error).__name__}: {error}", retryable=False) from None
+
+
+def open_tables(path: Path, names: Sequence[str]) -> dict[str, SqliteTable]:
+    """Tables of one place. What is written for every caller is in files beside it: it must not look like a change of
+    the catalog; a power cut may cost the last of what is many and small. Raises DependencyFault."""
+    files = {name: path.with_name(f"{path.stem}-{_APART[name]}{path.suffix}") for name in names if name in _APART}
+    return {name: SqliteTable(files.get(name, path), name, durable=name not in _SMALL) for name in names}
 
 
 def _successor(prefix: str) -> str | None:

@@ -21,7 +21,7 @@ IdArgument = Annotated[str, typer.Argument(help="Id, as `limen approvals list` s
 
 
 def _open(context: typer.Context, config: Path | None) -> Any:
-    from limen.assemble import State
+    from limen.storage import State
 
     return State.open(load(context, config).config).approvals
 

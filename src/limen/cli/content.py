@@ -13,10 +13,10 @@ from limen.cli.context import ByOption, ConfigOption, JsonOption, ReasonOption, 
 from limen.cli.terminal import emit, line, table
 
 if TYPE_CHECKING:
-    from limen.assemble import State
     from limen.detection.dataflow import Labels
     from limen.detection.protect import Protector
     from limen.detection.quarantine import Quarantine
+    from limen.storage import State
 
 quarantine = group("Answers that looked dangerous and were withheld.")
 labels = group("What callers have read, and what that forbids them.")
@@ -29,8 +29,8 @@ IssuerOption = Annotated[str, typer.Option(help="Issuer of the caller; `local` f
 
 
 def _kept(context: typer.Context, config: Path | None) -> tuple[State, Quarantine]:
-    from limen.assemble import State
     from limen.inspection import open_quarantine
+    from limen.storage import State
 
     loaded = load(context, config).config
     state = State.open(loaded)
@@ -107,8 +107,8 @@ def discard(
 
 
 def _labels(context: typer.Context, config: Path | None) -> tuple[State, Labels]:
-    from limen.assemble import State
     from limen.detection.dataflow import Labels
+    from limen.storage import State
 
     loaded = load(context, config).config
     state = State.open(loaded)
@@ -176,8 +176,8 @@ def clear(
 
 
 def _protector(context: typer.Context, config: Path | None) -> tuple[State, Protector]:
-    from limen.assemble import State
     from limen.inspection import open_protector
+    from limen.storage import State
 
     loaded = load(context, config).config
     return State.open(loaded), open_protector(loaded)

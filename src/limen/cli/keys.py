@@ -15,9 +15,9 @@ from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, Refus
 from limen.cli.terminal import complain, emit, line, table
 
 if TYPE_CHECKING:
-    from limen.assemble import State
     from limen.config.model import Config
     from limen.identity.api_keys import ApiKey
+    from limen.storage import State
 
 app = group("API keys, for clients that cannot do OAuth.")
 _COLUMNS: Final = ("id", "state", "owner", "servers", "scopes", "expires", "used")
@@ -26,7 +26,7 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id, or enough of 
 
 @contextmanager
 def _opened(context: typer.Context, file: Path | None) -> Iterator[tuple[Config, State]]:
-    from limen.assemble import State
+    from limen.storage import State
 
     config = load(context, file).config
     state = State.open(config)

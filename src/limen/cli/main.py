@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from limen import __version__
-from limen.cli import approvals, audit, content, egress, keys, policy, setup, tools
+from limen.cli import approvals, audit, content, egress, keys, policy, revoke, setup, tools
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
 from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
@@ -28,6 +28,7 @@ app.add_typer(content.quarantine, name="quarantine")
 app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
 app.add_typer(policy.app, name="policy")
+app.add_typer(revoke.app, name="revoke")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(egress.app, name="egress")

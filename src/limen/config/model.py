@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import is_loopback, split_bind, split_url
@@ -156,11 +157,53 @@ class AuditConfig(Part):
     durable: bool = Field(default=False, description="every call waits until its intent is on disk")
 
 
-class StorageConfig(Part):
-    """Records that must survive a restart: approvals, definitions."""
+class RedisConfig(Part):
+    """Counts that replicas share, and a way to wake them."""
 
-    kind: Literal["sqlite"] = "sqlite"
-    path: Path = Path(STATE, "limen.db")
+    url: SecretStr = Field(description="redis://, or rediss:// for TLS; ${env:NAME} where it holds a password")
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: SecretStr) -> SecretStr:
+        return _store_url(value, ("redis", "rediss"))
+
+
+class StorageConfig(Part):
+    """Records that must survive a restart: approvals, definitions, revocations. Several replicas share PostgreSQL."""
+
+    kind: Literal["sqlite", "postgres"] = "sqlite"
+    path: Path = Field(default=Path(STATE, "limen.db"), description="the file of kind sqlite")
+    url: SecretStr | None = Field(default=None, description="of kind postgres: postgresql://user@host/database")
+    redis: RedisConfig | None = Field(default=None, description="default: limits are shared through the database")
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else _store_url(value, ("postgresql", "postgres"))
+
+    @model_validator(mode="after")
+    def _has_place(self) -> StorageConfig:
+        if (self.kind == "postgres") != (self.url is not None):
+            raise ValueError("url is for kind postgres, which needs one")
+        return self
+
+    @property
+    def place(self) -> Path | str:
+        """Where the records are: a file or a URL."""
+        return self.path if self.url is None else self.url.get_secret_value()
+
+
+def _store_url(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
+    """A URL of these schemes whose way leads over TLS or stays on this machine. Raises ValueError."""
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in schemes:
+        raise ValueError(f"a URL of {' or '.join(schemes)}")
+    options = dict(parse_qsl(parts.query))
+    host = parts.hostname or options.get("host", "")
+    sealed = parts.scheme == "rediss" or options.get("sslmode") in ("verify-full", "verify-ca")
+    if host and not host.startswith("/") and not is_loopback(host) and not sealed:
+        raise ValueError("leaves this machine without TLS: use rediss://, or add sslmode=verify-full")
+    return value
 
 
 class CatalogConfig(Part):

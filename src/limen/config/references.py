@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from limen.config.document import Document, Path, read_file
 from limen.core.faults import ConfigFault
 
+_STORES: Final = (("storage", "url"), ("storage", "redis", "url"))  # they may hold a password
 CEDAR: Final = ("policy", "cedar")  # texts in a language of their own: not looked into
 MAX_SECRET: Final = 64 << 10
 _REFERENCE: Final = re.compile(r"\$\{([^{}]*)\}")
@@ -153,4 +154,5 @@ def is_client_secret(path: Path) -> bool:
 
 def is_wrapped(path: Path) -> bool:
     """Does what a reference gives here stay wrapped?"""
-    return is_client_secret(path) or _below_server(path)[:1] in (("headers",), ("env",), ("args",))
+    wrapped = (("headers",), ("env",), ("args",))
+    return is_client_secret(path) or path in _STORES or _below_server(path)[:1] in wrapped

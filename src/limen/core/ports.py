@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 
 class Table(Protocol):
@@ -23,6 +23,63 @@ class Table(Protocol):
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """Live records whose key starts with `prefix`, in key order."""
+        ...
+
+
+class Kept(Table, Protocol):
+    """A table on the other side of a process: it tells when it changed, and can be let go of."""
+
+    def change_token(self) -> tuple[int, int]:
+        """Differs from the last one when anybody wrote. Raises DependencyFault."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Quota(NamedTuple):
+    """A bucket of `capacity` units that fills up again at `rate` units a second. A budget has rate 0 and is forgotten
+    at `ends` (seconds since the epoch), when the next one begins under another key."""
+
+    capacity: float
+    rate: float = 0.0
+    ends: float | None = None
+
+
+class Taken(NamedTuple):
+    """What a counter gave: `granted` units (0: refused), what is left, and seconds until as much as was needed is."""
+
+    granted: float
+    left: float
+    wait: float = 0.0
+
+
+class Counter(Protocol):
+    """Counts that several processes may share; each method is one atomic step. Answers at once where it can, else
+    hands back an awaitable. Raises DependencyFault."""
+
+    def take(self, key: str, want: float, quota: Quota, least: float | None = None) -> Taken | Awaitable[Taken]:
+        """Take up to `want` units, at least `least` (default: all of them), or none. A negative `want` gives back."""
+        ...
+
+    def hold(self, key: str, holder: str, want: int, capacity: int, seconds: float) -> int | Awaitable[int]:
+        """Be the holder of `want` of `capacity` places for so long, instead of what this holder had. Returns how many
+        it has now: less when others have the rest. 0 lets go; so does a holder that does not come back in time."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Bus(Protocol):
+    """Tells other processes that something changed. Never what: whoever hears looks it up in the table."""
+
+    def publish(self, topic: str) -> None:
+        """Raises DependencyFault."""
+        ...
+
+    async def listen(self, heard: Callable[[str], None]) -> None:
+        """Call `heard` with each topic, and with "" when some may have been missed. Ends with DependencyFault."""
         ...
 
 

@@ -20,6 +20,7 @@ from limen.detection.spotlight import HIERARCHY
 from limen.engine import Corridor, Engine
 from limen.gateway.bundles import echoed, followable, joined, renamed
 from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
+from limen.gateway.flights import Ended, Flights
 from limen.identity.bind_session import trail_of
 from limen.identity.handles import EVENT
 from limen.posture import METHODS, Local
@@ -33,7 +34,6 @@ from limen.protocol.methods import (
 from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
 
-IN_FLIGHT: Final = 64
 _LOOK: Final = 1.0  # seconds in which a stream notices that its session ended in another replica
 _KEEP_ALIVE: Final = 15.0
 _MEMBERS: Final = {"tool": "tools", "resource": "resources", "template": "resourceTemplates", "prompt": "prompts"}
@@ -67,7 +67,7 @@ class Gateway:
         self._suspends, self._bundles = suspends, bundles  # bundles by route
         self.waiting, self.suspensions = Waiting({}), Suspensions()
         self._running: dict[tuple[str, str], asyncio.Task[Any]] = {}
-        self._load: dict[tuple[str, str, str], int] = {}
+        self.flights = Flights()
         self.listeners: set[asyncio.Queue[None]] = set()
         self._names: dict[tuple[str, str, str], bytes] = {}
         self.on_session_end: Callable[[str], Awaitable[None]] | None = None
@@ -90,16 +90,10 @@ class Gateway:
             return decided if call.route == call.server else echoed(call, decided)
         if isinstance(decided, Context):
             return self._local(decided, corridor)
-        owner = decided.get(Caller).key
-        if self._load.get(owner, 0) >= IN_FLIGHT:
-            return Refusal(REASONS["policy.limit"], decided.reference, "in flight", "", {"retry_after": 1})
-        self._load[owner] = self._load.get(owner, 0) + 1
         try:
-            return await self._forward(decided, corridor, outlet)
-        finally:
-            self._load[owner] -= 1
-            if not self._load[owner]:
-                del self._load[owner]
+            return await self.flights.fly(decided.get(Caller), call.session, self._forward(decided, corridor, outlet))
+        except Ended:
+            return self.engine.ended(decided)
 
     async def _forward(self, permit: Permit, corridor: Corridor, outlet: Outlet) -> Reply | Refusal:
         call, session = permit.call, permit.get(Session)
@@ -316,7 +310,11 @@ class Gateway:
                 )
             else:  # opens the stream; from this revision on, a client may be told at once where it stands
                 await outlet.event(b"", self._event_id(decided) if call.revision >= LATEST_HANDSHAKE else "")
-            await self._relay(decided, queue, kinds, meta, outlet)
+            caller = decided.get(Caller)
+            relayed = self._relay(decided, queue, kinds, meta, outlet)
+            await self.flights.fly(caller, call.session, relayed)
+        except Ended:
+            return self.engine.ended(decided)
         finally:
             self.listeners.discard(queue)
         return Reply(200, result_message(call.id, {"resultType": "complete", **meta}) if meta else b"")

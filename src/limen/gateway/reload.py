@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from limen.assemble import House
 from limen.config.load import ConfigFaults
 from limen.config.model import loosened
-from limen.core.faults import ConfigFault, UpstreamFault
+from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
 from limen.gateway.upstreams import Upstream, Upstreams
 from limen.gateway.watch import Watch
 
@@ -26,7 +26,7 @@ READING: Final = 5.0  # seconds in which servers that are new or exchanged shoul
 _FIXED: Final = {
     "listen": ("url", "bind", "tls", "unsafe_plain_http"),
     "audit": ("path", "key", "name"),
-    "storage": ("kind", "path"),
+    "storage": ("kind", "path", "url", "redis"),
 }
 
 
@@ -76,6 +76,12 @@ class Reload:
         except ConfigFault as fault:
             await asyncio.gather(*(upstream.close() for upstream in made.values()))
             self._refused(fault)
+            return False
+        except DependencyFault as fault:
+            await asyncio.gather(*(upstream.close() for upstream in made.values()))
+            if not (house.state.remote and fault.retryable):
+                raise
+            self._refused(ConfigFault(f"the database does not answer: {fault}"))
             return False
         except BaseException:
             await asyncio.gather(*(upstream.close() for upstream in made.values()))

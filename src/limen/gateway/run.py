@@ -150,6 +150,7 @@ def _gateway(house: House, bundles: Mapping[str, Bundle], long: LongNames) -> Ga
 
     gateway = Gateway(house.engine, house.continuity, suspends, bundles)
     gateway.on_session_end = upstreams.end_session
+    house.on_revoked = lambda: gateway.flights.end(house.revocations.find)
 
     def changed() -> None:
         # What awaits approval has its name too: a call of it ends the same way on a bundle as on the server's route.

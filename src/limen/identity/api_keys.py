@@ -181,6 +181,7 @@ class ApiKeys:
                     scopes=held(frozenset(record.scopes), self._implied),
                     expires=record.expires,
                     token_id=record.id,
+                    key_id=record.id,
                     machine=True,
                 ),
             )

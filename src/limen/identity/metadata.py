@@ -27,6 +27,7 @@ _ERRORS: Final = MappingProxyType(
         "identity.binding": "invalid_token",
         "identity.proof": "invalid_dpop_proof",  # RFC 9449 section 7.1
         "identity.nonce": "use_dpop_nonce",  # RFC 9449 section 9
+        "identity.revoked": "invalid_token",
         "identity.ambiguous": "invalid_request",
         "identity.scope": "insufficient_scope",
         "identity.step_up": "insufficient_user_authentication",

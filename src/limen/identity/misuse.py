@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from limen.core.call import Caller, Context
+from limen.core.verdict import Permit
 from limen.identity.session_risk import network
 
 Raise = Callable[[dict[str, Any]], None]  # an audit event; may raise DependencyFault
@@ -114,7 +115,7 @@ class Misuse:
                 sub=caller.subject, client=caller.client, networks=sorted((use.before, here)),
             )  # fmt: skip
 
-    def refused(self, reason: str, context: Context) -> None:
+    def refused(self, reason: str, context: Context | Permit) -> None:
         """A call was refused for this reason."""
         burst = _BURSTS.get(reason)
         if burst is None:

@@ -134,6 +134,7 @@ def read_caller(
         risk=_risk(claims, settings),
         facts=tuple(_named_facts(claims, settings)) if settings.claims else (),
         binding=binding,
+        key_id=compact.kid or "",
     )
 
 

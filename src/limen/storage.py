@@ -1,0 +1,178 @@
+"""What Limen keeps, wherever it is kept, and how one process notices what another one wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from limen.adapters.counting import TableCounter
+from limen.core.faults import ConfigFault, DependencyFault
+from limen.core.ports import Bus, Counter, Kept
+from limen.policy.buckets import MemoryCounter
+from limen.policy.leases import Leased
+from limen.policy.limit import LimitSettings
+from limen.policy.slots import Slots
+
+if TYPE_CHECKING:
+    from limen.config.model import Config, StorageConfig
+
+TABLES: Final = (
+    "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
+    "sessions", "spent",
+)  # fmt: skip
+POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
+SPACING: Final = 0.02  # and at least, however much is written
+_WAKING: Final = ("", "catalog", "revocations", "told")  # other tables are read when a call needs them
+# Drivers of other machines' stores are extras: imported when a configuration names one.
+_DRIVERS: Final = MappingProxyType(
+    {
+        "sqlite": ("limen.adapters.sqlite", "open_tables", ""),
+        "postgres": ("limen.adapters.postgres", "open_tables", "postgres"),
+        "postgres bus": ("limen.adapters.postgres", "PostgresBus", "postgres"),
+        "redis": ("limen.adapters.redis", "RedisCounter", "redis"),
+        "redis bus": ("limen.adapters.redis", "RedisBus", "redis"),
+    }
+)
+
+
+def driver(name: str) -> Any:
+    """The class or function of the table above. Raises ConfigFault when its libraries are not installed."""
+    module, member, extra = _DRIVERS[name]
+    try:
+        return getattr(importlib.import_module(module), member)
+    except ModuleNotFoundError as error:
+        raise ConfigFault(f"needs {error.name}: pip install 'limen[{extra}]'", "storage") from None
+
+
+@dataclass(slots=True)
+class State:
+    """What is kept: definitions and their approvals, held calls, how far the log has followed them, labels,
+    quarantine, revocations and counts; what commands did; API keys as digests, proofs that were used and when keys
+    were, sessions, and states that were used."""
+
+    catalog: Kept
+    approvals: Kept
+    marks: Kept
+    labels: Kept
+    quarantine: Kept
+    revocations: Kept
+    counts: Kept
+    told: Kept
+    keys: Kept
+    seen: Kept
+    sessions: Kept
+    spent: Kept
+    remote: bool = False  # reading waits for a network
+    counter: Counter | None = None  # counts all replicas share; None: this process is alone
+    bus: Bus | None = None
+
+    @classmethod
+    def open(cls, config: Config) -> State:
+        """Raises DependencyFault when the database cannot be used, ConfigFault when its driver is not installed."""
+        storage = config.storage
+        if storage.kind == "sqlite":
+            storage.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tables: dict[str, Kept] = driver(storage.kind)(storage.place, TABLES)
+        counter, bus = _shared(storage, tables["counts"])
+        more: dict[str, Any] = {**tables, "remote": storage.kind != "sqlite", "counter": counter, "bus": bus}
+        return cls(**more)
+
+    def close(self) -> None:
+        """Close the database."""
+        for name in TABLES:
+            getattr(self, name).close()
+
+    def tell(self, event: str, **fields: object) -> None:
+        """For commands: what an operator did, for the log. The running gateway, or the next one, writes it there."""
+        key = f"{time.time_ns():020d}.{secrets.token_hex(4)}"
+        self.told.put(key, orjson.dumps({"event": event, "at": time.time(), **fields}))
+
+
+def _shared(storage: StorageConfig, counts: Kept) -> tuple[Counter | None, Bus | None]:
+    """The counter and the bus of a configuration for several replicas; of one process, nothing."""
+    if storage.redis is not None:
+        url = storage.redis.url.get_secret_value()
+        return driver("redis")(url), driver("redis bus")(url)
+    if storage.kind == "postgres":
+        return TableCounter(counts), driver("postgres bus")(storage.place)
+    return None, None
+
+
+class Counts:
+    """What was counted so far. Outlives a configuration: a reload empties no bucket."""
+
+    def __init__(self, state: State, settings: LimitSettings, say: Callable[[str], None]) -> None:
+        shared = state.counter
+        self.rates: Counter = MemoryCounter(settings.callers) if shared is None else Leased(shared, say)
+        self.budgets: Counter = Leased(TableCounter(state.counts), say) if shared is None else self.rates
+        self.slots = Slots(settings, shared)
+
+    async def close(self) -> None:
+        """Give back what is left, so that other replicas have it at once."""
+        with suppress(DependencyFault):  # it runs out by itself
+            await self.slots.close()
+            await self.budgets.close()
+
+
+class Followed:
+    """Looks at what others may have changed, four times a second and whenever the bus says so.
+
+    What cannot be read is said once, and looked at again: calls that depend on it are refused meanwhile.
+    """
+
+    def __init__(self, bus: Bus | None, say: Callable[[str], None]) -> None:
+        self._bus, self._say = bus, say
+        self._heard = asyncio.Event()
+        self._troubled: dict[str, str] = {}
+
+    async def follow(self, what: str, look: Callable[[], Any]) -> None:
+        """Run `look` over and over; `what` names it for the operator. Runs until cancelled.
+
+        Raises DependencyFault when it is of no use to try again, or the log cannot be written.
+        """
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL):
+                    await self._heard.wait()
+                    await asyncio.sleep(SPACING)  # many writes at once are one reason to look
+            self._heard.clear()
+            try:
+                await look()
+            except DependencyFault as fault:
+                if not fault.retryable or fault.port == "audit":
+                    raise
+                self._trouble(what, str(fault))
+            else:
+                self._well(what)
+
+    async def listen(self) -> None:
+        """Be told by the bus, as long as there is one. Without it, looking four times a second has to do."""
+        while self._bus is not None:
+            try:
+                await self._bus.listen(self._hear)
+            except DependencyFault as fault:
+                self._trouble("bus", str(fault))
+            await asyncio.sleep(POLL)
+
+    def _hear(self, topic: str) -> None:
+        self._well("bus")
+        if topic in _WAKING:
+            self._heard.set()
+
+    def _trouble(self, what: str, detail: str) -> None:
+        if what not in self._troubled:
+            self._troubled[what] = detail
+            self._say(f"{what}: {detail}")
+
+    def _well(self, what: str) -> None:
+        if self._troubled.pop(what, None) is not None:
+            self._say(f"{what}: works again")

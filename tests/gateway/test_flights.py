@@ -1,0 +1,84 @@
+"""Calls and streams under way can be ended for those who are no longer welcome, and for nobody else (B9, J1)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from limen.core.call import Caller
+from limen.gateway.flights import Ended, Flights
+
+ALICE, BOB = Caller("i", "alice"), Caller("i", "bob")
+
+
+def unwelcome(caller: Caller, session: str | None) -> bool:
+    return caller.subject == "alice"
+
+
+async def waits(seconds: float = 30.0) -> str:
+    await asyncio.sleep(seconds)
+    return "done"
+
+
+async def swallows() -> str:
+    """As a session's call does: a cancellation becomes an answer."""
+    try:
+        await asyncio.sleep(30)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+    return "swallowed"
+
+
+@pytest.mark.parametrize("work", [waits, swallows])
+def test_what_is_ended_says_so_whatever_the_work_makes_of_it(work: Any) -> None:
+    async def test() -> None:
+        flights = Flights()
+        bad, good = (asyncio.create_task(flights.fly(who, None, w)) for who, w in ((ALICE, work()), (BOB, waits(0.1))))
+        await asyncio.sleep(0.01)
+        assert flights.end(unwelcome) == 1
+        assert flights.end(unwelcome) == 1  # once more changes nothing
+        with pytest.raises(Ended):
+            await bad
+        assert await good == "done"
+        assert len(flights) == 0
+
+    asyncio.run(test())
+
+
+def test_a_client_that_leaves_is_a_cancellation_and_nothing_else() -> None:
+    async def test() -> None:
+        flights = Flights()
+        task = asyncio.create_task(flights.fly(ALICE, None, waits()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(flights) == 0
+
+    asyncio.run(test())
+
+
+def test_the_task_goes_on_living_after_its_call_was_ended() -> None:
+    """A keep-alive connection serves the next request in the same task."""
+
+    async def test() -> None:
+        flights, ended = Flights(), list[bool]()
+
+        async def connection() -> str:
+            try:
+                await flights.fly(ALICE, None, waits())
+            except Ended:
+                ended.append(True)
+            return await flights.fly(ALICE, None, waits(0.01))
+
+        task = asyncio.create_task(connection())
+        await asyncio.sleep(0.01)
+        flights.end(unwelcome)
+        assert await task == "done"
+        assert ended == [True]
+
+    asyncio.run(test())
