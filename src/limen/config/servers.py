@@ -12,10 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from limen.config.addresses import is_loopback, split_url
 from limen.config.references import CREDENTIAL_NAME
+from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
+from limen.sandbox.settings import Directory, Isolation, Limits, check_image
 
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
+CELL: Final = ("isolate", "image", "directories", "limits")  # what is said about a cell under `security`
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -28,11 +31,20 @@ class ServerSecurity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    isolate: Isolation = Field(default="bubblewrap", description="what keeps a local command in its cell")
+    image: str | None = Field(default=None, description="podman, docker: the image by digest, already present")
+    directories: tuple[Directory, ...] = Field(default=(), description="what it sees of the disk besides its program")
+    limits: Limits = Field(default=Limits(), description="what it may use")
     unsafe_no_sandbox: bool = Field(default=False, description="run the command as your own user, unconfined")
     timeout: Seconds = Field(default=60.0, description="seconds a call may take in all")
     durable: bool = Field(default=False, description="calls wait until their intent is on disk")
     scopes: tuple[str, ...] = Field(default=(), description="scopes_supported of this server's metadata (RFC 9728)")
     effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Of its cell; None where it has none."""
+        return None if self.unsafe_no_sandbox else self.limits.bounds
 
     @field_validator("scopes")
     @classmethod
@@ -107,11 +119,10 @@ class ServerConfig(BaseModel):
         stray = ("headers",) if local else ("args", "env", "cwd")
         if found := [name for name in stray if getattr(self, name)]:
             raise ValueError(f"{found[0]} does not go with {'command' if local else 'url'}")
-        if local and not self.disabled and not self.security.unsafe_no_sandbox:
-            raise ValueError(
-                "a local command runs without a sandbox: isolation is not built yet, the program can read and change "
-                "whatever you can. Set security.unsafe_no_sandbox: true to accept that, or disabled: true"
-            )
+        named = self.security.model_fields_set
+        if not local and (found := [name for name in CELL if name in named]):
+            raise ValueError(f"security.{found[0]} goes with command: a server at a url runs elsewhere")
+        check_image(self.security.isolate, self.security.image)
         return self
 
     @property
