@@ -112,6 +112,7 @@ class Bubblewrap:
         self.attend = attend
         self._groups = groups
         self._trial: asyncio.Task[tuple[Property, ...]] | None = None
+        self._found: tuple[Property, ...] | None = None
 
     @property
     def groups(self) -> Groups:
@@ -130,9 +131,11 @@ class Bubblewrap:
 
     async def properties(self) -> tuple[Property, ...]:
         """Every property of a sandbox, tried once in a cell that attacks itself; kept for as long as we run."""
-        if self._trial is None:
-            self._trial = asyncio.ensure_future(self._try())
-        return await asyncio.shield(self._trial)
+        if self._found is None:
+            if self._trial is None:
+                self._trial = asyncio.ensure_future(self._try())
+            self._found = await asyncio.shield(self._trial)
+        return self._found
 
     async def _start(self, spec: CellSpec) -> BubblewrapCell:
         if spec.ports and self.attend is None:
@@ -270,7 +273,7 @@ def _order_of(spec: CellSpec) -> dict[str, Any]:
     return {
         "parent": os.getpid(),
         "user": spec.user,
-        "mounts": [[mount.source, mount.exact] for mount in shown],
+        "mounts": [[mount.source, mount.exact, mount.write] for mount in shown],
         "files": texts,
         "ports": list(spec.ports),
         "network": str(files("limen.sandbox").joinpath("stage_network.py")),

@@ -54,8 +54,14 @@ class _Found:
         return done
 
     def tree(self, path: str, enough: str) -> None:
-        """A directory that belongs to the program, and the file that will do where it cannot be shown."""
-        self.trees.setdefault(self.real(path), enough)
+        """A directory that belongs to the program, and the file that will do where it cannot be shown. What root keeps
+        to itself cannot: the program will not be root."""
+        real = self.real(path)
+        closed = os.getuid() == 0 and os.stat(real).st_mode & 0o005 != 0o005
+        if not closed:
+            self.trees.setdefault(real, enough)
+        elif enough:
+            self.files[enough] = None
 
     def program(self, path: str, depth: int = _DEPTH) -> None:
         """A file that is executed: itself, what it links to, the environment it belongs to, its interpreter."""
@@ -121,7 +127,7 @@ def find(server: str, argv: Sequence[str], *, path: str, cwd: str) -> Program:
         if len(argument) < 4096 and _is_script(script := os.path.join(cwd, argument)):
             found.script(os.path.abspath(script))
     system, links = _system()
-    there = tuple(one for folder in ("/usr/local/bin", "/usr/bin") for one in _strangers(folder))
+    there = tuple({one: None for folder in ("/usr/local/bin", "/usr/bin") for one in _strangers(folder)})
     cwd = found.real(cwd)
     return Program(
         (program, *argv[1:]),
@@ -184,10 +190,11 @@ def _system() -> tuple[tuple[str, ...], Mapping[str, str]]:
 
 
 def _strangers(folder: str) -> Iterator[str]:
-    """Programs of other languages in a directory of the system."""
+    """Programs of other languages in a directory of the system, by real path."""
     for name in _STRANGERS:
-        if os.path.lexists(path := os.path.join(folder, name)) and not os.path.islink(path):
-            yield path
+        real = os.path.realpath(os.path.join(folder, name))
+        if os.path.isfile(real) and real.startswith("/usr/"):
+            yield real
 
 
 def search_path(env: Mapping[str, str]) -> str:

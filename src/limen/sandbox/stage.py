@@ -77,10 +77,10 @@ def opened(path: str, exact: bool) -> int:
     return must(found, path)
 
 
-def bind(mounts: list[tuple[str, bool]], files: dict[str, str]) -> None:
+def bind(mounts: list[tuple[str, bool, bool]], files: dict[str, str]) -> None:
     """Everything that shall appear inside, by number below STAGING; small files of ours by name."""
     must(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount namespace")
-    held = [opened(path, exact) for path, exact in mounts]  # before STAGING covers some of them
+    held = [opened(path, exact) for path, exact, _ in mounts]  # before STAGING covers some of them
     options = b"mode=0755,size=1m"
     must(libc.mount(b"tmpfs", STAGING.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options), "staging")
     for number, handle in enumerate(held):
@@ -95,6 +95,17 @@ def bind(mounts: list[tuple[str, bool]], files: dict[str, str]) -> None:
         with open(f"{STAGING}/{name}", "w", encoding="utf-8") as sink:
             os.fchmod(sink.fileno(), 0o644)
             sink.write(text)
+
+
+def check_grants(mounts: list[tuple[str, bool, bool]]) -> None:
+    """Whoever we are by now may use what was granted. Otherwise the server would fail later, and say less about it."""
+    for number, (path, exact, write) in enumerate(mounts):
+        place = f"{STAGING}/{number}"
+        folder = os.X_OK if os.path.isdir(place) else 0
+        if exact and not os.access(place, os.R_OK | folder):
+            raise OSError(f"{path}: the user {os.getuid()} of this cell may not read it")
+        if exact and write and not os.access(place, os.W_OK | folder):
+            raise OSError(f"{path}: the user {os.getuid()} of this cell may not write it: chown it to that user")
 
 
 def become(user: int) -> None:
@@ -181,6 +192,7 @@ def run(control: _socket.socket) -> None:
         if enter:
             must(libc.unshare(NEWNS), "mount namespace")
         bind(order["mounts"], order["files"])
+    check_grants(order["mounts"])
     if sockets:
         hand_over(control, sockets)
     must(libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0), "parent")
