@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from limen.core.cell import Property
@@ -64,7 +65,10 @@ def judge(tried: Tried) -> tuple[Property, ...]:
     rows = [
         Property("bubblewrap", bool(tried.bubblewrap), tried.bubblewrap or "not found", install),
         Property(
-            "architecture", tried.machine in ARCHITECTURES, tried.machine, f"there is a filter for {set(ARCHITECTURES)}"
+            "architecture",
+            tried.machine in ARCHITECTURES,
+            tried.machine,
+            f"there is a filter for {', '.join(ARCHITECTURES)}",
         ),
     ]
     said = tried.said
@@ -81,7 +85,7 @@ def judge(tried: Tried) -> tuple[Property, ...]:
         )  # fmt: skip
     delegate = "delegate a subtree (systemd: Delegate=yes); until then memory is watched, and limits.cpus is refused"
     rows.append(Property("control groups", not tried.groups, tried.groups or "limits by group", delegate, needed=False))
-    return tuple(rows)
+    return tuple(replace(row, remedy="") if row.holds else row for row in rows)
 
 
 def _row(
@@ -91,4 +95,4 @@ def _row(
         kept = bool(holds(said))
     except (KeyError, TypeError, ValueError) as error:
         return Property(name, False, f"the trial says nothing about it: {error}", remedy, needed)
-    return Property(name, kept, "holds" if kept else "does not hold", "" if kept else remedy, needed)
+    return Property(name, kept, "holds" if kept else "does not hold", remedy, needed)
