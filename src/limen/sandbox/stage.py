@@ -120,9 +120,8 @@ def become(user: int) -> None:
     must(libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "dumpable")  # else /proc/self stays root's, uid_map with it
 
 
-def own_namespace(flags: int) -> None:
+def own_namespace(flags: int, user: int, group: int) -> None:
     """A user namespace of this cell, in which the one user there is keeps its number."""
-    user, group = os.getuid(), os.getgid()
     if flags:
         must(libc.unshare(flags), "user namespace")
     with open("/proc/self/uid_map") as source:
@@ -186,8 +185,9 @@ def run(control: _socket.socket) -> None:
         become(order["user"])
     if os.getuid() == 0:
         raise OSError("refused: the program would run as root")
+    user, group = os.getuid(), os.getgid()  # in a namespace without a map everybody is 65534
     sockets = enter(tuple(order["ports"])) if enter else []
-    own_namespace(0 if enter else NEWUSER if root else NEWUSER | NEWNS)
+    own_namespace(0 if enter else NEWUSER if root else NEWUSER | NEWNS, user, group)
     if not root:
         if enter:
             must(libc.unshare(NEWNS), "mount namespace")
