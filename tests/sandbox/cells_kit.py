@@ -65,7 +65,7 @@ async def inside(
 ) -> AsyncIterator[Inside]:
     """A hostile server in a cell with small limits."""
     events: list[dict[str, Any]] = []
-    cells = Cells(private, {"bubblewrap": ISOLATOR})
+    cells = Cells(private, ISOLATOR)
     cells.record = lambda server, event: events.append({"server": server, **event})
     limits = {**SMALL, **more.pop("limits", {})}
     config = configured(argv or [sys.executable, "-I", "-S", str(HOSTILE)], limits=limits, **more)

@@ -40,7 +40,7 @@ def shown(spec: CellSpec) -> dict[str, bool]:
 def test_a_program_of_the_system_gets_the_system_and_nothing_else() -> None:
     spec = planned()
     assert shown(spec) == {"/usr": False, "/etc/ssl/certs": False}
-    assert (spec.cwd, dict(spec.links), spec.ports, spec.image) == (HOME, {"/bin": "usr/bin"}, (), "")
+    assert (spec.cwd, dict(spec.links), spec.ports) == (HOME, {"/bin": "usr/bin"}, ())
 
 
 @pytest.mark.parametrize("wide", ["/", "/etc", "/tmp", "/opt", HOMES, f"{HOMES}/me", f"{HOMES}/me/.local", "/srv"])

@@ -17,7 +17,8 @@ from limen.adapters.bubblewrap import Bubblewrap
 from limen.core.cell import CellSpec, Property
 from limen.core.faults import UpstreamFault
 from limen.gateway.cells import Cells
-from sandbox.cells_kit import HOSTILE, ISOLATOR, configured, inside, needs_bubblewrap, upstream_of
+from limen.gateway.upstream_process import STDERR_KEPT
+from sandbox.cells_kit import HOSTILE, ISOLATOR, configured, inside, needs_bubblewrap, until, upstream_of
 from upstreams.minted import Heard, call, permit
 
 pytestmark = needs_bubblewrap
@@ -29,7 +30,7 @@ def asked(config: Any, *calls: tuple[str, dict[str, Any]]) -> tuple[list[str], l
     """Tools of a server in its cell, and the text each call answered."""
 
     async def work() -> tuple[list[str], list[str]]:
-        upstream = upstream_of("real", config, Cells((), {"bubblewrap": ISOLATOR}))
+        upstream = upstream_of("real", config, Cells((), ISOLATOR))
         try:
             tools = [tool["name"] for tool in (await upstream.describe()).tools]
             texts = []
@@ -73,7 +74,7 @@ def test_a_server_on_the_official_sdk() -> None:
 
 def test_g1_without_bubblewrap_nothing_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    cells = Cells((), {"bubblewrap": Bubblewrap()})
+    cells = Cells((), Bubblewrap())
     events: list[dict[str, Any]] = []
     cells.record = lambda server, event: events.append(event)
     mark = tmp_path / "ran"
@@ -95,7 +96,7 @@ def test_g1_one_property_that_does_not_hold_refuses_every_start() -> None:
             return (*kept, Property("system call filter", False, "does not hold", "use another kernel"))
 
     async def work() -> None:
-        await upstream_of("x", configured([sys.executable, str(HOSTILE)]), Cells((), {"bubblewrap": Half()})).describe()
+        await upstream_of("x", configured([sys.executable, str(HOSTILE)]), Cells((), Half())).describe()
 
     with pytest.raises(UpstreamFault, match="cannot be confined: system call filter"):
         asyncio.run(work())
@@ -105,6 +106,20 @@ def test_the_self_test_finds_every_property_here() -> None:
     found = asyncio.run(ISOLATOR.properties())
     assert [one for one in found if one.needed and not one.holds] == []
     assert {"read-only root", "no network", "limits inside", "system call filter"} <= {one.name for one in found}
+
+
+def test_g7_what_a_server_complains_about_holds_no_secret_and_has_an_end() -> None:
+    async def work() -> bytes:
+        async with inside(env={"API_KEY": "key-canary"}) as cell:
+            code = "import os, sys\nfor _ in range(999): sys.stderr.write('no ' + os.environ['API_KEY'] + chr(10))"
+            await cell.run(code + "\nsys.stderr.flush(); found = 1")
+            await until(lambda: b"(secret)" in cell.upstream.stderr)
+            return cell.upstream.stderr
+
+    said = asyncio.run(work())
+    assert b"no (secret)\n" in said
+    assert b"key-canary" not in said
+    assert len(said) <= STDERR_KEPT
 
 
 def test_a_command_that_does_not_exist_is_said_so() -> None:
@@ -197,7 +212,7 @@ async def _spec(upstream: Any) -> CellSpec:
 
     argv = [sys.executable, "-I", "-S", str(HOSTILE)]
     with pytest.raises(UpstreamFault):
-        await Cells((), {"bubblewrap": Catch()}).launcher("x", configured(argv))()  # type: ignore[dict-item]
+        await Cells((), Catch()).launcher("x", configured(argv))()  # type: ignore[arg-type]
     return caught[0]
 
 
@@ -226,11 +241,26 @@ def test_the_gateway_runs_a_command_in_a_cell_and_tells_its_log(tmp_path: Path) 
     rows = subprocess.run([*program, "posture", "--json"], capture_output=True, env=environment, timeout=60, check=True)
     (row,) = [row for row in json.loads(rows.stdout) if row["guard"] == "sandbox"]
     assert row["state"] == "enforced"
-    done = subprocess.run(
-        [*program, "stdio", "hostile"], input=b"", capture_output=True, env=environment, timeout=60, check=True
+    gone = subprocess.run([*program, "servers", "status"], capture_output=True, env=environment, timeout=60)
+    assert gone.returncode == 1
+    gateway = subprocess.Popen(
+        [*program, "stdio", "hostile"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     )
+    try:
+        told = tmp_path / "limen-state" / "cells.json"
+        asyncio.run(until(lambda: told.exists() and json.loads(told.read_text())["servers"][0]["running"], 60))
+        done = subprocess.run(
+            [*program, "servers", "status", "--json"], capture_output=True, env=environment, timeout=60
+        )
+        (row,) = json.loads(done.stdout)["servers"]
+        assert (row["server"], row["running"], row["starts"]) == ("hostile", True, 1)
+        assert row["memory"] > 1_000_000
+        assert row["processes"] >= 2
+    finally:
+        gateway.communicate(b"", timeout=60)
+    assert not told.exists()
     log = b"".join(path.read_bytes() for path in (tmp_path / "limen-state" / "audit").rglob("*") if path.is_file())
-    assert b'"t":"cell"' in log, done.stderr
+    assert b'"t":"cell"' in log
     assert b'"event":"start"' in log
     assert b'"event":"exit"' in log
 

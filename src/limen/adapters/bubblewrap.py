@@ -285,10 +285,11 @@ def _order_of(spec: CellSpec) -> dict[str, Any]:
 
 
 def _limits(bounds: Bounds) -> dict[str, int]:
-    """resource.RLIMIT_*; memory by RLIMIT_DATA: programs that reserve address space and never use it exist (node)."""
+    """resource.RLIMIT_*; memory by RLIMIT_DATA: programs that reserve address space and never use it exist (node).
+    One byte of core, not none: only that keeps the kernel from starting the host's core dump handler (core(5))."""
     found = {
         "RLIMIT_DATA": bounds.memory, "RLIMIT_NPROC": bounds.processes + 2, "RLIMIT_NOFILE": bounds.files,
-        "RLIMIT_FSIZE": bounds.file_size, "RLIMIT_CORE": 0, "RLIMIT_MSGQUEUE": 0, "RLIMIT_MEMLOCK": 64 << 10,
+        "RLIMIT_FSIZE": bounds.file_size, "RLIMIT_CORE": 1, "RLIMIT_MSGQUEUE": 0, "RLIMIT_MEMLOCK": 64 << 10,
     }  # fmt: skip
     return found | ({"RLIMIT_CPU": bounds.cpu_seconds} if bounds.cpu_seconds is not None else {})
 

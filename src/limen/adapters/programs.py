@@ -57,7 +57,8 @@ class _Found:
         """A directory that belongs to the program, and the file that will do where it cannot be shown. What root keeps
         to itself cannot: the program will not be root."""
         real = self.real(path)
-        closed = os.getuid() == 0 and os.stat(real).st_mode & 0o005 != 0o005
+        readable = os.access(real, os.R_OK | os.X_OK)
+        closed = os.stat(real).st_mode & 0o005 != 0o005 if os.getuid() == 0 else not readable
         if not closed:
             self.trees.setdefault(real, enough)
         elif enough:

@@ -15,10 +15,10 @@ from limen.config.references import CREDENTIAL_NAME
 from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
-from limen.sandbox.settings import Directory, Isolation, Limits, check_image
+from limen.sandbox.settings import Directory, Limits
 
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
-CELL: Final = ("isolate", "image", "directories", "limits")  # what is said about a cell under `security`
+CELL: Final = ("directories", "limits")  # what is said about a cell under `security`
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -31,8 +31,6 @@ class ServerSecurity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    isolate: Isolation = Field(default="bubblewrap", description="what keeps a local command in its cell")
-    image: str | None = Field(default=None, description="podman, docker: the image by digest, already present")
     directories: tuple[Directory, ...] = Field(default=(), description="what it sees of the disk besides its program")
     limits: Limits = Field(default=Limits(), description="what it may use")
     unsafe_no_sandbox: bool = Field(default=False, description="run the command as your own user, unconfined")
@@ -122,7 +120,6 @@ class ServerConfig(BaseModel):
         named = self.security.model_fields_set
         if not local and (found := [name for name in CELL if name in named]):
             raise ValueError(f"security.{found[0]} goes with command: a server at a url runs elsewhere")
-        check_image(self.security.isolate, self.security.image)
         return self
 
     @property

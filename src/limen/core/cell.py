@@ -49,7 +49,6 @@ class CellSpec:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     mounts: tuple[Mount, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
-    image: str = ""
     ports: tuple[int, ...] = ()
 
 

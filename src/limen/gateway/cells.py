@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from limen.adapters.bubblewrap import Bubblewrap
 from limen.adapters.programs import find, search_path
@@ -21,32 +24,57 @@ if TYPE_CHECKING:
     from limen.config.servers import ServerConfig
 
 
+STATES: Final = "cells.json"
+TOLD_EVERY: Final = 2.0  # seconds
+
+
+def states_path(config: Config) -> Path:
+    """Where a running gateway says how its local servers are, beside its records."""
+    return config.storage.path.parent / STATES
+
+
+async def tell_states(path: Path, states: Callable[[], list[dict[str, Any]]]) -> None:
+    """Write how the local servers are, for `limen servers status`. Runs until cancelled, and removes what it wrote."""
+    written, beside = b"", path.with_suffix(f".{os.getpid()}")
+    try:
+        while True:
+            found = states()
+            document = orjson.dumps({"pid": os.getpid(), "ts": time.time(), "servers": found})
+            if found or written:
+                descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+                with os.fdopen(descriptor, "wb") as sink:
+                    sink.write(document)
+                os.replace(beside, path)
+                written = document
+            await asyncio.sleep(TOLD_EVERY)
+    finally:
+        if written:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
 def private_paths(config: Config) -> tuple[str, ...]:
     """Files of ours no cell may see: log, keys, records; and where they would be made."""
     return tuple(str(path.absolute()) for path in (config.audit.path, config.audit.key, config.storage.path))
 
 
 class Cells:
-    """`record` is told of every start and end. One isolator of a kind, for all servers: what it tried is tried once."""
+    """`record` is told of every start and end. One isolator for all servers: what it tried is tried once."""
 
-    def __init__(self, private: Sequence[str] = (), isolators: Mapping[str, Isolator] | None = None) -> None:
+    def __init__(self, private: Sequence[str] = (), isolator: Isolator | None = None) -> None:
         self.private = tuple(private)
         self.record: Callable[[str, dict[str, Any]], None] = lambda server, event: None
-        self._isolators: dict[str, Isolator] = dict(isolators or {})
-
-    def isolator(self, kind: str) -> Isolator:
-        """Made when it is first needed. Raises ConfigFault."""
-        if kind not in self._isolators:
-            self._isolators[kind] = _isolator(kind)
-        return self._isolators[kind]
+        self.isolator = isolator or Bubblewrap()
 
     def launcher(self, name: str, server: ServerConfig) -> Launch:
-        """How this server's program is started. Raises ConfigFault."""
+        """How this server's program is started."""
         argv, cwd = (str(server.command), *server.arguments()), str(server.cwd or "/")
         security, env = server.security, server.environment()
         if security.unsafe_no_sandbox:
             return bare(name, argv, env, cwd)
-        isolator = self.isolator(security.isolate)
 
         async def launch() -> Cell:
             try:
@@ -58,12 +86,6 @@ class Cells:
                 )  # fmt: skip
             except ConfigFault as fault:
                 raise UpstreamFault(name, str(fault)) from None
-            return await isolator.start(spec)
+            return await self.isolator.start(spec)
 
         return launch
-
-
-def _isolator(kind: str) -> Isolator:
-    if kind == "bubblewrap":
-        return Bubblewrap()
-    raise ConfigFault(f"there is no isolator {kind!r}", "security.isolate")

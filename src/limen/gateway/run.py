@@ -20,7 +20,7 @@ from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
 from limen.core.faults import ConfigFault, Fault
 from limen.gateway.app import Gateway
-from limen.gateway.cells import Cells, private_paths
+from limen.gateway.cells import Cells, private_paths, states_path, tell_states
 from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
 from limen.gateway.server import HttpServer, tls_context
@@ -213,7 +213,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    tasks = _background(stop, watch.run(), house.watch_state(), gateway.sweep(), reload.run())
+    tasks = _background(stop, watch.run(), house.watch_state(), gateway.sweep(), reload.run(), _tell(house, config))
     await stop.wait()
     say("stopping: finishing calls in flight")
     await server.stop()
@@ -223,6 +223,12 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     gateway.stopped("asked to")
     await house.close()
     return 0
+
+
+async def _tell(house: House, config: Config) -> None:
+    """Say how the local servers are, where `limen servers status` reads it."""
+    assert isinstance(house.upstreams, Upstreams)
+    await tell_states(states_path(config), house.upstreams.states)
 
 
 def _settle_memory() -> None:
@@ -275,7 +281,7 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
     watch = await _watch(house)
-    tasks = _background(asyncio.Event(), watch.run(), house.watch_state(), gateway.sweep())
+    tasks = _background(asyncio.Event(), watch.run(), house.watch_state(), gateway.sweep(), _tell(house, config))
     surface = StdioSurface(gateway, endpoint, local_user())
     try:
         with contextlib.suppress(asyncio.CancelledError):

@@ -69,7 +69,8 @@ class _Pipe(asyncio.Protocol):
 
 class Child:
     """`line` is called for every line it writes, `gone` once when it can no longer be used, `exited` with its status
-    when the process is no more. `rate`: bytes a second that are read of its output."""
+    when the process is no more. `rate`: bytes a second that are read of its output; `secrets` are taken out of what it
+    complains about."""
 
     def __init__(self, server: str, line: Callable[[bytes], None], gone: Callable[[str], None]) -> None:
         self.server = server
@@ -78,6 +79,7 @@ class Child:
         self.writable.set()
         self.exited: Callable[[int | None], None] = lambda status: None
         self.rate: int | None = None
+        self.secrets: tuple[bytes, ...] = ()
         self._line, self._gone = line, gone
         self._process: Process
         self._stdin: asyncio.WriteTransport
@@ -141,11 +143,11 @@ class Child:
 
     def heard(self, number: int, data: bytes) -> None:
         """Bytes from standard output (1) or standard error (2)."""
+        if self.rate is not None:
+            self._slow(number, len(data))
         if number == 2:
             self._keep(data)
             return
-        if self.rate is not None:
-            self._slow(len(data))
         start = 0
         while not self.reason and (end := data.find(b"\n", start)) >= 0:
             self._partial.append(data[start:end])
@@ -160,15 +162,15 @@ class Child:
         if self._size > LINE_LIMIT:
             self.kill(f"wrote a line longer than {LINE_LIMIT} bytes")
 
-    def _slow(self, count: int) -> None:
-        """Read no more than `rate` bytes in a second: the rest waits in the pipe, and its writer with it."""
+    def _slow(self, number: int, count: int) -> None:
+        """Read no more than `rate` bytes in a second of both: the rest waits in the pipe, and its writer with it."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         if now - self._second >= 1.0:
             self._second, self._heard = now, 0.0
         self._heard += count
-        if self.rate is not None and self._heard > self.rate and len(self._pipes) > 1:
-            output = cast("asyncio.ReadTransport", self._pipes[1])
+        if self.rate is not None and self._heard > self.rate and len(self._pipes) > number:
+            output = cast("asyncio.ReadTransport", self._pipes[number])
             output.pause_reading()
             loop.call_later(max(self._second + self._heard / self.rate - now, 0.0), self._resume, output)
 
@@ -189,12 +191,15 @@ class Child:
         while self._stderr_size - len(self._stderr[0]) >= STDERR_KEPT:
             self._stderr_size -= len(self._stderr.popleft())
         if len(self._stderr) > 256:
-            self._stderr = deque([self.stderr])
+            self._stderr = deque([b"".join(self._stderr)])
 
     @property
     def stderr(self) -> bytes:
-        """The last of what it complained about. Untrusted: for the operator's eyes, escaped."""
-        return b"".join(self._stderr)[-STDERR_KEPT:]
+        """The last of what it complained about, without its secrets. Untrusted: for the operator's eyes, escaped."""
+        said = b"".join(self._stderr)
+        for secret in self.secrets:
+            said = said.replace(secret, b"(secret)")
+        return said[-STDERR_KEPT:]
 
     def _setup(self) -> str:
         """What bubblewrap said, if it was that which failed and not the program."""

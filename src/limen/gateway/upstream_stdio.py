@@ -32,6 +32,7 @@ IN_FLIGHT: Final = 256
 HEALTHY_SECONDS: Final = 60.0
 _BACKOFF: Final = (0.1, 30.0)
 _PATIENCE: Final = 1.0
+_SECRET: Final = 6  # characters from which a value is taken out of what the program complains about
 _SHARED: Final = frozenset({"form"})  # what a shared handshake-era process is told; narrowed per call when it asks
 
 
@@ -71,6 +72,8 @@ class StdioUpstream:
         self._launch = launch or bare(name, self._argv, self._env, self._cwd)
         self._bounds, self._record = bounds, record
         self._run: Run | None = None
+        hidden = [given for given, known in zip(self._argv, self._shown, strict=False) if given != known]
+        self._secrets = tuple(one.encode() for one in (*self._env.values(), *hidden) if len(one) >= _SECRET)
         self._starts = 0
         self._timeout, self._longest, self._probe_seconds = timeout, longest, probe
         self._changed = Debounce(self._report)
@@ -283,6 +286,7 @@ class StdioUpstream:
             self._ended(channel)
             raise
         self._run = run = Run(cell, channel, self._bounds, self._record)
+        channel.child.secrets = self._secrets
         channel.child.rate = run.bounds.output_bytes_per_second
         await channel.child.start(cell)
         run.begin(self._starts)

@@ -63,7 +63,9 @@ def plan(
     trees = (*program.trees, *(((program.cwd, ""),) if program.cwd != "/" else ()))
     paths += [one if _showable(one, home, hidden) else enough for one, enough in trees]
     granted = {one.path: Mount(one.path, one.path, one.write, exact=True) for one in directories}
-    shown = {path: Mount(path, path) for path in _outermost(paths)} | granted
+    # What others could exchange is opened exactly as it was found; the system's own links (/etc/localtime) are root's.
+    own = {path: Mount(path, path, exact=path not in program.system) for path in _outermost(paths)}
+    shown = own | granted
     strangers = {path: Mount("", path) for path in _strangers(program, shown)}
     mounts = sorted((strangers | shown).values(), key=lambda mount: (mount.target.count("/"), mount.target))
     return CellSpec(

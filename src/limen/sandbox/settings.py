@@ -1,10 +1,10 @@
-"""What may be said about the cell of one server: who isolates it, what it sees, and how much it may use."""
+"""What may be said about the cell of one server: what it sees, and how much it may use."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
@@ -84,17 +84,3 @@ class Directory(BaseModel):
         if any(value == closed or value.startswith(f"{closed}/") for closed in _CLOSED):
             raise ValueError(f"{value} leads out of the sandbox (devices, processes, sockets of services)")
         return value
-
-
-Isolation = Literal["bubblewrap", "podman", "docker"]
-_IMAGE: Final = re.compile(r"[a-z0-9][a-z0-9._/:-]{0,255}@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
-
-
-def check_image(isolate: Isolation, image: str | None) -> None:
-    """An image is given where it is needed, by digest. Raises ValueError."""
-    if isolate == "bubblewrap" and image is not None:
-        raise ValueError("security.image goes with isolate: podman or docker")
-    if isolate != "bubblewrap" and image is None:
-        raise ValueError(f"isolate: {isolate} needs security.image")
-    if image is not None and not _IMAGE.fullmatch(image):
-        raise ValueError("an image is named by its digest: name@sha256:... or sha256:... (a tag can be moved)")
