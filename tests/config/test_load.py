@@ -69,7 +69,16 @@ SERVER = "mcpServers:\n  s:\n    url: https://mcp.example.com/\n"
         (SERVER + "    headers: {X-A: 'a', x-a: 'b'}\n", ":4:14 mcpServers.s.headers", "twice"),
         ("mcpServers: {s: {url: 'http://mcp.example.com'}}\n", ":1:23 mcpServers.s.url", "https is needed"),
         ("mcpServers: {s: {url: 'https://h/?api_key=x'}}\n", ":1:23 mcpServers.s.url", "ends up in logs"),
-        ("mcpServers: {s: {command: x}}\n", ":1:17 mcpServers.s", "unsafe_no_sandbox: true"),
+        (
+            "mcpServers: {s: {command: x, security: {directories: [{path: /etc}]}}}\n",
+            "directories[0].path",
+            "grant directories inside it",
+        ),
+        ("mcpServers: {s: {command: x, security: {directories: [{path: /run/docker.sock}]}}}\n", "path", "leads out"),
+        ("mcpServers: {s: {command: x, security: {directories: [{path: /srv/../etc}]}}}\n", "path", "no . or .."),
+        ("mcpServers: {s: {command: x, security: {limits: {memory: 1Ki}}}}\n", "limits.memory", "greater than"),
+        ("mcpServers: {s: {command: x, security: {limits: {memory: lots}}}}\n", "limits.memory", "a size is"),
+        ("mcpServers: {s: {url: 'https://h/', security: {limits: {}}}}\n", "mcpServers.s", "goes with command"),
         ("mcpServers: {a__b: {url: 'https://h/'}}\n", ":1:13 mcpServers", "two underscores"),
         ("mcpServers: {'a/b': {url: 'https://h/'}}\n", ":1:13 mcpServers", "not a server name"),
         ("mcpServers: {'..': {url: 'https://h/'}}\n", ":1:13 mcpServers", "not a server name"),
@@ -252,9 +261,9 @@ CLIENT = {"other": 1, "servers": {"files": {"command": "npx", "args": ["-y", "x"
 
 def test_including_a_client_file(tmp_path: Path) -> None:
     (tmp_path / "mcp.json").write_text(json.dumps(CLIENT, indent="\t"))
-    found = fault(tmp_path, "include: [mcp.json]\n")
-    assert "unsafe_no_sandbox" in found.message
-    assert "mcp.json:4:" in found.where
+    plain = load(tmp_path, "include: [mcp.json]\n").config.servers["files"]  # it runs in a cell: nothing to accept
+    assert not plain.security.unsafe_no_sandbox
+    assert plain.security.bounds is not None
     loaded = load(
         tmp_path,
         "include: [mcp.json]\nmcpServers:\n  files: {security: {unsafe_no_sandbox: true, timeout: 3}}\n  own: {url: 'https://o/'}\n",

@@ -68,9 +68,11 @@ def describe(config: Config) -> list[dict[str, Any]]:
             loose.append("content.flow.unsafe_observe" if name == "CheckFlow" else "content.unsafe_observe")
         state = "observing" if name in observed else "loosened" if loose else "enforced"
         rows.append(_row(controls, name, state, evidence, loose))
+    if any(server.command is not None and not server.security.unsafe_no_sandbox for server in config.servers.values()):
+        rows.append(_row("G1 G2 G3 G4 G6 G7 G8", "sandbox", "enforced", "tests/sandbox/test_cell_escape.py", []))
     for switch in switches:
         if switch.endswith("unsafe_no_sandbox"):
-            rows.append(_row("G1", "sandbox", "absent", "docs/limits.md", [switch]))
+            rows.append(_row("G1", "sandbox", "absent", "docs/isolation.md", [switch]))
     return rows
 
 

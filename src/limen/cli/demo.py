@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -93,18 +92,17 @@ class Stage:
 def configuration(stage: Stage, repository: Path) -> dict[str, Any]:
     """Three servers, one issuer, five rules."""
     tools = Path(sys.executable).parent
-    local = {"unsafe_no_sandbox": True}
+    bare = {} if shutil.which("bwrap") else {"unsafe_no_sandbox": True}
     return {
         "version": 1,
         "listen": {"url": f"http://127.0.0.1:{stage.port}"},
         "identity": {"issuers": [{"issuer": stage.issuer.issuer, "require_at_jwt": True}]},
         "mcpServers": {
-            "time": {"command": str(tools / "mcp-server-time"), "security": {**local, "scopes": ["time.read"]}},
+            "time": {"command": str(tools / "mcp-server-time"), "security": {**bare, "scopes": ["time.read"]}},
             "git": {
                 "command": str(tools / "mcp-server-git"),
                 "args": ["--repository", str(repository)],
-                "env": {"PATH": os.environ.get("PATH", ""), "HOME": str(stage.directory)},
-                "security": {**local, "scopes": ["git.read"]},
+                "security": {**bare, "directories": [{"path": str(repository)}], "scopes": ["git.read"]},
             },
             "notes": {"url": f"http://127.0.0.1:{stage.notes_port}/mcp", "security": {"scopes": ["notes.read"]}},
         },
@@ -299,6 +297,10 @@ async def play(once: bool, directory: Path) -> int:
         await listening(stage.notes_port, stage.processes[0], directory / "notes.log")
         stage.spawn("gateway.log", sys.executable, "-m", "limen", "-c", str(stage.config), "serve")
         await listening(stage.port, stage.processes[1], directory / "gateway.log")
+        if shutil.which("bwrap") is None:
+            line(
+                "WITHOUT A SANDBOX: there is no bwrap, so time and git run as you. Install bubblewrap to confine them."
+            )
         line(f"Gateway on http://127.0.0.1:{stage.port}/mcp, development issuer {issuer.issuer} (loopback only)")
         for name, step in STEPS:
             try:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from limen import __version__
-from limen.cli import approvals, audit, content, egress, keys, policy, revoke, setup, tools
+from limen.cli import approvals, audit, content, egress, keys, policy, revoke, servers_status, setup, tools
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
 from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
@@ -33,6 +33,9 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(egress.app, name="egress")
 app.add_typer(configuration, name="config")
+servers = group("About the servers behind the gateway.")
+servers.command("status")(servers_status.status)
+app.add_typer(servers, name="servers")
 app.command()(setup.init)
 app.command()(setup.check)
 app.command()(setup.posture)

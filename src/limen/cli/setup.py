@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from limen.cli.context import ConfigOption, JsonOption, Refused, load, run_async
+from limen.cli.context import ConfigOption, JsonOption, Misused, Refused, load, run_async
 from limen.cli.terminal import complain, emit, line, table
 from limen.core.faults import ConfigFault, Fault
 
@@ -34,7 +34,7 @@ mcpServers: {}
   #   headers: {Authorization: "Bearer ${env:DOCS_TOKEN}"}
   # time:
   #   command: mcp-server-time
-  #   security: {unsafe_no_sandbox: true}   # there is no sandbox yet, so this has to be said
+  #   security: {directories: [{path: /srv/data, write: true}]}   # it runs in a sandbox, and sees this besides itself
 
 # Servers a client already knows; `security` is added above, under the same name.
 # include: [~/.cursor/mcp.json]
@@ -150,18 +150,42 @@ def posture(context: typer.Context, config: ConfigOption = None, as_json: JsonOp
         table(("control", "guard", "state", "evidence", "loosened"), rows, red="loosened")
 
 
-def doctor(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Look at everything the gateway depends on; status 1 if something is wrong. Example: limen doctor"""
-    loaded = load(context, config)
-    found = [("configuration", True, str(loaded.path)), *_disk(loaded), *run_async(_network(loaded))]
-    rows = [{"check": name, "ok": ok, "found": text, "bad": not ok} for name, ok, text in found]
-    if as_json:
-        emit([{key: row[key] for key in ("check", "ok", "found")} for row in rows])
+def doctor(
+    context: typer.Context,
+    part: Annotated[str, typer.Argument(metavar="[sandbox]", help="Only what local servers run in.")] = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at everything the gateway depends on; status 1 if something is wrong. Example: limen doctor sandbox"""
+    if part not in ("", "sandbox"):
+        raise Misused(f"there is nothing called {part!r} to look at: sandbox, or nothing for everything")
+    if part:
+        rows = run_async(_sandbox())
     else:
-        table(("check", "ok", "found"), rows, red="bad")
+        loaded = load(context, config)
+        found = [("configuration", True, str(loaded.path)), *_disk(loaded), *run_async(_network(loaded))]
+        rows = [{"check": name, "ok": ok, "found": text, "bad": not ok} for name, ok, text in found]
+    shown = tuple(name for name in rows[0] if name != "bad")
+    if as_json:
+        emit([{key: row[key] for key in shown} for row in rows])
+    else:
+        table(shown, rows, red="bad")
     if any(row["bad"] for row in rows):
         complain("something is wrong")
         raise typer.Exit(1)
+
+
+async def _sandbox() -> list[dict[str, Any]]:
+    """Every property of a sandbox, tried here by a program that attacks its own."""
+    from limen.adapters.bubblewrap import Bubblewrap
+
+    return [
+        {
+            "check": one.name, "ok": one.holds, "needed": one.needed, "found": one.found, "remedy": one.remedy,
+            "bad": one.needed and not one.holds,
+        }
+        for one in await Bubblewrap().properties()
+    ]  # fmt: skip
 
 
 def _disk(loaded: Loaded) -> list[tuple[str, bool, str]]:

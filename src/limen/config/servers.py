@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from limen.config.addresses import is_loopback, split_url
 from limen.config.references import CREDENTIAL_NAME
+from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
 from limen.sandbox.egress_rules import EgressSettings
+from limen.sandbox.settings import Directory, Limits
 
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
+CELL: Final = ("directories", "limits")  # what is said about a cell under `security`
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _PIN: Final = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
@@ -30,6 +33,8 @@ class ServerSecurity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
+    directories: tuple[Directory, ...] = Field(default=(), description="what it sees of the disk besides its program")
+    limits: Limits = Field(default=Limits(), description="what it may use")
     unsafe_no_sandbox: bool = Field(default=False, description="run the command as your own user, unconfined")
     timeout: Seconds = Field(default=60.0, description="seconds a call may take in all")
     durable: bool = Field(default=False, description="calls wait until their intent is on disk")
@@ -55,6 +60,11 @@ class ServerSecurity(BaseModel):
         if not all(_PIN.fullmatch(one) for one in value):
             raise ValueError("a pin reads sha256/ and 32 bytes in base64")
         return value
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Of its cell; None where it has none."""
+        return None if self.unsafe_no_sandbox else self.limits.bounds
 
     @field_validator("scopes")
     @classmethod
@@ -135,11 +145,9 @@ class ServerConfig(BaseModel):
             raise ValueError("security.egress is for a local command; what a remote server reaches is out of our hands")
         if self.security.egress.active and self.security.unsafe_no_sandbox:
             raise ValueError("security.egress holds inside the sandbox only; it does not go with unsafe_no_sandbox")
-        if local and not self.disabled and not self.security.unsafe_no_sandbox:
-            raise ValueError(
-                "a local command runs without a sandbox: isolation is not built yet, the program can read and change "
-                "whatever you can. Set security.unsafe_no_sandbox: true to accept that, or disabled: true"
-            )
+        named = self.security.model_fields_set
+        if not local and (found := [name for name in CELL if name in named]):
+            raise ValueError(f"security.{found[0]} goes with command: a server at a url runs elsewhere")
         return self
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
+from limen.core.cell import Cell, CellSpec, Property
+
 
 class Table(Protocol):
     """Keyed records with compare-and-set. Values are bytes; keys are text. All methods raise DependencyFault."""
@@ -103,3 +105,18 @@ class Signer(Protocol):
         ...
 
     def sign(self, message: bytes) -> bytes: ...
+
+
+class Isolator(Protocol):
+    """Starts programs in cells. Fails closed: what cannot be confined is not started."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def start(self, spec: CellSpec) -> Cell:
+        """Run it, with pipes. Raises UpstreamFault. Called in the main thread, which the cell does not outlive."""
+        ...
+
+    async def properties(self) -> tuple[Property, ...]:
+        """What holds on this machine, each tried. Raises nothing: what fails is a property that does not hold."""
+        ...

@@ -22,6 +22,7 @@ from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
 from limen.core.faults import ConfigFault, Fault
 from limen.gateway.app import Gateway
+from limen.gateway.cells import Cells, private_paths, states_path, tell_states
 from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
@@ -49,12 +50,13 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def connect(config: Config, on_change: Callable[[str], None] | None = None) -> Upstreams:
+def connect(config: Config, on_change: Callable[[str], None] | None = None, cells: Cells | None = None) -> Upstreams:
     """One upstream per server in use. Raises ConfigFault."""
-    return Upstreams([build(name, server) for name, server in config.servers.items()], on_change)
+    cells = cells or Cells(private_paths(config))
+    return Upstreams([build(name, server, cells) for name, server in config.servers.items()], on_change)
 
 
-def build(name: str, server: ServerConfig) -> Upstream:
+def build(name: str, server: ServerConfig, cells: Cells) -> Upstream:
     """The connection to one server; nothing is started or sent yet. Raises ConfigFault."""
     if server.url is not None:
         if server.transport == "sse":
@@ -65,7 +67,20 @@ def build(name: str, server: ServerConfig) -> Upstream:
     argv = [str(server.command), *server.arguments()]
     shown = [str(server.command), *(one if isinstance(one, str) else "(secret)" for one in server.args)]
     cwd = str(server.cwd) if server.cwd else None
-    return StdioUpstream(name, argv, env=server.environment(), cwd=cwd, timeout=server.call_timeout, shown=shown)
+    return StdioUpstream(
+        name, argv, env=server.environment(), cwd=cwd, timeout=server.call_timeout, shown=shown,
+        launch=cells.launcher(name, server), bounds=server.security.bounds,
+        record=lambda event: cells.record(name, event),
+    )  # fmt: skip
+
+
+def _house(config: Config) -> tuple[House, Cells]:
+    """The house and the cells of its servers, which tell its log of every start and end."""
+    cells = Cells(private_paths(config))
+    house = House(config, lambda config, heard: connect(config, heard, cells), say)
+    cells.record = lambda name, event: house.engine.event("cell", server=name, **event)
+    cells.egress = lambda event: house.engine.event("egress", **event)
+    return house, cells
 
 
 async def probe(loaded: Loaded) -> list[tuple[str, bool, str]]:
@@ -194,7 +209,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, again.set)
-    house = House(config, connect, say)
+    house, cells = _house(config)
     for issuer, trouble in (await house.issuers.warm()).items():
         say(f"issuer {issuer}: {trouble}; tokens are refused until it answers")
     long = LongNames()
@@ -224,11 +239,12 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         server.app = HttpSurface(gateway, site(config, configured, bundles), lambda: house.ledger.healthy)
         house.on_change()
 
-    reload = Reload(house, watch, again, read, build, put)
+    reload = Reload(house, watch, again, read, lambda name, server: build(name, server, cells), put)
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    tasks = _background(stop, watch.run(), house.watch_state(), house.watch_feeds(), gateway.sweep(), reload.run())
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config))
+    tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
     await server.stop()
@@ -238,6 +254,12 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     gateway.stopped("asked to")
     await house.close()
     return 0
+
+
+async def _tell(house: House, config: Config) -> None:
+    """Say how the local servers are, where `limen servers status` reads it."""
+    assert isinstance(house.upstreams, Upstreams)
+    await tell_states(states_path(config), house.upstreams.states)
 
 
 def _settle_memory() -> None:
@@ -286,11 +308,12 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     if endpoint is None:
         known = ", ".join((*config.servers, *config.bundles))
         raise ConfigFault(f"no server or bundle named {name!r}: {known}", "mcpServers")
-    house = House(config, connect, say)
+    house, _ = _house(config)
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
     watch = await _watch(house)
-    tasks = _background(asyncio.Event(), watch.run(), house.watch_state(), house.watch_feeds(), gateway.sweep())
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config))
+    tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:
         with contextlib.suppress(asyncio.CancelledError):

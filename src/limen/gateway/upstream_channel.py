@@ -29,7 +29,7 @@ class Channel:
         self.child = Child(server, self._line, self._gone)
         self.modern = False
         self.ready = False
-        self.since = asyncio.get_running_loop().time()
+        self.since = self._used = asyncio.get_running_loop().time()
         self.hello: dict[str, Any] = {}
         self._changed, self._ended = changed, ended
         self._waiting: dict[int, tuple[asyncio.Future[tuple[dict[str, Any], int]], Talk]] = {}
@@ -46,6 +46,13 @@ class Channel:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last call ended; 0 while there is one. Our own subscription is none."""
+        if len(self._waiting) > (self._subscription != 0):
+            return 0.0
+        return asyncio.get_running_loop().time() - self._used
 
     def next(self) -> int:
         """A request number of our own."""
@@ -69,6 +76,7 @@ class Channel:
             raise
         finally:
             del self._waiting[number]
+            self._used = asyncio.get_running_loop().time()
             if future.done() and not future.cancelled():
                 future.exception()  # marks it as seen where the write failed first
             for task in [task for task, asked in self._asking.items() if asked == number]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from limen.gateway.upstream_process import scrubbed
+from limen.gateway.upstream_run import scrubbed
 
 LARGEST: Final = 1 << 30  # bytes of one program
 _CHUNK: Final = 1 << 20

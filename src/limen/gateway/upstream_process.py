@@ -1,10 +1,6 @@
-"""One child process that speaks lines: started clean, read in bounds, and stopped for certain.
+"""One child process that speaks lines: read in bounds, and stopped for certain.
 
-It runs in a session of its own, so that its whole process group can be signalled. A child that starts a further
-session (setsid) leaves that group and may outlive it: containing those takes a sandbox, which this is not.
-
-It is started by `subprocess`, not by the event loop: uvloop takes `close_fds` and ignores it, so that a child would
-inherit what is marked inheritable and second copies of its own pipes.
+It leads a process group of its own, which is signalled as a whole. How it was started is its cell's matter.
 """
 
 from __future__ import annotations
@@ -13,12 +9,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Final
+from collections.abc import Callable
+from typing import IO, Final, cast
 
+from limen.core.cell import Cell, Process
 from limen.core.faults import UpstreamFault
 
 LINE_LIMIT: Final = 8 << 20
@@ -26,14 +22,6 @@ WRITE_LIMIT: Final = 8 << 20
 STDERR_KEPT: Final = 8 << 10
 GRACE_SECONDS: Final = 2.0
 _LAST_WORDS: Final = 0.1  # what it wrote before it exited may still be in the pipe
-_INHERITED: Final = ("PATH", "LANG")
-
-
-def scrubbed(declared: Mapping[str, str]) -> dict[str, str]:
-    """The child's whole environment: PATH and LANG of ours, and what the operator declared. Nothing else is ours to
-    give: an environment is where credentials live."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return inherited | dict(declared)
 
 
 class _End:
@@ -80,15 +68,20 @@ class _Pipe(asyncio.Protocol):
 
 
 class Child:
-    """`line` is called for every line it writes, `gone` once when it can no longer be used."""
+    """`line` is called for every line it writes, `gone` once when it can no longer be used, `exited` with its status
+    when the process is no more. `rate`: bytes a second that are read of its output; `secrets` are taken out of what it
+    complains about."""
 
     def __init__(self, server: str, line: Callable[[bytes], None], gone: Callable[[str], None]) -> None:
         self.server = server
         self.reason = ""
         self.writable = asyncio.Event()
         self.writable.set()
+        self.exited: Callable[[int | None], None] = lambda status: None
+        self.rate: int | None = None
+        self.secrets: tuple[bytes, ...] = ()
         self._line, self._gone = line, gone
-        self._process: subprocess.Popen[bytes]
+        self._process: Process
         self._stdin: asyncio.WriteTransport
         self._pipes: list[asyncio.BaseTransport] = []
         self._handle = -1
@@ -97,22 +90,16 @@ class Child:
         self._stderr: deque[bytes] = deque()
         self._stderr_size = 0
         self._exited = asyncio.Event()
+        self._second = self._heard = 0.0
 
     @property
     def pid(self) -> int:
         """Its process number, which is its group's as well."""
         return self._process.pid
 
-    async def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
-        """Run it: no shell, no inherited files, an environment of its own. Raises UpstreamFault."""
-        pipe = subprocess.PIPE
-        try:
-            self._process = process = subprocess.Popen(  # noqa: S603, ASYNC220 - configured; as asyncio itself does
-                argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=scrubbed(env), cwd=cwd,
-                start_new_session=True, close_fds=True,
-            )  # fmt: skip
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise UpstreamFault(self.server, f"could not be started: {error}") from None
+    async def start(self, cell: Cell) -> None:
+        """Speak to the program that was started in this cell."""
+        self._process = process = cell.process
         loop = asyncio.get_running_loop()
         self._watch(loop)
         try:
@@ -149,11 +136,15 @@ class Child:
             os.close(self._handle)
             self._handle = -1
         self._exited.set()
-        why = f"exited with status {self._process.poll()}"
+        status = self._process.poll()
+        self.exited(status)
+        why = f"exited with status {status}{self._setup()}"
         asyncio.get_running_loop().call_later(_LAST_WORDS, self._end, why)
 
     def heard(self, number: int, data: bytes) -> None:
         """Bytes from standard output (1) or standard error (2)."""
+        if self.rate is not None:
+            self._slow(number, len(data))
         if number == 2:
             self._keep(data)
             return
@@ -171,6 +162,22 @@ class Child:
         if self._size > LINE_LIMIT:
             self.kill(f"wrote a line longer than {LINE_LIMIT} bytes")
 
+    def _slow(self, number: int, count: int) -> None:
+        """Read no more than `rate` bytes in a second of both: the rest waits in the pipe, and its writer with it."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._second >= 1.0:
+            self._second, self._heard = now, 0.0
+        self._heard += count
+        if self.rate is not None and self._heard > self.rate and len(self._pipes) > number:
+            output = cast("asyncio.ReadTransport", self._pipes[number])
+            output.pause_reading()
+            loop.call_later(max(self._second + self._heard / self.rate - now, 0.0), self._resume, output)
+
+    def _resume(self, output: asyncio.ReadTransport) -> None:
+        if not self.reason and not output.is_closing():
+            output.resume_reading()
+
     def lost(self, number: int) -> None:
         """It closed one of its pipes. Without input or output it is of no use."""
         if number != 2 and not self.reason:
@@ -184,12 +191,20 @@ class Child:
         while self._stderr_size - len(self._stderr[0]) >= STDERR_KEPT:
             self._stderr_size -= len(self._stderr.popleft())
         if len(self._stderr) > 256:
-            self._stderr = deque([self.stderr])
+            self._stderr = deque([b"".join(self._stderr)])
 
     @property
     def stderr(self) -> bytes:
-        """The last of what it complained about. Untrusted: for the operator's eyes, escaped."""
-        return b"".join(self._stderr)[-STDERR_KEPT:]
+        """The last of what it complained about, without its secrets. Untrusted: for the operator's eyes, escaped."""
+        said = b"".join(self._stderr)
+        for secret in self.secrets:
+            said = said.replace(secret, b"(secret)")
+        return said[-STDERR_KEPT:]
+
+    def _setup(self) -> str:
+        """What bubblewrap said, if it was that which failed and not the program."""
+        said = self.stderr.lstrip()
+        return f": {said[:300].decode(errors='replace').strip()}" if said.startswith(b"bwrap: ") else ""
 
     async def write(self, line: bytes) -> None:
         """One message, with back-pressure. Raises UpstreamFault when it is gone or does not read."""

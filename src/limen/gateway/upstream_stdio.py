@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from limen.core.announce import Announcement
 from limen.core.call import Era
+from limen.core.cell import Bounds
 from limen.core.conversation import Conversation
 from limen.core.faults import ConfigFault, UpstreamError, UpstreamFault
 from limen.core.verdict import Permit
@@ -23,6 +24,7 @@ from limen.gateway.upstream_describe import KINDS, Unheard
 from limen.gateway.upstream_faces import OWN, Face
 from limen.gateway.upstream_identity import Programs
 from limen.gateway.upstream_listing import PROBE_SECONDS, SECONDS, read_all, speaks_modern
+from limen.gateway.upstream_run import Launch, Record, Run, bare
 from limen.gateway.upstream_talk import Clock, Debounce, Talk
 
 ROUNDS: Final = 8
@@ -30,12 +32,14 @@ IN_FLIGHT: Final = 256
 HEALTHY_SECONDS: Final = 60.0
 _BACKOFF: Final = (0.1, 30.0)
 _PATIENCE: Final = 1.0
+_SECRET: Final = 6  # characters from which a value is taken out of what the program complains about
 _SHARED: Final = frozenset({"form"})  # what a shared handshake-era process is told; narrowed per call when it asks
 
 
 class StdioUpstream:
     """One configured command. `env` is all it gets besides PATH and LANG; `cwd` defaults to the root directory.
 
+    `launch` starts it, within `bounds`; without one it is started bare. `record` is told of every start and end.
     `shown` is the command line as it may be recorded: without its secrets. `face`: as whom it is spoken to.
     """
 
@@ -52,6 +56,9 @@ class StdioUpstream:
         era: Era | None = None,
         shown: Sequence[str] = (),
         face: Face = OWN,
+        launch: Launch | None = None,
+        bounds: Bounds | None = None,
+        record: Record = lambda event: None,
     ) -> None:
         if not argv or any("\0" in part for part in argv):
             raise ConfigFault("needs a command", f"servers.{name}.command")
@@ -62,6 +69,12 @@ class StdioUpstream:
         self.headers: frozenset[tuple[str, str]] = frozenset()
         self._argv, self._env, self._cwd = tuple(argv), dict(env or {}), cwd or "/"
         self._shown, self._face, self._programs = tuple(shown or argv), face, Programs()
+        self._launch = launch or bare(name, self._argv, self._env, self._cwd)
+        self._bounds, self._record = bounds, record
+        self._run: Run | None = None
+        hidden = [given for given, known in zip(self._argv, self._shown, strict=False) if given != known]
+        self._secrets = tuple(one.encode() for one in (*self._env.values(), *hidden) if len(one) >= _SECRET)
+        self._starts = 0
         self._timeout, self._longest, self._probe_seconds = timeout, longest, probe
         self._changed = Debounce(self._report)
         self._channel: Channel | None = None
@@ -83,6 +96,12 @@ class StdioUpstream:
     def stderr(self) -> bytes:
         """The last 8 KiB the running process wrote to standard error."""
         return self._channel.child.stderr if self._channel is not None else b""
+
+    def state(self) -> dict[str, Any]:
+        """Of its program, now: whether it runs, how often it was started, what it uses."""
+        running = self._run is not None and not self._run.channel.child.reason
+        found = {"server": self.name, "running": running, "starts": self._starts, "failures": self._failures}
+        return {**found, **(self._run.state() if self._run is not None and running else {})}
 
     async def forward(
         self, permit: Permit, conversation: Conversation, extra_headers: tuple[tuple[str, str], ...] = ()
@@ -147,6 +166,9 @@ class StdioUpstream:
             era=self._era if self._probe_first else Era.HANDSHAKE,
             shown=self._shown,
             face=face,
+            launch=self._launch,
+            bounds=self._bounds,
+            record=self._record,
         )
         try:
             return await other.describe(face)
@@ -258,10 +280,17 @@ class StdioUpstream:
     async def _spawn(self) -> Channel:
         channel = Channel(self.name, self.oddities, self._changed.poke, self._ended)
         try:
-            await channel.child.start(self._argv, self._env, self._cwd)
-        except UpstreamFault:
+            cell = await self._launch()
+        except UpstreamFault as fault:
+            self._record({"event": "refused", "reason": str(fault)[:500]})
             self._ended(channel)
             raise
+        self._run = run = Run(cell, channel, self._bounds, self._record)
+        channel.child.secrets = self._secrets
+        channel.child.rate = run.bounds.output_bytes_per_second
+        await channel.child.start(cell)
+        run.begin(self._starts)
+        self._starts += 1
         self._channel = channel
         return channel
 
@@ -286,6 +315,8 @@ class StdioUpstream:
 
     def _ended(self, channel: Channel) -> None:
         """A run is over: wait longer before each next one, unless this one was healthy for a minute."""
+        if self._run is not None and self._run.channel is channel and self._run.wanted:
+            return
         now = asyncio.get_running_loop().time()
         self._failures = 1 if now - channel.since >= HEALTHY_SECONDS else self._failures + 1
         self._not_before = now + min(_BACKOFF[0] * 2 ** min(self._failures - 1, 16), _BACKOFF[1])

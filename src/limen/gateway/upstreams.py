@@ -107,6 +107,10 @@ class Upstreams:
             self._replaced[upstream.name] = upstream.headers
             self._leaving[upstream] = asyncio.ensure_future(self._retire(upstream))
 
+    def states(self) -> list[dict[str, Any]]:
+        """Of every local program, now: whether it runs, since when, how often it was started, what it uses."""
+        return [one.state() for one in self.by_name.values() if isinstance(one, StdioUpstream)]
+
     async def end_session(self, session_id: str) -> None:
         """One of our sessions is over: end what servers keep for it."""
         for upstream in (*self.by_name.values(), *self._leaving):

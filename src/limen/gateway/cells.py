@@ -1,0 +1,105 @@
+"""Where local servers run: each in a cell of its own, unless its entry of the configuration says otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from limen.adapters.bubblewrap import Bubblewrap
+from limen.adapters.egress_proxy import EgressGate
+from limen.adapters.programs import find, search_path
+from limen.core.cell import Cell
+from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
+from limen.core.ports import Isolator
+from limen.gateway.upstream_run import Launch, bare
+from limen.sandbox.cell import plan
+
+if TYPE_CHECKING:
+    from limen.config.model import Config
+    from limen.config.servers import ServerConfig
+
+
+STATES: Final = "cells.json"
+TOLD_EVERY: Final = 2.0  # seconds
+
+
+def states_path(config: Config) -> Path:
+    """Where a running gateway says how its local servers are, beside its records."""
+    return config.storage.path.parent / STATES
+
+
+async def tell_states(path: Path, states: Callable[[], list[dict[str, Any]]]) -> None:
+    """Write how the local servers are, for `limen servers status`. Runs until cancelled, and removes what it wrote."""
+    written, beside = b"", path.with_suffix(f".{os.getpid()}")
+    try:
+        while True:
+            found = states()
+            document = orjson.dumps({"pid": os.getpid(), "ts": time.time(), "servers": found})
+            if found or written:
+                descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+                with os.fdopen(descriptor, "wb") as sink:
+                    sink.write(document)
+                os.replace(beside, path)
+                written = document
+            await asyncio.sleep(TOLD_EVERY)
+    finally:
+        if written:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def private_paths(config: Config) -> tuple[str, ...]:
+    """Files of ours no cell may see: log, keys, records; and where they would be made."""
+    storage = config.storage.path
+    kept = [storage.with_name(name) for name in ("handle-keys", "quarantine.key", "datakeys", STATES)]
+    busy = [storage.with_name(f"{storage.stem}-{name}{storage.suffix}") for name in ("seen", "sessions", "counts")]
+    return tuple(str(path.absolute()) for path in (config.audit.path, config.audit.key, storage, *kept, *busy))
+
+
+def _no_log(event: dict[str, Any]) -> None:
+    raise DependencyFault("audit", "there is no log to record connections in")
+
+
+class Cells:
+    """`record` is told of every start and end. One isolator for all servers: what it tried is tried once."""
+
+    def __init__(self, private: Sequence[str] = (), isolator: Isolator | None = None) -> None:
+        self.private = tuple(private)
+        self.record: Callable[[str, dict[str, Any]], None] = lambda server, event: None
+        self.egress: Callable[[dict[str, Any]], None] = _no_log  # without a log no cell has a network
+        self.isolator = isolator or Bubblewrap()
+
+    def launcher(self, name: str, server: ServerConfig) -> Launch:
+        """How this server's program is started."""
+        argv, cwd = (str(server.command), *server.arguments()), str(server.cwd or "/")
+        security, env = server.security, server.environment()
+        if security.unsafe_no_sandbox:
+            return bare(name, argv, env, cwd)
+
+        gate = EgressGate(name, security.egress, lambda event: self.egress(event))
+
+        async def launch() -> Cell:
+            try:
+                program = await asyncio.to_thread(find, name, argv, path=search_path(env), cwd=cwd)
+                spec = plan(
+                    name, program, limits=security.limits, directories=security.directories, env=env,
+                    language=os.environ.get("LANG", ""), home=str(Path.home()), private=self.private,
+                    root=os.getuid() == 0, uid=os.getuid(),
+                )  # fmt: skip
+            except ConfigFault as fault:
+                raise UpstreamFault(name, str(fault)) from None
+            if gate.ports:
+                spec = replace(spec, ports=gate.ports, attend=gate.attend)
+            return await self.isolator.start(spec)
+
+        return launch
