@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from limen import __version__
-from limen.cli import approvals, audit, policy, setup, tools
+from limen.cli import approvals, audit, policy, servers, setup, tools
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
 from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 configuration = group("About the configuration file.")
 app.add_typer(tools.app, name="tools")
+app.add_typer(servers.app, name="servers")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")

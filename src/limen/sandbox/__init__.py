@@ -1,0 +1,1 @@
+"""Where a local server comes from and where it runs."""
