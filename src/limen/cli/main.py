@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from limen import __version__
-from limen.cli import approvals, audit, policy, servers, setup, tools
+from limen.cli import approvals, audit, policy, servers, setup, tools, wrap
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
 from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
@@ -33,6 +33,8 @@ app.command()(setup.check)
 app.command()(setup.posture)
 app.command()(setup.doctor)
 app.command("eval")(evaluate)
+app.command()(wrap.wrap)
+app.command()(wrap.unwrap)
 
 
 def _version(wanted: bool) -> None:
