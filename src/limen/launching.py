@@ -4,6 +4,7 @@ itself."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import jiter
 from limen.adapters.local_programs import digest_of
 from limen.adapters.lockfile import load_lock, own_key
 from limen.adapters.package_store import PackageStore
-from limen.core.faults import DependencyFault, UpstreamFault
+from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
 from limen.core.ports import Signer
 from limen.sandbox.launch import Image, Local, NotLaunchable, Plan, compare
 from limen.sandbox.packages import Package
@@ -21,25 +22,26 @@ if TYPE_CHECKING:
     from limen.config.model import Config
     from limen.config.servers import ServerConfig
 
-__all__ = ["Launches", "open_store"]
-
-
-def open_store(config: Config, signer: Signer) -> PackageStore:
-    """Where installed packages are kept: beside the records."""
-    return PackageStore(config.storage.path.parent / "packages", signer)
+__all__ = ["Launches"]
 
 
 class Launches:
-    """How the servers of one configuration are started. `store`: what `limen servers install` put on this disk."""
+    """How the servers of one configuration are started. `signer` opens our key; it is not asked for before a server
+    needs what is installed."""
 
-    def __init__(self, config: Config, store: PackageStore) -> None:
-        self._config, self._store = config, store
+    def __init__(self, config: Config, signer: Callable[[], Signer]) -> None:
+        self._config, self._signer = config, signer
+
+    @cached_property
+    def store(self) -> PackageStore:
+        """What `limen servers install` put on this disk. Raises ConfigFault, DependencyFault for the key."""
+        return PackageStore(self._config.storage.path.parent / "packages", self._signer())
 
     def plan(self, name: str, server: ServerConfig) -> Plan:
         """What to start now, verified now. Waits for the disk. Raises UpstreamFault: then nothing is started."""
         try:
             return self._plan(name, server)
-        except (NotLaunchable, DependencyFault) as fault:
+        except (NotLaunchable, DependencyFault, ConfigFault) as fault:
             raise UpstreamFault(name, f"not started: {fault}") from None
 
     def expected(self, name: str, server: ServerConfig) -> dict[str, str]:
@@ -53,7 +55,7 @@ class Launches:
             return Plan((command, *server.arguments()))
         form, expected = server.form(), self.expected(name, server)
         if isinstance(form, Package):
-            return self._store.plan(form, expected)
+            return self.store.plan(form, expected)
         if isinstance(form, Image):
             compare(form.digest, expected)
             return Plan((command, *form.arguments), digest=form.digest)

@@ -134,12 +134,11 @@ def gc(
 
 
 def _opened(context: typer.Context, config: Any) -> tuple[Loaded, PackageStore, Launches]:
-    from limen.assemble import open_signer
-    from limen.launching import Launches, open_store
+    from limen.gateway.run import launcher
 
     loaded = load(context, config)
-    store = open_store(loaded.config, open_signer(loaded.config))
-    return loaded, store, Launches(loaded.config, store)
+    launches = launcher(loaded.config)
+    return loaded, launches.store, launches
 
 
 def _local(loaded: Loaded, names: list[str] | None, *, disabled: bool = False) -> list[tuple[str, ServerConfig]]:

@@ -29,7 +29,7 @@ from limen.gateway.upstream_packaged import VerifiedUpstream
 from limen.gateway.upstreams import HttpUpstream, Upstream, Upstreams
 from limen.gateway.watch import Watch
 from limen.identity.metadata import challenge, metadata_url, protected_resource_metadata, well_known_paths
-from limen.launching import Launches, open_store
+from limen.launching import Launches
 from limen.protocol.inbound import Endpoint
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
@@ -57,7 +57,7 @@ def connect(config: Config, on_change: Callable[[str], None] | None = None) -> U
 
 def launcher(config: Config) -> Launches:
     """How the local servers of this configuration are started."""
-    return Launches(config, open_store(config, open_signer(config)))
+    return Launches(config, partial(open_signer, config))
 
 
 def build(name: str, server: ServerConfig, launches: Launches) -> Upstream:
