@@ -155,6 +155,18 @@ def test_unwrapping_leaves_every_file_as_it_was_and_none_of_ours(home: Path) -> 
     assert files(home) == before
 
 
+def test_one_entry_by_its_name(home: Path) -> None:
+    before = files(home)
+    limen("wrap", "nosuch", "--all", status=1)
+    assert files(home) == before
+    assert states(limen("wrap", "web", "--all")) == {("cursor", "web"): "wrapped"}
+    assert json.loads((home / ".cursor/mcp.json").read_text())["mcpServers"]["docs"] == {
+        "url": "https://docs.example.com/mcp"
+    }
+    limen("unwrap", "--file", str(home / ".cursor/mcp.json"))
+    assert files(home) == before
+
+
 def test_what_a_client_changed_meanwhile_is_kept(home: Path) -> None:
     path = home / ".cursor/mcp.json"
     limen("wrap", "--client", "cursor")

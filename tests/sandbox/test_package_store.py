@@ -337,6 +337,26 @@ def test_startup_files_and_the_environment_put_nothing_into_the_process(
     assert not owned.exists()
 
 
+@needs_npm
+def test_package_files_of_this_disk(shop: Registry, store: PackageStore, tmp_path: Path) -> None:
+    """What was built here and published nowhere; another content of the same file is another content."""
+    from package_registry import tarball, wheel
+
+    shop.npm(npm_files("dep", "1.0.0"))
+    archive, built = tmp_path / "srv-1.0.0.tgz", tmp_path / "srv-1.0-py3-none-any.whl"
+    archive.write_bytes(tarball(npm_files("@own/srv", "1.0.0", dependencies={"dep": "1.0.0"})))
+    built.write_bytes(wheel("srv", "1.0"))
+    for line in (f"npx -y {archive}", f"uvx --from {built} srv"):
+        first = install(store, line)
+        assert store.plan(asked(line), {}).digest == first.digest
+    assert install(store, f"npx -y {archive}").names == ("@own/srv",)
+    built.write_bytes(wheel("srv", "1.0", {"srv.py": PY + "# owned"}))
+    line = f"uvx --from {built} srv"
+    assert store.plan(asked(line), {}).digest == install(store, line).digest
+    with pytest.raises(NotLaunchable, match="other content under an unchanged version: srv"):
+        install(store, line, update=True)
+
+
 def test_two_installations_at_once(shop: Registry, tmp_path: Path) -> None:
     shop.wheel("srv", "1.0")
     found: list[str] = []

@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import sys
 import threading
 import time
@@ -114,8 +113,7 @@ class PackageStore:
         tree = self._tree(record)
         name, place = command_of(package, record)
         argv, mounts = _argv(tree, name, place)
-        env = {"npm_config_offline": "true"} if record.ecosystem == "npm" else {"PYTHONDONTWRITEBYTECODE": "1"}
-        return Plan((*argv, *package.rest), (str(tree), *mounts), env, record.digest)
+        return Plan((*argv, *package.rest), (str(tree), *mounts), digest=record.digest)
 
     def _tree(self, record: Record) -> Path:
         return self._trees / record.tree
@@ -269,15 +267,16 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _forget(path: Path) -> None:
-    """Delete a file or a directory, sealed or not."""
-    if path.is_dir() and not path.is_symlink():
-        for place, told in list(package_tree.walk(path)):
-            if stat.S_ISDIR(told.st_mode):
-                (path / place).chmod(0o700)
-        path.chmod(0o700)
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Delete a file or a directory, sealed or not. Raises DependencyFault."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            for folder, _, _ in os.walk(path):
+                os.chmod(folder, 0o700)  # sealed ones can be read and not be changed
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DependencyFault("package store", f"{error.filename or path}: {error.strerror or error}") from None
 
 
 def _sync(folder: Path) -> None:

@@ -36,7 +36,11 @@ _ROWS: Final = {
     "ledger": ("A10 I2", "tests/audit/test_audit_verify.py"),
     "launch": ("H2", "tests/sandbox/test_verified_launch.py"),
 }
-_LOOSENS: Final = {"unsafe_anonymous": "Authenticate", "unsafe_plain_http": "Authenticate", "unsafe_unverified": "launch"}
+_LOOSENS: Final = {
+    "unsafe_anonymous": "Authenticate",
+    "unsafe_plain_http": "Authenticate",
+    "unsafe_unverified": "launch",
+}
 _OBSERVED: Final = {
     "arguments": "InspectArguments",
     "results": "InspectResult",

@@ -59,7 +59,7 @@ def wrap(
         waiting = [one for one in found.entries if one.state == "open" and (not wanted or one.name in wanted)]
         if waiting and not dry:
             work.append((found, wrapping.wrap(found, wanted)))
-        for one in found.entries:
+        for one in found.entries if not wanted else [one for one in found.entries if one.name in wanted]:
             row = _row(found, one.name, one.reason or one.state, shown(one.value))
             if one in waiting:
                 row |= {"state": "would wrap" if dry else "wrapped", "then": f"limen stdio {one.server or one.name}"}
@@ -68,6 +68,9 @@ def wrap(
             rows.append(
                 _row(found, "", found.reason or ("no servers" if found.state == "read" else "no such file"), "")
             )
+    if missing := sorted(wanted - {one.name for found in places for one in found.entries}):
+        wrapping.discard()
+        raise Refused(f"{missing[0]}: no such entry in the files that were looked at")
     if work:
         _ready(wrapping)
         for found, data in work:
