@@ -28,12 +28,13 @@ class _Artifacts(Programs):
 
 class VerifiedUpstream(StdioUpstream):
     """`plan` gives what to run, after looking at it; it waits for the disk and raises UpstreamFault, then nothing is
-    started. Other arguments as for StdioUpstream."""
+    started. Other arguments as for StdioUpstream. `mounts`: what the verified program is read from, for a sandbox."""
 
     def __init__(self, name: str, argv: Sequence[str], *, plan: Callable[[], Plan], **more: Any) -> None:
         super().__init__(name, argv, **more)
         self._declared = dict(more.get("env") or {})
         self._plan = plan
+        self.mounts: tuple[str, ...] = ()
         self._programs: _Artifacts = _Artifacts()
 
     async def _spawn(self) -> Channel:
@@ -47,4 +48,4 @@ class VerifiedUpstream(StdioUpstream):
     async def _verify(self) -> None:
         plan = await asyncio.to_thread(self._plan)
         self._argv, self._env = plan.argv, {**self._declared, **plan.env}
-        self._programs.artifact = plan.digest
+        self.mounts, self._programs.artifact = plan.mounts, plan.digest
