@@ -16,14 +16,16 @@ from typing import Any
 import pytest
 
 from limen.adapters.bubblewrap import Bubblewrap
+from limen.config.model import Config
 from limen.config.servers import ServerConfig
 from limen.gateway.cells import Cells
-from limen.gateway.run import build
+from limen.gateway.run import build, launcher
 from limen.gateway.upstreams import StdioUpstream
 from upstreams.minted import Heard, call, permit
 
 HOSTILE = Path(__file__).with_name("hostile_server.py")
 ISOLATOR = Bubblewrap()
+LAUNCHES = launcher(Config.model_validate({}))  # nothing is installed
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="there is no bwrap: install bubblewrap")
 SMALL = {"memory": "96Mi", "processes": 24, "tmp": "2Mi", "file_size": "1Mi"}
 
@@ -53,7 +55,7 @@ def configured(argv: list[str], *, env: dict[str, str] | None = None, cwd: str |
 
 
 def upstream_of(name: str, config: ServerConfig, cells: Cells) -> StdioUpstream:
-    upstream = build(name, config, cells)
+    upstream = build(name, config, cells, LAUNCHES)
     assert isinstance(upstream, StdioUpstream)
     upstream._probe_first = False  # the servers here know only the handshake
     return upstream

@@ -18,6 +18,7 @@ from limen.core.cell import CellSpec, Property
 from limen.core.faults import UpstreamFault
 from limen.gateway.cells import Cells
 from limen.gateway.upstream_process import STDERR_KEPT
+from limen.sandbox.launch import Plan
 from sandbox.cells_kit import HOSTILE, ISOLATOR, configured, inside, needs_bubblewrap, until, upstream_of
 from upstreams.minted import Heard, call, permit
 
@@ -212,7 +213,7 @@ async def _spec(upstream: Any) -> CellSpec:
 
     argv = [sys.executable, "-I", "-S", str(HOSTILE)]
     with pytest.raises(UpstreamFault):
-        await Cells((), Catch()).launcher("x", configured(argv))()  # type: ignore[arg-type]
+        await Cells((), Catch()).launcher("x", configured(argv))(Plan(tuple(argv)))  # type: ignore[arg-type]
     return caught[0]
 
 

@@ -40,8 +40,13 @@ _ROWS: Final = {
     "InspectMessages": ("D1 D8", "tests/detection/test_inspect.py"),
     "inspect_definition": ("E2 E9", "tests/detection/test_inspect.py"),
     "ledger": ("A10 I2", "tests/audit/test_audit_verify.py"),
+    "launch": ("H2", "tests/sandbox/test_verified_launch.py"),
 }
-_LOOSENS: Final = {"unsafe_anonymous": "Authenticate", "unsafe_plain_http": "Authenticate"}
+_LOOSENS: Final = {
+    "unsafe_anonymous": "Authenticate",
+    "unsafe_plain_http": "Authenticate",
+    "unsafe_unverified": "launch",
+}
 _OBSERVED: Final = {
     "arguments": "InspectArguments",
     "results": "InspectResult",
@@ -59,7 +64,7 @@ def describe(config: Config) -> list[dict[str, Any]]:
     observed = {_OBSERVED[one] for one in config.content.unsafe_observe}
     if config.content.flow.unsafe_observe:
         observed |= {"CheckFlow"}
-    for name in (*(guard.__name__ for guard in guards), "inspect_definition", "ledger"):
+    for name in (*(guard.__name__ for guard in guards), "inspect_definition", "ledger", "launch"):
         if name not in _ROWS:
             raise InvariantFault(f"{name} stands in the posture without saying which control it enforces")
         controls, evidence = _ROWS[name]

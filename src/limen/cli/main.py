@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from limen import __version__
-from limen.cli import approvals, audit, content, egress, keys, policy, revoke, servers_status, setup, tools
+from limen.cli import (
+    approvals,
+    audit,
+    content,
+    egress,
+    keys,
+    policy,
+    revoke,
+    servers,
+    servers_status,
+    setup,
+    tools,
+    wrap,
+)  # fmt: skip
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
 from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
@@ -23,6 +36,8 @@ app = typer.Typer(
 )
 configuration = group("About the configuration file.")
 app.add_typer(tools.app, name="tools")
+servers.app.command("status")(servers_status.status)
+app.add_typer(servers.app, name="servers")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(content.quarantine, name="quarantine")
 app.add_typer(content.labels, name="labels")
@@ -33,14 +48,13 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(egress.app, name="egress")
 app.add_typer(configuration, name="config")
-servers = group("About the servers behind the gateway.")
-servers.command("status")(servers_status.status)
-app.add_typer(servers, name="servers")
 app.command()(setup.init)
 app.command()(setup.check)
 app.command()(setup.posture)
 app.command()(setup.doctor)
 app.command("eval")(evaluate)
+app.command()(wrap.wrap)
+app.command()(wrap.unwrap)
 
 
 def _version(wanted: bool) -> None:

@@ -16,6 +16,7 @@ from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
 from limen.sandbox.egress_rules import EgressSettings
+from limen.sandbox.launch import Form, NotLaunchable, Package, environment, read
 from limen.sandbox.settings import Directory, Limits
 
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
@@ -36,6 +37,10 @@ class ServerSecurity(BaseModel):
     directories: tuple[Directory, ...] = Field(default=(), description="what it sees of the disk besides its program")
     limits: Limits = Field(default=Limits(), description="what it may use")
     unsafe_no_sandbox: bool = Field(default=False, description="run the command as your own user, unconfined")
+    unsafe_unverified: bool = Field(default=False, description="start the command as written, fetching what it likes")
+    artifact: str | None = Field(
+        default=None, pattern=r"^sha256-[0-9a-f]{64}$", description="digest of what is run; any other is not started"
+    )
     timeout: Seconds = Field(default=60.0, description="seconds a call may take in all")
     durable: bool = Field(default=False, description="calls wait until their intent is on disk")
     scopes: tuple[str, ...] = Field(default=(), description="scopes_supported of this server's metadata (RFC 9728)")
@@ -148,7 +153,24 @@ class ServerConfig(BaseModel):
         named = self.security.model_fields_set
         if not local and (found := [name for name in CELL if name in named]):
             raise ValueError(f"security.{found[0]} goes with command: a server at a url runs elsewhere")
+        if self.security.artifact and (not local or self.security.unsafe_unverified):
+            raise ValueError("security.artifact goes with a command that is verified")
+        if local and not self.disabled and not self.security.unsafe_unverified:
+            self._check_launch()
         return self
+
+    def _check_launch(self) -> None:
+        try:
+            environment(self.form(), self.environment(), pinned=self.security.artifact is not None)
+        except NotLaunchable as fault:
+            raise ValueError(f"{fault}. Or set security.unsafe_unverified: true to start it unseen") from None
+
+    def form(self) -> Form:
+        """Where the program comes from. Raises NotLaunchable."""
+        form = read(self.command or "", self.arguments())
+        if isinstance(form, Package) and any(not isinstance(one, str) for one in self.args[: -len(form.rest) or None]):
+            raise NotLaunchable("a package is not named by reference: its name is recorded")
+        return form
 
     @property
     def transport(self) -> Literal["stdio", "http", "sse"]:

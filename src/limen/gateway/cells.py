@@ -18,8 +18,10 @@ from limen.adapters.programs import find, search_path
 from limen.core.cell import Cell
 from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
 from limen.core.ports import Isolator
-from limen.gateway.upstream_run import Launch, bare
+from limen.gateway.upstream_packaged import Start
+from limen.gateway.upstream_run import bare
 from limen.sandbox.cell import plan
+from limen.sandbox.launch import Plan
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -79,18 +81,18 @@ class Cells:
         self.egress: Callable[[dict[str, Any]], None] = _no_log  # without a log no cell has a network
         self.isolator = isolator or Bubblewrap()
 
-    def launcher(self, name: str, server: ServerConfig) -> Launch:
-        """How this server's program is started."""
-        argv, cwd = (str(server.command), *server.arguments()), str(server.cwd or "/")
-        security, env = server.security, server.environment()
-        if security.unsafe_no_sandbox:
-            return bare(name, argv, env, cwd)
-
+    def launcher(self, name: str, server: ServerConfig) -> Start:
+        """How this server's program is started, once it is known what that is."""
+        security, declared, cwd = server.security, server.environment(), str(server.cwd or "/")
         gate = EgressGate(name, security.egress, lambda event: self.egress(event))
 
-        async def launch() -> Cell:
+        async def start(planned: Plan) -> Cell:
+            argv, env = planned.argv, {**declared, **planned.env}
+            if security.unsafe_no_sandbox:
+                return await bare(name, argv, env, cwd)()
             try:
                 program = await asyncio.to_thread(find, name, argv, path=search_path(env), cwd=cwd)
+                program = replace(program, trees=(*program.trees, *((mount, "") for mount in planned.mounts)))
                 spec = plan(
                     name, program, limits=security.limits, directories=security.directories, env=env,
                     language=os.environ.get("LANG", ""), home=str(Path.home()), private=self.private,
@@ -102,4 +104,4 @@ class Cells:
                 spec = replace(spec, ports=gate.ports, attend=gate.attend)
             return await self.isolator.start(spec)
 
-        return launch
+        return start

@@ -33,7 +33,7 @@ _FIXED: Final = {
 class Reload:
     """`run` does it whenever `asked` is set (a signal handler may), one at a time.
 
-    `read` gives the file as it is now, checked; `build` makes the connection to one server; `put` changes the
+    `read` gives the file as it is now, checked; `build` gives what makes connections to servers; `put` changes the
     addresses we answer at. `read` and `build` raise ConfigFault and change nothing.
     """
 
@@ -43,7 +43,7 @@ class Reload:
         watch: Watch,
         asked: asyncio.Event,
         read: Callable[[], Config],
-        build: Callable[[str, ServerConfig], Upstream],
+        build: Callable[[Config], Callable[[str, ServerConfig], Upstream]],
         put: Callable[[Config], None],
     ) -> None:
         assert isinstance(house.upstreams, Upstreams)
@@ -103,10 +103,8 @@ class Reload:
 
     def _new(self, config: Config) -> dict[str, Upstream]:
         """Connections to servers that are new or configured otherwise than before. Nothing is sent yet."""
-        before = self._house.config.servers
-        return {
-            name: self._build(name, server) for name, server in config.servers.items() if before.get(name) != server
-        }
+        before, build = self._house.config.servers, self._build(config)
+        return {name: build(name, server) for name, server in config.servers.items() if before.get(name) != server}
 
     async def _read_new(self, made: dict[str, Upstream], registry: Registry) -> None:
         """A server that was exchanged behind its name is compared with what is approved before it gets a call."""

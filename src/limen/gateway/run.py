@@ -8,6 +8,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ import orjson
 import uvloop
 
 from limen import __version__
-from limen.assemble import House, local_user
+from limen.assemble import House, local_user, open_signer
 from limen.config.addresses import is_loopback
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
@@ -28,9 +29,11 @@ from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
 from limen.gateway.server import HttpServer, tls_context
 from limen.gateway.stdio import StdioSurface
-from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstream, Upstreams
+from limen.gateway.upstream_packaged import VerifiedUpstream
+from limen.gateway.upstreams import HttpUpstream, Upstream, Upstreams
 from limen.gateway.watch import Watch
 from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
+from limen.launching import Launches
 from limen.protocol.inbound import Endpoint
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
@@ -52,11 +55,16 @@ def say(text: str) -> None:
 
 def connect(config: Config, on_change: Callable[[str], None] | None = None, cells: Cells | None = None) -> Upstreams:
     """One upstream per server in use. Raises ConfigFault."""
-    cells = cells or Cells(private_paths(config))
-    return Upstreams([build(name, server, cells) for name, server in config.servers.items()], on_change)
+    cells, launches = cells or Cells(private_paths(config)), launcher(config)
+    return Upstreams([build(name, server, cells, launches) for name, server in config.servers.items()], on_change)
 
 
-def build(name: str, server: ServerConfig, cells: Cells) -> Upstream:
+def launcher(config: Config) -> Launches:
+    """What the local servers of this configuration are started from."""
+    return Launches(config, partial(open_signer, config))
+
+
+def build(name: str, server: ServerConfig, cells: Cells, launches: Launches) -> Upstream:
     """The connection to one server; nothing is started or sent yet. Raises ConfigFault."""
     if server.url is not None:
         if server.transport == "sse":
@@ -67,9 +75,9 @@ def build(name: str, server: ServerConfig, cells: Cells) -> Upstream:
     argv = [str(server.command), *server.arguments()]
     shown = [str(server.command), *(one if isinstance(one, str) else "(secret)" for one in server.args)]
     cwd = str(server.cwd) if server.cwd else None
-    return StdioUpstream(
-        name, argv, env=server.environment(), cwd=cwd, timeout=server.call_timeout, shown=shown,
-        launch=cells.launcher(name, server), bounds=server.security.bounds,
+    return VerifiedUpstream(
+        name, argv, plan=partial(launches.plan, name, server), start=cells.launcher(name, server),
+        env=server.environment(), cwd=cwd, timeout=server.call_timeout, shown=shown, bounds=server.security.bounds,
         record=lambda event: cells.record(name, event),
     )  # fmt: skip
 
@@ -239,7 +247,10 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         server.app = HttpSurface(gateway, site(config, configured, bundles), lambda: house.ledger.healthy)
         house.on_change()
 
-    reload = Reload(house, watch, again, read, lambda name, server: build(name, server, cells), put)
+    def builder(config: Config) -> Callable[[str, ServerConfig], Upstream]:
+        return partial(build, cells=cells, launches=launcher(config))
+
+    reload = Reload(house, watch, again, read, builder, put)
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)

@@ -1,1 +1,1 @@
-"""Where a local server runs, and what it may reach from there."""
+"""Where a local server comes from, where it runs, and what it may reach from there."""
