@@ -72,7 +72,7 @@ Connect = Callable[["Config", Callable[[str], None]], Servers]
 
 @dataclass(slots=True)
 class State:
-    """What is kept on disk: definitions and their approvals, held calls, and how far the log has followed them."""
+    """What is kept on disk: definitions, their approvals, held calls, how far the log has followed them, reviews."""
 
     catalog: SqliteTable
     approvals: SqliteTable
@@ -80,6 +80,7 @@ class State:
     labels: SqliteTable
     quarantine: SqliteTable
     told: SqliteTable
+    reviews: SqliteTable
 
     @classmethod
     def open(cls, config: Config) -> State:
@@ -115,12 +116,12 @@ def _registry(config: Config, table: SqliteTable, signer: Signer) -> Registry:
 
 def open_policy(config: Config, registry: Registry, catalog: Catalog | None = None) -> PolicySet:
     """The policy compiled against what is approved now. Raises ConfigFault."""
-    announced = [Approved(server, kind, name, "", b"{}") for server, kind, name in _announced(registry)]
+    names = [Approved(server, kind, name, "", b"{}") for server, kind, name in announced(registry)]
     approved = (catalog or registry.snapshot()).approved(withheld=True)
-    return compile_policy(config.policy, approved, servers=config.servers, announced=announced)
+    return compile_policy(config.policy, approved, servers=config.servers, announced=names)
 
 
-def _announced(registry: Registry) -> set[tuple[str, str, str]]:
+def announced(registry: Registry) -> set[tuple[str, str, str]]:
     """Server, kind and name of whatever a rule may name. A lock knows what was left out of it from the locked sets."""
     found = set(registry.names())
     if isinstance(registry, LockedRegistry):

@@ -17,6 +17,7 @@ from limen.core.chain import Chain, ResultGuard, run_result
 from limen.core.conversation import Conversation
 from limen.core.faults import DependencyFault, Fault, UpstreamError, UpstreamFault
 from limen.core.reasons import REASONS, Reason
+from limen.core.standing import Standings
 from limen.core.verdict import Permit, Refusal
 from limen.posture import METHODS, Forward, Local
 from limen.protocol.outbound import hide
@@ -138,6 +139,7 @@ class Engine:
         self._references = References()
         # What inspection found, by reference of the call, until that call's next record takes it.
         self._seen: MutableMapping[str, Inspected] = {} if seen is None else seen
+        self._standings = Standings()
 
     def timeout(self, server: str) -> float:
         """Seconds a call to this server may take in all."""
@@ -188,6 +190,7 @@ class Engine:
             if corridor.durable or approved.durable or "durable" in grant.requires:
                 await self.log.durable(index)
         except DependencyFault as fault:
+            self._standings.forget()  # what was to be recorded may not have been
             return Refusal(REASONS["fault.audit"], permit.reference, "engine", str(fault))
         headers = corridor.param_headers(approved, call) if call.era is Era.MODERN else ()
         if corridor.messages is not None:
@@ -282,6 +285,7 @@ class Engine:
         _risk(record, permit.find(Inspected))
         if (cleared := permit.find(Cleared)) is not None and cleared.findings:
             record["flow"] = cleared.findings
+        self._standings.note(record, permit.get(Caller))
         return orjson.dumps(record)
 
     def _outcome(self, permit: Permit, reason: str, started: float, detail: str = "") -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from limen import __version__
-from limen.cli import approvals, audit, content, policy, setup, tools
+from limen.cli import access, approvals, audit, content, policy, setup, tools
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
 from limen.cli.eval import evaluate
 from limen.cli.terminal import complain, emit, line
@@ -27,6 +27,7 @@ app.add_typer(approvals.app, name="approvals")
 app.add_typer(content.quarantine, name="quarantine")
 app.add_typer(content.labels, name="labels")
 app.add_typer(policy.app, name="policy")
+app.add_typer(access.app, name="access")
 app.add_typer(audit.app, name="audit")
 app.add_typer(configuration, name="config")
 app.command()(setup.init)

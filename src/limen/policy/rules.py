@@ -82,6 +82,9 @@ class PolicySettings(BaseModel):
 
     rules: tuple[RuleSettings, ...] = ()
     cedar: tuple[str, ...] = ()
+    review_every: Annotated[int, Field(ge=1, le=3650)] | None = Field(
+        default=None, description="days after which `limen check` and `limen doctor` ask for an access review"
+    )
 
 
 def _listed(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
