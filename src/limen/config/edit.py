@@ -84,7 +84,9 @@ def _items(text: str, node: yaml.SequenceNode, items: Mapping[int, tuple[str, ..
     every: list[yaml.Node] = node.value
     gone = [index for index, texts in items.items() if not texts]
     if len(gone) == len(every):
-        return [(node.start_mark.index, _end(node), "[]")]
+        return [
+            (node.start_mark.index, _end(node), "[]" if node.flow_style else " []")
+        ]  # a block may start below its key
     spans: list[Span] = []
     for index, texts in items.items():
         start, end = every[index].start_mark.index, _end(every[index])

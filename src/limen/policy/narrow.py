@@ -270,9 +270,13 @@ def prove(
     kept = [one.id for one in present.policies if one.id not in removed]
     origin = dict(zip((one.id for one in proposed.policies), kept, strict=True))
     before, after = concerned(present, items), concerned(proposed, items)
+    asks = {one.id: one.requires for one in present.policies}
     for place, rules in after.items():
-        if not {origin[rule] for rule in rules} <= set(before[place]):
+        left = {origin[rule] for rule in rules}
+        if not left <= set(before[place]):
             raise InvariantFault(f"the proposal would widen a rule about {'/'.join(place)}; it is not shown")
+        if any(not asks[gone] <= asks[rule] for gone in set(before[place]) - left for rule in left):
+            raise InvariantFault(f"the proposal would ask for less of {'/'.join(place)}; it is not shown")
     asked = 0
     for caller in callers:
         if asked + len(items) > _PROVED:
