@@ -65,6 +65,8 @@ def review(
 
     if attested and not reason.strip():
         raise Misused("--attest needs --reason: what was looked at, and what follows from it")
+    if not all(text.isprintable() for text in (by, reason)):
+        raise Misused("--by and --reason are plain text on one line")
     loaded, until = load(context, config), time.time()
     begin = moment(since, until)
     rules = rules_of(loaded)
