@@ -153,7 +153,7 @@ def test_a_review_proposes_a_diff_that_applies_and_keeps_comments(used: Path) ->
     patch = used.parent / "narrower.diff"
     found = answer(used, "access", "review", "--diff", str(patch))
     assert found["never_used"] == ["files/list", "files/rm"]
-    assert {row["id"]: row["calls"] for row in found["rules"]} == {"rule-1": 2, "rule-2": 0, "rule-3": 0}
+    assert {row["id"]: row["calls"] for row in found["rules"]} == {"rule-1": 2, "rule-2": 0, "rule-3": None}
     assert [(one["rule"], one["act"]) for one in found["proposal"]["changes"]] == [(1, "narrow"), (2, "remove")]
     assert found["period"]["doubts"] == []
     copy = used.parent / "copy"
@@ -288,6 +288,8 @@ def test_a_review_becomes_due_again(used: Path, monkeypatch: pytest.MonkeyPatch)
     later = time.time() + 31 * 86_400
     monkeypatch.setattr("limen.cli.reviews.time.time", lambda: later)
     assert "last reviewed 31 days ago by ann" in limen(used, "check").stdout
+    (row,) = [row for row in answer(used, "doctor", status=1) if row["check"] == "access review"]
+    assert row["ok"] is False
 
 
 def test_a_forged_attestation_counts_for_nothing(used: Path) -> None:

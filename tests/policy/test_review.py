@@ -19,6 +19,8 @@ from limen.policy.narrow import Proposal, narrowed, propose, prove
 from limen.policy.review import build, concerned, holders, label, place_of, reachable, used_rules, ways
 from limen.policy.rules import PolicySettings
 from limen.policy.usage import Usage
+from limen.posture import METHODS as POSTURE
+from limen.posture import Forward
 
 NAMES = frozenset(place_of(one) for one in CATALOG)
 METHODS = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read", "template": "resources/read"}
@@ -163,9 +165,22 @@ def test_only_the_period_counts_and_what_cannot_be_read_is_said() -> None:
     usage = usage_of(made, old, one, one, b'{"t":"outcome","ts":101,"ref":"x"}')
     assert [use.count for use in usage.uses.values()] == [2]
     assert (usage.begins, usage.records, usage.complete) == (10.0, 3, True)
-    for broken in (b"\xff", b"[]", b'{"t":"intent","ts":100}', intent(made, caller(), item("read_file"), (), sub=7)):
+    for broken in (
+        b"\xff",
+        b"[]",
+        b'{"t":"intent","ts":100}',
+        intent(made, caller(), item("read_file"), (), sub=7),
+        intent(made, caller(), item("read_file"), (), method="new"),
+    ):
         hurt = usage_of(made, one, broken)
         assert (hurt.unreadable, hurt.complete) == (1, False)
+
+
+def test_every_method_that_is_forwarded_is_counted() -> None:
+    made = policy({"allow": "anyone", "call": "files/*"})
+    for method in (name for name, route in POSTURE.items() if isinstance(route, Forward)):
+        usage = usage_of(made, intent(made, caller(), item("read_file"), ("rule-1",), method=method))
+        assert (len(usage.uses), usage.unreadable) == (1, 0), method
 
 
 def test_memory_is_bounded_and_a_full_one_concludes_nothing() -> None:

@@ -336,7 +336,7 @@ def _print_ways(found: list[dict[str, Any]]) -> None:
         {**one, "who": one["who"] or "see its Cedar text", "conditions": _conditions(one["when"], one["unless"])}
         for one in found
     ]
-    table(("id", "effect", "who", "scopes", "conditions", "requires"), rows)
+    table(("id", "effect", "who", "call", "scopes", "conditions", "requires"), rows)
     for one in found:
         if one["whole"]:
             line(f"{one['id']} denies it to everybody", red=True)
@@ -349,9 +349,9 @@ def _print_review(found: dict[str, Any]) -> None:
     line(f"{shown(period['since'])} to {shown(period['until'])} UTC: {period['records']} signed records")
     for doubt in period["doubts"]:
         line(f"note: {doubt}", red=True)
-    rows = [{**row, "last used": shown(row["last"]), "unused": not row["calls"]} for row in found["rules"]]
+    rows = [{**row, "last used": shown(row["last"])} for row in found["rules"]]
     if rows:
-        table(("id", "effect", "who", "calls", "perhaps", "callers", "definitions", "last used"), rows)
+        table(("id", "effect", "who", "call", "calls", "perhaps", "callers", "definitions", "last used"), rows)
     if found["callers"]:
         table(("subject", "issuer", "client", "calls", "refused", "used"), found["callers"])
     for title, key in (("never used", "never_used"), ("used, and not there any more", "used_but_gone")):

@@ -21,14 +21,15 @@ Pair = tuple[CallerKey, Place]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One policy that concerns a definition. `who`: any of these, as the rule says it; empty for policies in Cedar,
-    whose `text` says it. `arguments`: whether it depends on the arguments of a call. `whole`: a deny rule that nobody
-    and no argument escapes."""
+    """One policy that concerns a definition. `who`, `call`: any of these, as the rule says it; empty for policies in
+    Cedar, whose `text` says it. `arguments`: whether it depends on the arguments of a call. `whole`: a deny rule that
+    nobody and no argument escapes."""
 
     id: str
     where: str
     effect: str
     who: tuple[str, ...]
+    call: tuple[str, ...]
     scopes: tuple[str, ...]
     when: str
     unless: str
@@ -50,6 +51,7 @@ def way_of(policy: Policy, settings: PolicySettings, approved: Approved) -> Way:
         policy.where,
         "allow" if policy.permits else "deny",
         who,
+        rule.targets if rule else (),
         rule.scopes if rule else (),
         when,
         unless,
@@ -183,7 +185,10 @@ def _all_ways(policy: PolicySet, settings: PolicySettings, items: Sequence[Appro
 
 
 def _rule(way: Way, used: set[Pair], usage: Usage) -> dict[str, Any]:
+    """What went through an allow rule. What a deny rule stopped is not in the log by rule: null."""
     row = {name: value for name, value in asdict(way).items() if name not in ("text", "whole")}
+    if way.effect == "deny":
+        return {**row, "calls": None, "perhaps": None, "callers": None, "definitions": None, "last": None}
     return {
         **row,
         "calls": sum(usage.uses[pair].rules.get(way.id, 0) for pair in used),

@@ -90,7 +90,9 @@ class Usage:
             self._standing(caller, record["standing"])
         place = self._place(record["method"], record["upstream"], record["tool"], record["digest"])
         policy, rules = record["policy"], [str(rule) for rule in record["rules"]]
-        if not self.since <= stamp <= self.until or place is None:
+        if place is None:
+            raise ValueError("a method this version does not know: something was used, and we cannot say what")
+        if not self.since <= stamp <= self.until:
             return
         use = self._use(caller, place)
         if use is None:
