@@ -106,7 +106,7 @@ def seconds(what, repeat=1):
 
 def measure_large(path, key):
     """From a cold store to what calls are judged by. One JSON line."""
-    from limen import assemble
+    from limen import opening
     from limen.config.model import Config
 
     table, signer = SqliteTable(path, "catalog"), FileSigner.open(key, "bench")
@@ -123,7 +123,7 @@ def measure_large(path, key):
     )
     entries, _ = seconds(registry.entries)
     names, _ = seconds(lambda: list(registry.names()))
-    policy, _ = seconds(lambda: assemble.open_policy(config, registry, catalog))
+    policy, _ = seconds(lambda: opening.open_policy(config, registry, catalog))
     at_policy = rss()
     again, _ = seconds(registry.snapshot)
     first = catalog.approved()[0]
@@ -203,7 +203,7 @@ def measure_call():
 
 def measure_list():
     """tools/list of 500 approved tools, beside the same answer with nothing done for it but sending the bytes."""
-    from limen.engine import Corridor
+    from limen.corridor import Corridor
     from limen.gateway.app import Gateway
     from limen.policy.authorize import Authorize
     from limen.policy.compile import compile_policy

@@ -7,21 +7,15 @@ the corridor it entered.
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-import jiter
 import orjson
 
 from limen import posture
 from limen.adapters.http import HttpFetch
-from limen.adapters.keys import FileSigner
-from limen.adapters.lockfile import load_lock, own_key
 from limen.audit.ledger import Ledger
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
@@ -29,26 +23,26 @@ from limen.catalog.registry import Registry
 from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
-from limen.config.bundles import routes
 from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
-from limen.core.call import Approved, Inspected
+from limen.core.call import Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault, DependencyFault
-from limen.core.ports import Kept, Signer
+from limen.core.ports import Kept
+from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
 from limen.detection.feeds import MAX_SIZE
-from limen.engine import Corridor, Engine, Outbound
+from limen.engine import Engine
 from limen.identity.api_keys import ApiKeys, changes
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
-from limen.inspection import Inspection, Reviewer
+from limen.inspection import Inspection
+from limen.opening import directory, open_policy, open_signer, registry_of, resources
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
-from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
 from limen.policy.limit import Limit, Spend
 from limen.storage import Counts, Followed, State
@@ -60,7 +54,6 @@ CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on di
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
 FETCH: Final = 900.0  # and at those elsewhere
 KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
-CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 _AUDITED: Final = "audited-history"
 _AUDITED_KEYS: Final = "audited-keys"
 
@@ -74,49 +67,6 @@ class Servers(Outbound, Protocol):
 
 
 Connect = Callable[["Config", Callable[[str], None]], Servers]
-
-
-def open_registry(config: Config) -> Registry:
-    """The catalog's records, or the lock the configuration names, for commands. Raises ConfigFault."""
-    return _registry(config, State.open(config).catalog, open_signer(config))
-
-
-def _registry(config: Config, table: Kept, signer: Signer) -> Registry:
-    """Where approvals are: in our records, or all of them in one signed file that nothing can be added to here."""
-    path = config.catalog.lock
-    if path is None:
-        detectors = [Reviewer(config, time.time)]
-        return Registry(table, governance=config.catalog.governance, signer=signer, detectors=detectors)
-    return LockedRegistry(load_lock(path, config.catalog.lock_keys or [own_key(config.audit.key)]))
-
-
-def open_policy(config: Config, registry: Registry, catalog: Catalog | None = None) -> PolicySet:
-    """The policy compiled against what is approved now. Raises ConfigFault."""
-    announced = [Approved(server, kind, name, "", b"{}") for server, kind, name in _announced(registry)]
-    approved = (catalog or registry.snapshot()).approved(withheld=True)
-    return compile_policy(config.policy, approved, servers=config.servers, announced=announced)
-
-
-def _announced(registry: Registry) -> set[tuple[str, str, str]]:
-    """Server, kind and name of whatever a rule may name. A lock knows what was left out of it from the locked sets."""
-    found = set(registry.names())
-    if isinstance(registry, LockedRegistry):
-        sets = ((one.server, jiter.from_json(one.definition)) for one in registry.lock.entries if one.kind == "set")
-        found |= {(server, row[0], row[1]) for server, known in sets for row in known["announced"]}
-    return {place for place in found if place[1] in CALLABLE}
-
-
-def open_signer(config: Config) -> FileSigner:
-    """The key that signs the log's checkpoints; made on first use."""
-    config.audit.key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return FileSigner.open(config.audit.key, config.audit.name)
-
-
-def resources(config: Config) -> dict[str, str]:
-    """Canonical resource URI of each route, servers and bundles; "" is the bundle of all servers (RFC 8707)."""
-    base = f"{config.listen.url}/mcp"
-    names = (*routes(config.bundles, config.servers), *config.servers)
-    return {name: f"{base}/{name}" if name else base for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +90,7 @@ class House:
         self.say = say
         self.state = State.open(config)
         self.signer = open_signer(config)
-        self.ledger = Ledger.open(_directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
+        self.ledger = Ledger.open(directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
@@ -171,24 +121,18 @@ class House:
         if registry is None and before is not None and before.config.catalog == config.catalog:
             registry = before.registry if config.catalog.lock is None else None  # a lock may be another one by now
         if registry is None:
-            registry = _registry(config, self.state.catalog, self.signer)
+            registry = registry_of(config, self.state.catalog, self.signer)
         same_identity = before is not None and before.config.identity == config.identity
         issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
         kept = before.fixed if before is not None and before.config.limits == config.limits else None
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)
+        lasts, where = self.continuity, places(config)
         fixed: dict[type, Any] = {
             Authenticate: self._authenticate(config, issuers),
             Revoked: Revoked(self.revocations),
-            BindSession: BindSession(
-                self.continuity.sessions,
-                self.continuity.states,
-                self.continuity.misuse,
-                self._emit,
-                self.continuity.callers,
-                places(config),
-            ),
-            SpendState: SpendState(self.continuity.states),
+            BindSession: BindSession(lasts.sessions, lasts.states, lasts.misuse, self._emit, lasts.callers, where),
+            SpendState: SpendState(lasts.states),
             **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
             RequireApproval: RequireApproval(self.state.approvals),
             AttachCredential: AttachCredential(headers),
@@ -453,13 +397,3 @@ def _built(built: dict[type, Any], kind: type) -> Any:
     if kind not in built:
         raise ConfigFault(f"the posture lists {kind.__name__}, which was not built")
     return built[kind]
-
-
-def _directory(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path
-
-
-def local_user() -> str:
-    """The operating-system user a stdio client acts as (A14)."""
-    return pwd.getpwuid(os.getuid()).pw_name

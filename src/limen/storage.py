@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TABLES: Final = (
     "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
-    "sessions", "spent",
+    "sessions", "spent", "reviews",
 )  # fmt: skip
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 SPACING: Final = 0.02  # and at least, however much is written
@@ -57,7 +57,7 @@ def driver(name: str) -> Any:
 class State:
     """What is kept: definitions and their approvals, held calls, how far the log has followed them, labels,
     quarantine, revocations and counts; what commands did; API keys as digests, proofs that were used and when keys
-    were, sessions, and states that were used."""
+    were, sessions, states that were used, and reviews."""
 
     catalog: Kept
     approvals: Kept
@@ -71,6 +71,7 @@ class State:
     seen: Kept
     sessions: Kept
     spent: Kept
+    reviews: Kept
     remote: bool = False  # reading waits for a network
     counter: Counter | None = None  # counts all replicas share; None: this process is alone
     bus: Bus | None = None

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from mcpclient import Endpoint
 
-from limen.assemble import open_registry
 from limen.catalog.registry import NothingPending
 from limen.config.load import load_config
+from limen.opening import open_registry
 
 
 def approve_tools(config_path):

@@ -11,11 +11,11 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from limen.assemble import open_registry
 from limen.cli import context as cli_context
 from limen.cli.main import app
 from limen.config.load import load_config
 from limen.core.announce import Announcement
+from limen.opening import open_registry
 
 SERVER = Path(__file__).with_name("shifting_server.py")
 CONFIG: dict[str, Any] = {

@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from limen.adapters.keys import FileSigner
-from limen.assemble import open_registry
 from limen.audit.ledger import Ledger
 from limen.cli import context as cli_context
 from limen.cli.main import app
 from limen.cli.terminal import as_text
 from limen.config.load import load_config
 from limen.core.announce import Announcement
+from limen.opening import open_registry
 from limen.policy.approval import ApprovalRecord
 from limen.storage import State
 
@@ -146,7 +146,7 @@ def test_every_command_has_help_with_an_example_and_json() -> None:
     from typer.main import get_command
 
     every = commands(get_command(app))
-    assert len(every) == 55
+    assert len(every) == 59
     for path, command in every:
         assert "Example: limen" in (command.help or ""), path
         options = {option for parameter in command.params for option in parameter.opts}

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cli.catalog_commands import announce, answer, configure, limen, program, shifting, tool
-from limen.assemble import open_registry
 from limen.catalog.lock import LockFault
 from limen.catalog.locked import LockedRegistry
 from limen.config.load import load_config
 from limen.core.faults import ConfigFault
+from limen.opening import open_registry
 
 AUDIT = {"name": "release"}
 

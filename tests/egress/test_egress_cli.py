@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from limen.adapters.egress_dns import socket as dns_socket
-from limen.assemble import open_signer
 from limen.audit.ledger import Ledger
 from limen.cli.main import app
 from limen.config.load import load_config
 from limen.core.faults import ConfigFault
+from limen.opening import open_signer
 
 EGRESS: dict[str, Any] = {
     "allow": ["api.example.com:443", "*.github.io:443", {"to": "plain.example.com:80", "methods": ["GET"]}],

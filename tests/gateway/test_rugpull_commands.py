@@ -11,9 +11,9 @@ import pytest
 
 from gateway.rugpull import EVIL, Rug, serving
 from gateway.running import Running, running
-from limen.assemble import open_registry
 from limen.catalog.registry import Entry
 from limen.config.load import load_config
+from limen.opening import open_registry
 
 INTERVAL = 5.0
 NOTICED = INTERVAL * 1.2 + 3

@@ -17,8 +17,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from gateway.running import ISSUER, KEY, Running
-from limen.assemble import open_registry
 from limen.config.load import load_config
+from limen.opening import open_registry
 
 LONG = "n" * 100
 SERVER = Path(__file__).with_name("twin_server.py")

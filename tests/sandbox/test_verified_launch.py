@@ -17,7 +17,6 @@ import yaml
 from package_registry import PY, Registry, npm_files
 from typer.testing import CliRunner
 
-from limen.assemble import open_signer
 from limen.catalog.definitions import digest_of
 from limen.catalog.lock import Locked, write
 from limen.cli.main import app
@@ -25,6 +24,7 @@ from limen.config.load import load_config
 from limen.core.announce import Announcement
 from limen.core.faults import ConfigFault, UpstreamFault
 from limen.gateway.run import connect
+from limen.opening import open_signer
 from limen.protocol.jsonrpc import canonical
 
 

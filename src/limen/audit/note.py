@@ -92,16 +92,26 @@ def decode_base64(text: str) -> bytes:
 
 def sign_checkpoint(signer: Signer, size: int, root: bytes) -> bytes:
     """The signed checkpoint; the signer's name is the origin. Raises NoteError, and what the signer raises."""
+    return sign_note(signer, f"{signer.name}\n{size}\n{base64.b64encode(root).decode()}\n")
+
+
+def sign_note(signer: Signer, text: str) -> bytes:
+    """`text`, which ends with a newline, as a note signed by this key. Raises NoteError, and what the signer raises."""
     mark = key_id(signer.name, signer.public_key)
-    text = f"{signer.name}\n{size}\n{base64.b64encode(root).decode()}\n".encode()
-    signature = base64.b64encode(mark + signer.sign(text)).decode()
-    return text + f"\n— {signer.name} {signature}\n".encode()
+    signature = base64.b64encode(mark + signer.sign(text.encode())).decode()
+    return f"{text}\n— {signer.name} {signature}\n".encode()
+
+
+def open_note(note: bytes, key: VerifierKey) -> str:
+    """The text of a note that `key` signed. Raises NoteError otherwise."""
+    text, lines = _split_note(note)
+    _check_signatures(text, lines, key)
+    return text
 
 
 def open_checkpoint(note: bytes, key: VerifierKey) -> Checkpoint:
     """The checkpoint in `note` if `key` signed it for the log `key` is named after. Raises NoteError otherwise."""
-    text, lines = _split_note(note)
-    _check_signatures(text, lines, key)
+    text = open_note(note, key)
     head = text.split("\n")[:-1]
     if len(head) < 3 or not all(head):
         raise NoteError("the checkpoint has fewer than three lines, or an empty one")

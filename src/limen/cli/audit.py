@@ -81,7 +81,7 @@ def verify(
 
     settings = load(context, config).config.audit if directory is None or not key else None
     place = directory or (settings.path if settings else Path())
-    text = _key_text(key or f"@{settings.key}.pub" if settings else key)
+    text = key_text(key or f"@{settings.key}.pub" if settings else key)
     report = verify_log(place, text, at_least=_bytes(checkpoint) if checkpoint is not None else None)
     found = {**{name: getattr(report, name) for name in report.__dataclass_fields__}, "root": report.root.hex()}
     if as_json:
@@ -139,7 +139,8 @@ def _print(index: int, record: bytes, as_json: bool) -> None:
     line(f"{index} {when} {members.get('t', '')} {rest}")
 
 
-def _key_text(key: str) -> str:
+def key_text(key: str) -> str:
+    """A verifier key as given, or from the file it names with an @. Raises Misused."""
     if not key.startswith("@"):
         return key
     return _bytes(Path(key[1:])).decode("utf-8", "replace").strip()

@@ -80,7 +80,7 @@ def placed(server: str, name: str, option: str) -> tuple[str, str]:
 
 def open_registry(config: Config) -> Registry:
     """The catalog's records, or the lock the configuration names, read-only."""
-    from limen.assemble import open_registry as opened
+    from limen.opening import open_registry as opened
 
     return opened(config)
 

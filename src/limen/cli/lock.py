@@ -66,9 +66,9 @@ def lock(
 
 
 def _write(loaded: Loaded, path: Path, servers: tuple[str, ...], as_json: bool) -> None:
-    from limen.assemble import open_signer
     from limen.catalog.lock import read, write
     from limen.catalog.locked import collect
+    from limen.opening import open_signer
 
     writable(loaded)
     registry = open_registry(loaded.config)

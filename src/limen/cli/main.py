@@ -9,6 +9,7 @@ import typer
 
 from limen import __version__
 from limen.cli import (
+    access,
     approvals,
     audit,
     content,
@@ -44,6 +45,7 @@ app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(access.app, name="access")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(egress.app, name="egress")

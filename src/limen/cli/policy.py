@@ -26,7 +26,7 @@ def catalog_of(loaded: Loaded) -> Catalog:
 
     if not loaded.config.storage.path.exists():
         return Catalog()
-    from limen.assemble import open_registry
+    from limen.opening import open_registry
 
     return open_registry(loaded.config).snapshot()
 

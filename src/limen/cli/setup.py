@@ -85,12 +85,15 @@ def check(
 ) -> None:
     """Say what the file means and what is wrong with it; status 2 if it cannot be used. Example: limen check"""
     from limen.cli.policy import compiled
+    from limen.cli.reviews import due
     from limen.config.load import check_consistency
     from limen.config.model import loosened
 
     loaded = load(context, config)
     problem: ConfigFault | None = None
     warnings = list(loaded.warnings)
+    if (reviewed := due(loaded.config)) is not None and not reviewed[0]:
+        warnings.append(f"access: {reviewed[1]}")
     try:
         warnings.extend(compiled(loaded)[1].warnings)
         if not local:
@@ -199,7 +202,10 @@ def _disk(loaded: Loaded) -> list[tuple[str, bool, str]]:
         found.append((f"{name} directory", good, f"{path}{'' if good else f': {place} cannot be written to'}"))
         free = shutil.disk_usage(place).free
         found.append((f"{name} disk", free >= _LOW_DISK, f"{free >> 20} MiB free"))
-    return [*found, _key(config)]
+    from limen.cli.reviews import due
+
+    reviewed = due(config)
+    return [*found, _key(config), *([("access review", *reviewed)] if reviewed is not None else [])]
 
 
 def _nearest(path: Path) -> Path:

@@ -101,7 +101,7 @@ def parse(data: bytes, file: str) -> Document:
     if file.endswith(".json"):
         text = _json_for_yaml(text, file)
     try:
-        node = _compose(text)
+        node = compose(text)
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
@@ -115,7 +115,8 @@ def parse(data: bytes, file: str) -> Document:
     return document
 
 
-def _compose(text: str) -> yaml.Node | None:
+def compose(text: str) -> yaml.Node | None:
+    """The syntax tree of one document, with the place of everything in it. Raises yaml.YAMLError."""
     loader = _Loader(text)
     try:
         return loader.get_single_node()

@@ -16,21 +16,16 @@ from limen.core.call import Approved, Call, Caller, Context, Era, Presented, Ses
 from limen.core.faults import DependencyFault
 from limen.core.reasons import REASONS
 from limen.core.verdict import Permit, Refusal
+from limen.corridor import Corridor
 from limen.detection.spotlight import HIERARCHY
-from limen.engine import Corridor, Engine
+from limen.engine import Engine
 from limen.gateway.bundles import echoed, followable, joined, renamed
 from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
 from limen.gateway.flights import Ended, Flights
 from limen.identity.bind_session import trail_of
 from limen.identity.handles import EVENT
 from limen.posture import METHODS, Local
-from limen.protocol.methods import (
-    HANDSHAKE_REVISIONS,
-    LATEST_HANDSHAKE,
-    META_SERVER,
-    META_SUBSCRIPTION,
-    SUPPORTED,
-)
+from limen.protocol.methods import HANDSHAKE_REVISIONS, LATEST_HANDSHAKE, META_SERVER, META_SUBSCRIPTION, SUPPORTED
 from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
 

@@ -17,7 +17,7 @@ import orjson
 import uvloop
 
 from limen import __version__
-from limen.assemble import House, local_user, open_signer
+from limen.assemble import House
 from limen.config.addresses import is_loopback
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
@@ -34,6 +34,7 @@ from limen.gateway.upstreams import HttpUpstream, Upstream, Upstreams
 from limen.gateway.watch import Watch
 from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
 from limen.launching import Launches
+from limen.opening import local_user, open_signer
 from limen.protocol.inbound import Endpoint
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames

@@ -87,6 +87,11 @@ class PolicySet:
         self._visible: dict[_Key, bool] = {}
         self._entities: dict[_Key, cedarpy.Entities] = {}
 
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """Every policy, in the order of the rules, those written in Cedar last."""
+        return self._policies
+
     def slice(self, approved: Approved) -> Slice | None:
         """What concerns this definition; None when this policy was not compiled with exactly it."""
         key = (approved.server, approved.kind, approved.name)
@@ -193,11 +198,22 @@ class PolicySet:
         part = self.slice(approved)
         if part is None or action not in ACTIONS[approved.kind]:
             return False
-        about = self._about(caller, approved, approved.name)
-        question = request(caller, approved, approved.name, action, NO_ARGUMENTS)
-        answer = _could(caller, part, ask(part.possible, about, question, part.effects))
+        answer = _could(caller, part, self._open(caller, part, action))
         _remember(self._visible, key, answer)
         return answer
+
+    def ways(self, caller: Caller, approved: Approved) -> tuple[str, ...]:
+        """Ids of the allow policies by which this caller could do this with some arguments; none if not `visible`."""
+        part = self.slice(approved)
+        if part is None:
+            return ()
+        outcome = self._open(caller, part, _primary(approved))
+        return outcome.reasons if _could(caller, part, outcome) else ()
+
+    def _open(self, caller: Caller, part: Slice, action: str) -> Outcome:
+        """What Cedar says while arguments are not known."""
+        question = request(caller, part.approved, part.approved.name, action, NO_ARGUMENTS)
+        return ask(part.possible, self._about(caller, part.approved, part.approved.name), question, part.effects)
 
     def foresee(self, caller: Caller, items: Sequence[Approved]) -> None:
         """Answer `visible` for all of these that were never asked about, together: a list of hundreds costs Cedar one

@@ -82,6 +82,9 @@ class PolicySettings(BaseModel):
 
     rules: tuple[RuleSettings, ...] = ()
     cedar: tuple[str, ...] = ()
+    review_every: Annotated[int, Field(ge=1, le=3650)] | None = Field(
+        default=None, description="days after which `limen check` and `limen doctor` ask for an access review"
+    )
     step_up: dict[Literal["mfa", "device"], tuple[Text, ...]] = {}  # acr values to ask for; each is proof as well
 
     @field_validator("step_up")

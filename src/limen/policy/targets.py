@@ -53,6 +53,17 @@ class Target:
             and _pattern(self.glob).match(opaque) is not None
         )
 
+    def meets(self, other: Target) -> bool:
+        """Is there something that both could mean?"""
+        if self.kind != other.kind or (self.server != other.server and "*" not in (self.server, other.server)):
+            return False
+        return _meet(_wild(self.glob), _wild(other.glob))
+
+    @property
+    def wildcard(self) -> bool:
+        """Does it mean more than one name?"""
+        return self.server == "*" or "*" in self.glob
+
 
 def parse_target(text: str, kinds: tuple[str, ...]) -> tuple[Target, ...]:
     """`files/read_*`, or with a kind of its own `prompt:files/*`. Raises ValueError."""
@@ -73,7 +84,6 @@ def parse_target(text: str, kinds: tuple[str, ...]) -> tuple[Target, ...]:
 
 def overlaps(glob: str, template: str) -> bool:
     """Is there a URI that both the glob and an expansion of the template give? Variables count as `*`."""
-    left = [None if char == "*" else char for char in glob]
     right: list[str | None] = []
     position = 0
     for variable in _VARIABLE.finditer(template):
@@ -81,6 +91,15 @@ def overlaps(glob: str, template: str) -> bool:
         right.append(None)
         position = variable.end()
     right.extend(template[position:])
+    return _meet(_wild(glob), right)
+
+
+def _wild(glob: str) -> list[str | None]:
+    return [None if char == "*" else char for char in glob]
+
+
+def _meet(left: list[str | None], right: list[str | None]) -> bool:
+    """Is there a text both patterns match? None stands for any run of characters."""
     row = _step(None, right, None)
     for char in left:
         row = _step(char, right, row)

@@ -1,0 +1,113 @@
+"""What one call reads, compiled together, and what the engine needs of everything around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from limen.core.call import (
+    Approved,
+    Call,
+    Caller,
+)
+from limen.core.chain import Chain, ResultGuard
+from limen.core.conversation import Conversation
+from limen.core.verdict import Permit
+
+
+class Log(Protocol):
+    """The part of the ledger a call needs."""
+
+    def append(self, record: bytes) -> int: ...
+    def defer(self, record: bytes) -> None: ...
+    async def durable(self, index: int) -> None: ...
+
+
+class Outbound(Protocol):
+    """The part of the upstreams a call needs."""
+
+    async def forward(
+        self, permit: Permit, conversation: Conversation, extra_headers: tuple[tuple[str, str], ...] = ()
+    ) -> dict[str, Any]: ...
+
+
+class Visibility(Protocol):
+    """What `Authorize` also answers: what a caller could call."""
+
+    def visible(self, caller: Caller, items: Sequence[Approved]) -> list[Approved]: ...
+
+
+class Shelf(Protocol):
+    """What the engine reads of a catalog snapshot."""
+
+    @property
+    def version(self) -> str: ...
+    def find(self, server: str, kind: str, name: str) -> Approved | None: ...
+    def approved(self, server: str | None = None, kind: str | None = None) -> tuple[Approved, ...]: ...
+    def instructions(self, server: str) -> str | None: ...
+
+
+class Remembered:
+    """Rendered answers by what they depend on, up to a number of bytes; then it begins anew."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._known: dict[tuple[object, ...], bytes] = {}
+
+    def get(self, key: tuple[object, ...]) -> bytes | None:
+        """What was kept under this key."""
+        return self._known.get(key)
+
+    def keep(self, key: tuple[object, ...], value: bytes) -> None:
+        """Keep it for the next one who asks the same."""
+        self._size += len(value) + 512
+        if self._size > self._limit:
+            self._known.clear()
+            self._size = len(value) + 512
+        self._known[key] = value
+
+
+class HeaderRule(Protocol):
+    """Mcp-Param-* headers for one approved definition and the arguments of a call (2026-07-28 transports)."""
+
+    def __call__(self, approved: Approved, call: Call) -> tuple[tuple[str, str], ...]: ...
+
+
+class Messages(Protocol):
+    """What a server says while a call runs, looked at before a client hears it."""
+
+    def over(self, permit: Permit, conversation: Conversation) -> Conversation: ...
+
+
+class References:
+    """Correlation ids: 64 bits from the operating system's generator, fetched for many calls at a time."""
+
+    def __init__(self) -> None:
+        self._ready: list[str] = []
+
+    def next(self) -> str:
+        """16 hexadecimal digits."""
+        if not self._ready:
+            digits = os.urandom(4096).hex()
+            self._ready = [digits[at : at + 16] for at in range(0, len(digits), 16)]
+        return self._ready.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class Corridor:
+    """Everything one call reads, compiled together and swapped as one: a call keeps the corridor it entered."""
+
+    call: Chain
+    caller: Chain
+    result: tuple[ResultGuard, ...]
+    authorize: Visibility
+    catalog: Shelf
+    policy: str
+    param_headers: HeaderRule
+    durable: bool = False
+    lists: Remembered = field(default_factory=lambda: Remembered(32 << 20))  # what callers were shown of this catalog
+    messages: Messages | None = None
+    marks: Callable[[str], bool] | None = None  # whether texts of this server are marked as data
+    scrub: Callable[[str], str] | None = None  # takes secrets out of what a server calls its errors
