@@ -44,9 +44,9 @@ def test_awkward_texts_come_back_too(mode, text):
 def test_markers_are_never_the_same_and_are_long():
     markers = [new_marker() for _ in range(2000)]
     assert len(set(markers)) == 2000
-    assert all(re.fullmatch("[a-z2-7]{26}", marker) for marker in markers)
-    for place in range(26):  # no place of it is fixed
-        assert len({marker[place] for marker in markers}) == 32
+    assert all(re.fullmatch("[0-9a-f]{32}", marker) for marker in markers)
+    for place in range(32):  # no place of it is fixed
+        assert len({marker[place] for marker in markers}) == 16
 
 
 @pytest.mark.parametrize(

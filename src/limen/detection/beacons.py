@@ -17,6 +17,7 @@ from limen.detection.links import UNCLEAR, Address, Allowed, read_address
 
 __all__ = ["Allowed", "defuse"]
 
+_ACTING: Final = ("![", "<", "](", "]:")  # without one of these a text holds no markup
 _TERMINAL: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\n\x80-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
@@ -83,6 +84,8 @@ def defuse(text: str, allowed: Allowed | None = None, *, links: bool = True) -> 
     Linear in the length of the text, and doing it again changes nothing. Findings name hosts, never contents; they have
     no spans, since one removal moves the next. At most 32 are given, the counts in them are of all.
     """
+    if not links and not any(mark in text for mark in _ACTING) and _CONTROL.search(text) is None:
+        return text, ()  # nothing any pass would look at
     return _Defuser(allowed or Allowed(), links).run(text)
 
 
