@@ -287,7 +287,7 @@ def test_c5_two_devices_of_one_person_are_let_alone(here: Replica, clock: Clock)
 
 
 def test_c5_a_service_cannot_sign_in_and_is_recorded_only(here: Replica, clock: Clock) -> None:
-    service = replace(ALICE, subject="desk")
+    service = replace(ALICE, subject="desk", machine=True)  # a token of its own, or an API key
     for number in range(8):
         clock.now += 5
         assert isinstance(here.modern(service, Peer("http", (HOME, CAFE)[number % 2], "bot")), Pass)

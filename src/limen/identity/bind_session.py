@@ -210,8 +210,7 @@ def trail_of(call: Call, caller: Caller, settings: RiskSettings, now: float) -> 
 
 def _seen(call: Call, caller: Caller) -> Seen:
     peer = call.peer
-    # RFC 9068 section 2.2: where no person takes part, the subject is the client.
-    person = caller.subject != caller.client and caller.issuer not in _NOBODY
+    person = not caller.machine and caller.issuer not in _NOBODY  # who cannot sign in again is not asked to
     return Seen(peer.address, peer.user_agent, caller.token_id, caller.auth_time, peer.origin, person)
 
 
