@@ -264,6 +264,22 @@ def test_two_replicas_hear_of_it_within_a_second(pair: Pair) -> None:
     assert until(200, one, here, time.monotonic()) < WITHIN
 
 
+def test_c8_a_session_in_postgres_goes_on_at_the_other_replica_and_ends_at_both(pair: Pair) -> None:
+    one, other = pair.one, pair.other
+    here, there, session = one.token("erin"), other.token("erin"), one.session(one.token("erin"))
+    asked = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
+
+    def status(gateway: Running, token: str) -> int:
+        headers = {"Mcp_Session_Id": session, "MCP_Protocol_Version": "2025-11-25"}
+        return gateway.post(asked, token, **headers)[0]
+
+    assert status(one, here) == status(other, there) == 200
+    assert status(other, other.token("mallory")) == 404
+    identifier, _ = revoke(one, "session", session_digest(session))
+    one.until(lambda: status(other, there) == status(one, here) == 404, 3)
+    undo(table(one), identifier)
+
+
 def test_without_the_store_everybody_is_refused_until_it_is_back(pair: Pair) -> None:
     """B9: kill the store. Refused, said to the operator, recorded, and well again by itself."""
     assert all(gateway.call("echo", token)[0] == 200 for gateway, token in pair.both)
