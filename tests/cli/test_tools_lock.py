@@ -354,7 +354,7 @@ def test_a_gateway_runs_from_the_lock_alone(notes: Path) -> None:
     by_id = {one["id"]: one for one in answers if "id" in one}
     tools = {tool["name"]: tool["description"] for tool in by_id[2]["result"]["tools"]}
     assert tools == {"take": "Takes a note.", "give": "Gives a note."}
-    assert by_id[3]["result"]["content"][0]["text"] == "x"
+    assert "\nx\n" in by_id[3]["result"]["content"][0]["text"]  # marked as data
     assert "error" in by_id[4]
 
 
