@@ -20,7 +20,7 @@ from limen.detection.arguments import ArgumentRules
 from limen.detection.dataflow import Labels
 from limen.detection.detectors import ArgumentDetector, SensitiveDetector, TextDetector, WordDetector, redactor
 from limen.detection.feeds import MAX_SIZE, Feed, FeedRefused
-from limen.detection.flow import CheckFlow, RecordFlow, Watch
+from limen.detection.flow import CheckFlow, ReadFlow, RecordFlow, Watch
 from limen.detection.injection import Injection
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult, Judge, inspect_definition
 from limen.detection.neutralise import Neutralise
@@ -82,12 +82,11 @@ class Inspection:
         self._quarantine = open_quarantine(config, quarantine)
         self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
         self._feed_states: dict[str, str] = {}
-        watch = Watch(config.content, self._labels)
+        self._watch = Watch(config.content, self._labels)
         covers = any(one.protect or one.reveal for one in config.content.servers.values())
         protector = open_protector(config) if covers else None
         self.fixed: Mapping[type, Any] = {
-            CheckFlow: CheckFlow(watch, seen, asks=self._asks),
-            RecordFlow: RecordFlow(watch),
+            CheckFlow: CheckFlow(self._watch, seen, asks=self._asks),
             Protect: Protect(config.content, protector, seen),
             Reveal: Reveal(config.content, protector),
             Neutralise: Neutralise(config.content, seen),
@@ -102,11 +101,13 @@ class Inspection:
         yield SensitiveDetector(sensitive.find, known.find)
         yield WordDetector(Injection.load())
 
-    def guards(self, catalog: Catalog) -> dict[type, Any]:
-        """Those that judge by this catalog."""
+    def guards(self, catalog: Catalog, *, flow_asked: bool = False) -> dict[type, Any]:
+        """Those that judge by this catalog. `flow_asked`: the policy asks what callers have read."""
         judge = Judge(self.scanner, self._settings, catalog)
         return {
             **self.fixed,
+            ReadFlow: ReadFlow(self._watch, asked=flow_asked),
+            RecordFlow: RecordFlow(self._watch, asked=flow_asked),
             InspectArguments: InspectArguments(judge, self._seen, asks=self._asks),
             InspectResult: InspectResult(judge, self._seen, self._redact, self._quarantine),
             InspectMessages: InspectMessages(judge, self._seen, self._redact),

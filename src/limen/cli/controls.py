@@ -27,6 +27,7 @@ _ROWS: Final = {
     "Authorize": ("A6 A7 A9", "tests/policy/test_authorize.py"),
     "ValidateArguments": ("D6 E1", "tests/catalog/test_arguments.py"),
     "InspectArguments": ("B10 D1 D2 D5 D6 D8 D11 D12 I7", "tests/detection/test_inspect.py"),
+    "ReadFlow": ("D10", "tests/policy/test_flow_rules.py"),
     "CheckFlow": ("D10", "tests/detection/test_flow.py"),
     "RequireApproval": ("A9", "tests/policy/test_approval.py"),
     "Spend": ("A12 D12", "tests/policy/test_spend.py"),
