@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from limen.adapters.azure_content_safety import MAX_ANSWER, PromptShields, TextAnalyze
 from limen.adapters.datakeys import FileKeyStore
+from limen.adapters.http import HttpFetch
 from limen.adapters.secret_file import secret_file
 from limen.catalog.findings import Finding as Concern
 from limen.catalog.snapshot import Catalog
@@ -26,7 +28,9 @@ from limen.detection.inspect import InspectArguments, InspectMessages, InspectRe
 from limen.detection.neutralise import Neutralise
 from limen.detection.protect import Protector
 from limen.detection.quarantine import Quarantine
+from limen.detection.remote import Remote
 from limen.detection.scanner import Detector, Scanner
+from limen.detection.settings import RemoteSettings
 from limen.detection.text import disguises
 from limen.detection.tokenise import Protect, Reveal
 from limen.policy.approval import RequireApproval
@@ -46,7 +50,20 @@ def known_secrets(config: Config) -> sensitive.KnownSecrets:
             secret = value.get_secret_value().encode()
             if sensitive.memorable(secret):  # others are too short to be told from ordinary words
                 known.add(secret)
+    for credential in (given for one in config.content.remote for given in (one.key, one.token) if given is not None):
+        if sensitive.memorable(secret := credential.get_secret_value().encode()):
+            known.add(secret)
     return known
+
+
+def remote(settings: RemoteSettings) -> Remote:
+    """A service elsewhere, as it is asked."""
+    fetch = HttpFetch(timeout=settings.seconds, max_size=MAX_ANSWER)
+    kinds: dict[str, type[PromptShields] | type[TextAnalyze]] = {
+        "azure_prompt_shields": PromptShields,
+        "azure_text_analyze": TextAnalyze,
+    }
+    return Remote(kinds[settings.kind](settings, fetch), settings)
 
 
 def open_quarantine(config: Config, table: Table) -> Quarantine:
@@ -77,7 +94,7 @@ class Inspection:
         known = known_secrets(config)
         self._redact = redactor(sensitive.find, known.find)
         self.feeds = {one.source: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
-        self.scanner = Scanner(list(self._detectors(config, known)))
+        self.scanner = Scanner(list(self._detectors(config, known)), remotes=list(map(remote, config.content.remote)))
         self._labels = Labels(labels, labels.change_token, ttl=config.content.flow.ttl)
         self._quarantine = open_quarantine(config, quarantine)
         self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
