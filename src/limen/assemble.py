@@ -372,7 +372,7 @@ def _corridor(
 ) -> Corridor:
     built: dict[type, Any] = {
         **fixed,
-        **inspection.guards(catalog),
+        **inspection.guards(catalog, flow_asked=policy.reads_flow),
         Resolve: Resolve(catalog),
         Authorize: Authorize(policy),
         ValidateArguments: ValidateArguments(catalog),

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from limen.adapters.azure_content_safety import MAX_ANSWER, PromptShields, TextAnalyze
 from limen.adapters.datakeys import FileKeyStore
+from limen.adapters.http import HttpFetch
 from limen.adapters.secret_file import secret_file
 from limen.catalog.findings import Finding as Concern
 from limen.catalog.snapshot import Catalog
@@ -20,13 +22,15 @@ from limen.detection.arguments import ArgumentRules
 from limen.detection.dataflow import Labels
 from limen.detection.detectors import ArgumentDetector, SensitiveDetector, TextDetector, WordDetector, redactor
 from limen.detection.feeds import MAX_SIZE, Feed, FeedRefused
-from limen.detection.flow import CheckFlow, RecordFlow, Watch
+from limen.detection.flow import CheckFlow, ReadFlow, RecordFlow, Watch
 from limen.detection.injection import Injection
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult, Judge, inspect_definition
 from limen.detection.neutralise import Neutralise
 from limen.detection.protect import Protector
 from limen.detection.quarantine import Quarantine
+from limen.detection.remote import Remote
 from limen.detection.scanner import Detector, Scanner
+from limen.detection.settings import RemoteSettings
 from limen.detection.text import disguises
 from limen.detection.tokenise import Protect, Reveal
 from limen.policy.approval import RequireApproval
@@ -46,7 +50,20 @@ def known_secrets(config: Config) -> sensitive.KnownSecrets:
             secret = value.get_secret_value().encode()
             if sensitive.memorable(secret):  # others are too short to be told from ordinary words
                 known.add(secret)
+    for credential in (given for one in config.content.remote for given in (one.key, one.token) if given is not None):
+        if sensitive.memorable(secret := credential.get_secret_value().encode()):
+            known.add(secret)
     return known
+
+
+def remote(settings: RemoteSettings) -> Remote:
+    """A service elsewhere, as it is asked."""
+    fetch = HttpFetch(timeout=settings.seconds, max_size=MAX_ANSWER)
+    kinds: dict[str, type[PromptShields] | type[TextAnalyze]] = {
+        "azure_prompt_shields": PromptShields,
+        "azure_text_analyze": TextAnalyze,
+    }
+    return Remote(kinds[settings.kind](settings, fetch), settings)
 
 
 def open_quarantine(config: Config, table: Table) -> Quarantine:
@@ -77,17 +94,16 @@ class Inspection:
         known = known_secrets(config)
         self._redact = redactor(sensitive.find, known.find)
         self.feeds = {one.source: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
-        self.scanner = Scanner(list(self._detectors(config, known)))
+        self.scanner = Scanner(list(self._detectors(config, known)), remotes=list(map(remote, config.content.remote)))
         self._labels = Labels(labels, labels.change_token, ttl=config.content.flow.ttl)
         self._quarantine = open_quarantine(config, quarantine)
         self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
         self._feed_states: dict[str, str] = {}
-        watch = Watch(config.content, self._labels)
+        self._watch = Watch(config.content, self._labels)
         covers = any(one.protect or one.reveal for one in config.content.servers.values())
         protector = open_protector(config) if covers else None
         self.fixed: Mapping[type, Any] = {
-            CheckFlow: CheckFlow(watch, seen, asks=self._asks),
-            RecordFlow: RecordFlow(watch),
+            CheckFlow: CheckFlow(self._watch, seen, asks=self._asks),
             Protect: Protect(config.content, protector, seen),
             Reveal: Reveal(config.content, protector),
             Neutralise: Neutralise(config.content, seen),
@@ -102,11 +118,13 @@ class Inspection:
         yield SensitiveDetector(sensitive.find, known.find)
         yield WordDetector(Injection.load())
 
-    def guards(self, catalog: Catalog) -> dict[type, Any]:
-        """Those that judge by this catalog."""
+    def guards(self, catalog: Catalog, *, flow_asked: bool = False) -> dict[type, Any]:
+        """Those that judge by this catalog. `flow_asked`: the policy asks what callers have read."""
         judge = Judge(self.scanner, self._settings, catalog)
         return {
             **self.fixed,
+            ReadFlow: ReadFlow(self._watch, asked=flow_asked),
+            RecordFlow: RecordFlow(self._watch, asked=flow_asked),
             InspectArguments: InspectArguments(judge, self._seen, asks=self._asks),
             InspectResult: InspectResult(judge, self._seen, self._redact, self._quarantine),
             InspectMessages: InspectMessages(judge, self._seen, self._redact),

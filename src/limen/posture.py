@@ -23,7 +23,7 @@ from limen.core.call import (
     UpstreamCredential,
 )  # fmt: skip
 from limen.credentials.attach import AttachCredential
-from limen.detection.flow import CheckFlow, RecordFlow
+from limen.detection.flow import CheckFlow, ReadFlow, RecordFlow
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult
 from limen.detection.neutralise import Neutralise
 from limen.detection.tokenise import Protect, Reveal
@@ -39,8 +39,8 @@ ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_met
 
 CALLER: Final = (Authenticate, Revoked, BindSession, Limit)
 CALL: Final = (
-    *CALLER, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect, Spend,
-    SpendState, AttachCredential,
+    *CALLER, ReadFlow, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect,
+    Spend, SpendState, AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs

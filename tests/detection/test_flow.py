@@ -31,11 +31,13 @@ class Says:
 class Flows:
     """One caller, several servers."""
 
-    def __init__(self, directory: Path, settings: dict[str, Any], *, asks: bool = True) -> None:
+    def __init__(
+        self, directory: Path, settings: dict[str, Any], *, asks: bool = True, flow_asked: bool = False
+    ) -> None:
         self.table = SqliteTable(directory / "labels.db", "labels")
         labels = Labels(self.table, self.table.change_token)
         self.watch, self.seen = Watch(ContentSettings.model_validate(settings), labels), dict[str, Inspected]()
-        self.asks = asks
+        self.asks, self.record = asks, RecordFlow(self.watch, asked=flow_asked)
 
     def call(self, server: str, effect: str, subject: str = "alice") -> Cleared | Refusal:
         """Decide, and where it goes ahead, return a result."""
@@ -52,7 +54,7 @@ class Flows:
         if isinstance(walked, tuple):
             return walked[0]
         permit: Permit = chain.permit(walked)
-        judged = run_result([RecordFlow(self.watch)], permit, {"content": []})
+        judged = run_result([self.record], permit, {"content": []})
         assert judged == ({"content": []}, ())
         return walked.get(Cleared)
 
@@ -104,3 +106,11 @@ def test_labels_that_cannot_be_read_or_written_refuse(tmp_path: Path) -> None:
     refusal = flows.call("mail", "write")
     assert isinstance(refusal, Refusal)
     assert refusal.reason.id in ("fault.dependency", "fault.guard")
+
+
+def test_reads_are_recorded_where_the_policy_asks_and_nothing_is_declared_d10(tmp_path: Path) -> None:
+    flows = Flows(tmp_path, {}, flow_asked=True)
+    assert flows.watch.idle
+    flows.call("issues", "read")
+    assert flows.watch.labels.read(("i", "alice")).context() == {"untrusted": True, "private": False, "secret": False}
+    assert flows.call("mail", "write") == Cleared()  # the flow rules have nothing to say to that

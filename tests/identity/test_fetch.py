@@ -120,6 +120,37 @@ def test_urls_that_are_never_fetched(url: str) -> None:
         asyncio.run(HttpFetch(timeout=1).get_json(url))
 
 
+def post(answer: bytes, seen: list[bytes] | None = None, **headers: str) -> bytes:
+    async def run() -> bytes:
+        async with serving(answer, seen) as port:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            return await HttpFetch().post_json(f"http://127.0.0.1:{port}/a?b=c", b'{"x":1}', named)
+
+    return asyncio.run(run())
+
+
+def test_json_is_posted_with_its_headers_and_no_header_can_bring_another() -> None:
+    seen: list[bytes] = []
+    assert post(GOOD, seen, X_Key="k") == BODY
+    assert seen[0].startswith(b"POST /a?b=c HTTP/1.1\r\n") and b"X-Key: k\r\n" in seen[0]
+    assert b"Content-Type: application/json\r\nContent-Length: 7\r\n" in seen[0]
+    for value in ("a\r\nX: y", "\u00e9", "a\nb", "a\0b"):
+        with pytest.raises(DependencyFault, match="header") as told:
+            post(GOOD, X_Key=value)
+        assert value not in str(told.value)
+    with pytest.raises(DependencyFault, match="https is needed"):
+        asyncio.run(HttpFetch().post_json("http://id.example/", b"{}", {}))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(b"7", 7.0), (b"999999", 3600.0), (b"-1", 0.0), (b"soon", 0.0), (b"1e9", 0.0)]
+)
+def test_how_long_to_stay_away(value: bytes, seconds: float) -> None:
+    with pytest.raises(DependencyFault, match="status 429") as told:
+        post(b"HTTP/1.1 429 Slow\r\nRetry-After: " + value + b"\r\nContent-Length: 0\r\n\r\n")
+    assert told.value.retry_after == seconds
+
+
 def test_nobody_listens() -> None:
     with pytest.raises(DependencyFault):
         asyncio.run(HttpFetch().get_json("http://127.0.0.1:9/x"))

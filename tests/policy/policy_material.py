@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from limen.core.call import Approved, Call, Caller, Context, Era, Grant, Presented
+from limen.core.call import NOTHING_READ, Approved, Call, Caller, Context, Era, Grant, Presented
 from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
 from limen.policy.rules import PolicySettings
@@ -80,7 +80,9 @@ def context(*facts: object, method: str = "tools/call", name: str = "", argument
     call = Call(
         method, "files", "files", era=Era.HANDSHAKE, revision="2025-11-25", id=1, name=name, arguments=arguments, **more
     )
-    return Context(call, Presented(), time.monotonic() + 30, "ref", {type(fact): fact for fact in facts})
+    return Context(
+        call, Presented(), time.monotonic() + 30, "ref", {type(fact): fact for fact in (NOTHING_READ, *facts)}
+    )
 
 
 def grant(*requires: str) -> Grant:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from limen.core.faults import DependencyFault
 
 _CHUNK: Final = 64 << 10
 _PORT: Final = "fetch"
+_SECONDS: Final = re.compile(rb"[0-9]{1,9}")
+_LONGEST_AWAY: Final = 3600.0
 
 
 class HttpFetch:
@@ -50,6 +53,16 @@ class HttpFetch:
             "Content-Type: application/x-www-form-urlencoded",
             f"Content-Length: {len(body)}",
         )
+        return await self._bounded(parts, host, port, _request("POST", parts, *lines) + body)
+
+    async def post_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """The body of a 200 answer to this JSON, under the same bounds as `get_json`. Raises DependencyFault, with
+        `retry_after` where the other side named seconds (RFC 9110 section 10.2.3)."""
+        parts, host, port = _target(url)
+        if any(not value.isascii() or not value.isprintable() for value in headers.values()):
+            raise DependencyFault(_PORT, f"{host}: a header that cannot be sent", retryable=False)
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         return await self._bounded(parts, host, port, _request("POST", parts, *lines) + body)
 
     async def _bounded(self, parts: SplitResult, host: str, port: int, request: bytes) -> bytes:
@@ -92,8 +105,11 @@ class _Answer:
         self.status, self.headers_read, self.complete = 0, False, False
         self.body: list[bytes] = []
         self.refusal = ""
+        self.retry_after = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after" and _SECONDS.fullmatch(value.strip()):
+            self.retry_after = min(float(value), _LONGEST_AWAY)
         if name.lower() == b"content-encoding" and value.strip().lower() != b"identity":
             self.refusal = "an encoded body, which was not asked for"
 
@@ -113,7 +129,7 @@ class _Answer:
     def judge(self) -> None:
         """Raises DependencyFault as soon as this cannot become a good answer."""
         if self.headers_read and self.status != 200:
-            raise DependencyFault(_PORT, f"{self.host}: status {self.status}")
+            raise DependencyFault(_PORT, f"{self.host}: status {self.status}", retry_after=self.retry_after)
         if self.refusal:
             raise DependencyFault(_PORT, f"{self.host}: {self.refusal}")
 

@@ -13,7 +13,7 @@ from limen.cli.terminal import block, complain, emit, line
 if TYPE_CHECKING:
     from limen.catalog.snapshot import Catalog
     from limen.config.load import Loaded
-    from limen.core.call import Approved, Caller
+    from limen.core.call import Approved, Caller, FlowState
     from limen.policy.decision import PolicySet
 
 app = group("What the rules mean.")
@@ -81,12 +81,17 @@ def explain(
     machine: Annotated[bool, typer.Option("--machine", help="An application on its own account.")] = False,
     arguments: Annotated[str, typer.Option(help="Arguments of the call, a JSON object.")] = "{}",
     kind: Annotated[str, typer.Option(help="tool, prompt, resource or template.")] = "tool",
+    flow: Annotated[
+        str, typer.Option(help="What was read: untrusted,private,secret or none. Default: as recorded of this user.")
+    ] = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say why a call is allowed or not; status 1 if not.
 
     Example: limen policy explain files read_file --user ann --group dev --mfa --signed-in 300 --device compliant
+
+    Example: limen policy explain github create_pr --user ann --flow private,untrusted
     """
     import time
 
@@ -114,7 +119,9 @@ def explain(
         risk=risk.casefold(),
         machine=machine,
     )
-    report = _explained(policy, caller, approved, arguments)
+    read, told = _read(loaded, policy, caller, flow)
+    report = _explained(policy, caller, approved, arguments, read)
+    report["flow"].update(told)
     if as_json:
         emit(report)
     else:
@@ -123,18 +130,52 @@ def explain(
         raise typer.Exit(1)
 
 
-def _explained(policy: PolicySet, caller: Caller, approved: Approved, arguments: str) -> dict[str, Any]:
+def _read(loaded: Loaded, policy: PolicySet, caller: Caller, given: str) -> tuple[FlowState, dict[str, Any]]:
+    """What the caller has read: as given, or as recorded where some rule asks; and where that comes from."""
+    from limen.core.call import NOTHING_READ, FlowState
+    from limen.detection.dataflow import Labels, LabelSet
+    from limen.detection.labels import Label
+    from limen.detection.sinks import Flow, chain
+
+    config = loaded.config
+    if given:
+        try:
+            labels = frozenset(map(Label, () if given == "none" else given.split(",")))
+        except ValueError:
+            raise typer.BadParameter("--flow is untrusted, private and secret, with commas between, or none") from None
+        return FlowState(**LabelSet(labels).context()), {"from": "given"}
+    if not policy.reads_flow:
+        return NOTHING_READ, {"from": "no rule asks"}
+    found = LabelSet()
+    if config.storage.path.exists() or config.storage.kind != "sqlite":
+        from limen.storage import State
+
+        state = State.open(config)
+        found = Labels(state.labels, ttl=config.content.flow.ttl).read((caller.issuer, caller.subject))
+        state.close()
+    held = Flow(config.content.flow).held(caller, found)
+    return FlowState(**held.context()), {"from": "recorded", "chain": chain(held)}
+
+
+def _explained(
+    policy: PolicySet, caller: Caller, approved: Approved, arguments: str, flow: FlowState
+) -> dict[str, Any]:
     try:
         given = json.loads(arguments)
     except ValueError:
         raise typer.BadParameter("--arguments is not JSON") from None
     if not isinstance(given, dict):
         raise typer.BadParameter("--arguments is a JSON object")
-    return policy.explain(caller, approved, given)
+    return policy.explain(caller, approved, given, flow=flow)
 
 
 def _print(report: dict[str, Any]) -> None:
     line("allowed" if report["allowed"] else f"refused: {report['reason']} {report['detail']}".rstrip())
+    flow = report["flow"]
+    if flow["asked"]:
+        line(f"the caller has read: {', '.join(flow['read']) or 'nothing that is labelled'} ({flow['from']})")
+        for one in filter(None, flow.get("chain", "").split("; ")):
+            line(f"  {one}")
     for key in ("rules", "requires", "missing_scopes"):
         if report[key]:
             line(f"{key.replace('_', ' ')}: {', '.join(report[key])}")

@@ -64,7 +64,7 @@ class References:
             if not isinstance(inner, str):
                 self._walk(inner, here, document, base, wanted)
                 continue
-            if is_header(here) or is_client_secret(here):
+            if is_header(here) or is_client_secret(here) or is_remote_credential(here):
                 refuse_inline(inner, here, document)
             if "${" in inner and wanted:
                 value[key] = self._replace(inner, here, document, base)
@@ -152,7 +152,13 @@ def is_client_secret(path: Path) -> bool:
     return path[:1] == ("identity",) and path[-1] == "client_secret"
 
 
+def is_remote_credential(path: Path) -> bool:
+    """What we authenticate ourselves to a remote detector with."""
+    return path[:2] == ("content", "remote") and path[-1] in ("key", "token")
+
+
 def is_wrapped(path: Path) -> bool:
     """Does what a reference gives here stay wrapped?"""
     wrapped = (("headers",), ("env",), ("args",))
-    return is_client_secret(path) or path in _STORES or _below_server(path)[:1] in wrapped
+    ours = is_client_secret(path) or is_remote_credential(path)
+    return ours or path in _STORES or _below_server(path)[:1] in wrapped

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import jiter
 
@@ -153,6 +153,23 @@ class Caller:
             self.contexts,
             self.facts,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class FlowState:
+    """Fact: what this caller has read, as far as rules ask. What is secret is private as well."""
+
+    untrusted: bool = False
+    private: bool = False
+    secret: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that hold."""
+        return tuple(name for name in self.__slots__ if getattr(self, name))
+
+
+NOTHING_READ: Final = FlowState()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ class ConfigFault(Fault):
 
 
 class DependencyFault(Fault):
-    """A port's other side (disk, identity provider, database) did not do its part."""
+    """A port's other side (disk, identity provider, database) did not do its part. `retry_after`: seconds it asked us
+    to stay away; 0: it did not say."""
 
-    def __init__(self, port: str, message: str, *, retryable: bool = True) -> None:
+    def __init__(self, port: str, message: str, *, retryable: bool = True, retry_after: float = 0.0) -> None:
         super().__init__(f"{port}: {message}")
-        self.port, self.retryable = port, retryable
+        self.port, self.retryable, self.retry_after = port, retryable, retry_after
 
 
 class UpstreamFault(Fault):

@@ -94,6 +94,14 @@ class Fetch(Protocol):
         ...
 
 
+class Post(Protocol):
+    """Bounded exchange of JSON with a configured URL, as Fetch. Raises DependencyFault."""
+
+    async def post_json(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """The body of the answer."""
+        ...
+
+
 class Signer(Protocol):
     """Ed25519 signatures over whole messages."""
 

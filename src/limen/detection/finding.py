@@ -30,7 +30,7 @@ class Finding:
     """
 
     id: str
-    family: str  # injection, poisoning, secret, pii, argument, exfiltration, hidden, flow or feed
+    family: str  # injection, poisoning, secret, pii, argument, exfiltration, hidden, flow, feed, harm or remote
     score: float
     path: str = ""
     span: tuple[int, int] = (0, 0)

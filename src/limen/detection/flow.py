@@ -1,13 +1,14 @@
-"""Guards CheckFlow and RecordFlow: what a caller has read decides where its next call may lead; no text is looked at.
+"""Guards ReadFlow, CheckFlow and RecordFlow: what a caller has read decides where its next call may lead; no text is
+looked at.
 
-Both are idle while nothing is declared private and no rule asks for more: then there is nothing to protect.
+They are idle while nothing is declared private and no rule asks for more: then there is nothing to protect.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from limen.core.call import Approved, Call, Caller, Cleared, Context, Grant, Inspected
+from limen.core.call import NOTHING_READ, Approved, Call, Caller, Cleared, Context, FlowState, Grant, Inspected
 from limen.core.verdict import Pass, Permit, ResultVerdict, Verdict, refuse
 from limen.detection.dataflow import Labels, Principal, Read
 from limen.detection.inspect import Seen, note
@@ -16,6 +17,7 @@ from limen.detection.settings import ContentSettings
 from limen.detection.sinks import Flow
 
 _CLEARED: Final = Pass((Cleared(),))
+_NOTHING_READ: Final = Pass((NOTHING_READ,))
 _PASS: Final = Pass()
 
 
@@ -34,6 +36,25 @@ class Watch:
         """What this call reads, and where it can carry data."""
         name = call.name if approved.kind == "template" else ""
         return self.markings.of(approved, name, call.read_arguments())
+
+
+class ReadFlow:
+    """Guard. Gives FlowState, for policies; `asked`: whether the one in force reads it. It stands above Resolve, so
+    that labels that cannot be read refuse every name alike."""
+
+    needs = (Caller,)
+    gives = (FlowState,)
+
+    def __init__(self, watch: Watch, *, asked: bool) -> None:
+        self._watch, self._asked = watch, asked
+
+    def check(self, context: Context) -> Verdict:
+        """Raises DependencyFault when labels cannot be read: nobody can say then what the rules would."""
+        if not self._asked:
+            return _NOTHING_READ
+        watch, caller = self._watch, context.get(Caller)
+        held = watch.flow.held(caller, watch.labels.read(_principal(caller)))
+        return Pass((FlowState(**held.context()),)) if held.labels else _NOTHING_READ
 
 
 class CheckFlow:
@@ -64,16 +85,17 @@ class CheckFlow:
 
 
 class RecordFlow:
-    """Result guard. Labels are in the table before the result goes on; raises DependencyFault when they cannot be."""
+    """Result guard. Labels are in the table before the result goes on; raises DependencyFault when they cannot be.
+    `asked`: as for ReadFlow."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, watch: Watch, *, asked: bool = False) -> None:
+        self._watch, self._idle = watch, watch.idle and not asked
 
     def check_result(self, permit: Permit, result: dict[str, Any]) -> ResultVerdict:
         """Never refuses by itself."""
-        watch = self._watch
-        if watch.idle:
+        if self._idle:
             return _PASS
+        watch = self._watch
         call, approved = permit.call, permit.get(Approved)
         name = call.name if approved.kind == "template" else approved.name
         reads = watch.marking(call, approved).reads

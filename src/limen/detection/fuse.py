@@ -19,11 +19,11 @@ from limen.detection.finding import Channel, Finding
 # What a server says reaches a model, what a model says reaches a server: the same words weigh differently.
 _SAID: Final = {
     "injection": 1.0, "poisoning": 1.0, "feed": 1.0, "exfiltration": 0.8, "hidden": 0.6, "argument": 0.3, "flow": 1.0,
-    "secret": 0.2, "pii": 0.05,
+    "secret": 0.2, "pii": 0.05, "harm": 1.0, "remote": 1.0,
 }  # fmt: skip
 _ASKED: Final = {
     "injection": 0.45, "poisoning": 0.45, "feed": 1.0, "exfiltration": 1.0, "hidden": 0.55, "argument": 1.0,
-    "flow": 1.0, "secret": 0.4, "pii": 0.15,
+    "flow": 1.0, "secret": 0.4, "pii": 0.15, "harm": 1.0, "remote": 1.0,
 }  # fmt: skip
 _SHOWN: Final = {**_SAID, "poisoning": 1.0, "hidden": 0.9, "secret": 0.6, "pii": 0.1}
 

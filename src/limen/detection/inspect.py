@@ -21,6 +21,7 @@ from limen.core.verdict import Pass, Permit, Refuse, Replace, ResultVerdict, Ver
 from limen.detection.finding import Channel, Finding
 from limen.detection.fuse import NO_RISK, Action, Risk, fuse
 from limen.detection.quarantine import filtered_notice
+from limen.detection.remote import UNAVAILABLE
 from limen.detection.scanner import Report, Scanner, Subject
 from limen.detection.settings import ContentSettings, Guarded, Sensitive
 from limen.detection.withhold import Quarantine, Redact, notice, readable, redacted
@@ -61,9 +62,10 @@ class Judgement:
 
     @property
     def detail(self) -> str:
-        """For operators: the risk, what each family brings, the ids."""
+        """For operators: the risk, what each family brings, the ids, and why a service did not judge."""
         parts = ", ".join(f"{family} {part:.2f}" for family, part in self.risk.contributions)
-        return f"risk {self.risk.score:.2f} ({parts}): {', '.join(self.risk.ids)}"
+        away = "".join(f"; {one.detail}" for one in self.findings if one.family == "remote")
+        return f"risk {self.risk.score:.2f} ({parts}): {', '.join(self.risk.ids)}{away}"
 
 
 class Judge:
@@ -107,7 +109,10 @@ def weigh(settings: ContentSettings, report: Report, server: str, name: str, cha
     if any(one.id == _UNREAD and one.score >= _UNREAD_FROM for one in kept):
         # Some reading of the text was left out, and nothing passes unseen.
         return Judgement(kept, Risk(1.0, risk.contributions, risk.ids), Action.BLOCK)
-    return Judgement(kept, risk, settings.limits(server, name).action(risk.score))
+    action = settings.limits(server, name).action(risk.score)
+    if any(one.id == UNAVAILABLE for one in kept):  # whatever its score: what was not judged is not passed on
+        action = _strictest(action, Action.HOLD)
+    return Judgement(kept, risk, action)
 
 
 _CLEAN: Final = Judgement()

@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from limen.core.faults import DependencyFault, InvariantFault
 from limen.detection import text
 from limen.detection.finding import Channel, Finding
+from limen.detection.remote import Remote
 from limen.detection.text import Piece
 from limen.protocol.jsonrpc import canonical
 
@@ -27,6 +28,7 @@ SECONDS: Final = 10.0
 WORKERS: Final = 2
 WAITING: Final = 64  # long contents in the queue, each up to 16 MiB: beyond it calls are refused
 REMEMBERED: Final = 4096
+_Done = TypeVar("_Done")
 _MOST_FINDINGS: Final = 64  # a verdict of more is not worth remembering
 
 
@@ -70,11 +72,12 @@ class Scanner:
         self,
         detectors: Sequence[Detector],
         *,
+        remotes: Sequence[Remote] = (),
         seconds: float = SECONDS,
         inline: int = INLINE,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._detectors = tuple(detectors)
+        self._detectors, self._remotes = tuple(detectors), tuple(remotes)
         self._seconds, self._inline, self._now = seconds, inline, now
         self._known: OrderedDict[bytes, Report] = OrderedDict()
         self._lock = threading.Lock()
@@ -88,9 +91,11 @@ class Scanner:
         key = _key(subject, data, version)
         if (known := self._recall(key)) is not None:
             return known
+        if self._remotes and (asked := [one for one in self._remotes if subject.channel in one.channels]):
+            return self._beyond(key, subject, len(data), asked)
         if len(data) <= self._inline:
             return self._remember(key, self._judge(subject))
-        return self._aside(key, subject)
+        return self._long(key, subject)
 
     def scan_now(self, subject: Subject, version: str = "") -> Report:
         """The same where nobody else waits: for definitions, judged in a thread of their own."""
@@ -107,23 +112,38 @@ class Scanner:
         """Stop the threads; what is under way there is not waited for."""
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    async def _aside(self, key: bytes, subject: Subject) -> Report:
+    async def _long(self, key: bytes, subject: Subject) -> Report:
+        return self._remember(key, await self._aside(self._judge, subject))
+
+    async def _beyond(self, key: bytes, subject: Subject, size: int, asked: Sequence[Remote]) -> Report:
+        """Our own detectors, then those elsewhere at once. What one of them did not judge is not remembered."""
+        short = size <= self._inline
+        report = self._judge(subject) if short else await self._aside(self._judge, subject)
+        if report.too_large:
+            return self._remember(key, report)
+        said = _plain(subject) if short else await self._aside(_plain, subject)
+        answers = await asyncio.gather(*(one.ask(said) for one in asked))
+        found = dict.fromkeys((*report.findings, *(finding for answer in answers for finding in answer.findings)))
+        report = Report(tuple(found)) if found else _CLEAN
+        return self._remember(key, report) if all(answer.whole for answer in answers) else report
+
+    async def _aside(self, work: Callable[[Subject], _Done], subject: Subject) -> _Done:
+        """In a thread. Raises DependencyFault as `scan` does."""
         with self._lock:
             if self._waiting >= WAITING:
                 raise DependencyFault("inspection", "too many long contents wait to be judged")
             self._waiting += 1
-        job = self._workers.submit(self._judge, subject)
+        job = self._workers.submit(work, subject)
         job.add_done_callback(
             self._over
         )  # not when the wait ends: a thread cannot be stopped and still takes its place
         try:
             async with asyncio.timeout(self._seconds):
-                report = await asyncio.wrap_future(job)
+                return await asyncio.wrap_future(job)
         except TimeoutError:
             raise DependencyFault("inspection", f"not done after {self._seconds:g} s") from None
-        return self._remember(key, report)
 
-    def _over(self, _: Future[Report]) -> None:
+    def _over(self, _: Future[Any]) -> None:
         with self._lock:
             self._waiting -= 1
 
@@ -160,6 +180,12 @@ class Scanner:
                 if len(self._known) > REMEMBERED:
                     self._known.popitem(last=False)
         return report
+
+
+def _plain(subject: Subject) -> str:
+    """Every text in order, one a line, then the names: each once, unlike what our own detectors read."""
+    found = text.pieces(subject.value)
+    return "\n".join(piece.text for piece in sorted(found, key=lambda piece: piece.name))
 
 
 def _key(subject: Subject, data: bytes, version: str) -> bytes:

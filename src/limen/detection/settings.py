@@ -5,14 +5,16 @@ Levels move the three limits of the action table; `max_risk` sets the middle one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from limen.detection.finding import Finding
 from limen.detection.fuse import Limits
@@ -24,13 +26,16 @@ from limen.detection.spotlight import Mode
 Level = Literal["low", "medium", "high"]
 Defuse = Literal["off", "loads", "links"]
 Guarded = Literal["arguments", "results", "messages", "definitions"]
+Asked = Literal["argument", "result", "error", "resource", "prompt", "completion", "elicitation"]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 LEVELS: Final = MappingProxyType(
     {"low": Limits(0.3, 0.7, 0.9), "medium": Limits(0.2, 0.5, 0.8), "high": Limits(0.1, 0.3, 0.6)}
 )
-FAMILIES: Final = ("injection", "poisoning", "secret", "pii", "argument", "exfiltration", "hidden", "flow", "feed")
+FAMILIES: Final = (
+    "injection", "poisoning", "secret", "pii", "argument", "exfiltration", "hidden", "flow", "feed", "harm", "remote",
+)  # fmt: skip
 
 
 class Part(BaseModel):
@@ -120,7 +125,10 @@ class Exempt(Part):
 
     @model_validator(mode="after")
     def _known(self) -> Exempt:
-        if self.finding.partition(".")[0] not in FAMILIES:
+        family = self.finding.partition(".")[0]
+        if family == "remote":
+            raise ValueError("that a service did not answer cannot be excepted; see content.remote.unsafe_continue")
+        if family not in FAMILIES:
             raise ValueError(f"a finding's family is one of {', '.join(FAMILIES)}")
         return self
 
@@ -151,6 +159,48 @@ class FeedSettings(Part):
         return self
 
 
+class RemoteSettings(Part):
+    """A service elsewhere that judges texts as well. What it is asked about leaves this machine."""
+
+    kind: Literal["azure_prompt_shields", "azure_text_analyze"]
+    endpoint: str = Field(max_length=512, description="https://NAME.cognitiveservices.azure.com, without a path")
+    key: SecretStr | None = Field(default=None, description="subscription key, as ${env:NAME} or ${file:path}")
+    token: SecretStr | None = Field(default=None, description="access token of Entra ID instead, read at every reload")
+    channels: frozenset[Asked] = Field(
+        default=frozenset({"result", "error", "resource", "prompt", "elicitation"}),
+        min_length=1,
+        description="what it is asked about",
+    )
+    seconds: float = Field(default=3.0, ge=0.1, le=10.0, description="longest wait for all of one content")
+    most: int = Field(default=100_000, ge=1000, le=1_000_000, description="characters; a longer text was not judged")
+    score: Share = Field(default=0.9, description="how sure an attack is that it reports")
+    severity: int = Field(default=4, ge=1, le=7, description="of azure_text_analyze: lowest that counts, of 7")
+    unavailable: float = Field(
+        default=0.9, gt=0.0, le=1.0, description="risk of content it did not judge, which is held at the least"
+    )
+    unsafe_continue: bool = Field(default=False, description="content it did not judge goes on as if it were harmless")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if parts.scheme != "https" and not (parts.scheme == "http" and local):
+            raise ValueError("the endpoint begins with https://")
+        if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError("the endpoint is a scheme and a host, nothing else")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> RemoteSettings:
+        given = [one.get_secret_value() for one in (self.key, self.token) if one is not None]
+        if len(given) != 1:
+            raise ValueError("a remote detector has either key or token")
+        if not re.fullmatch(r"[!-~]{1,16384}", given[0]):
+            raise ValueError("the credential is empty, or holds what no header can")
+        return self
+
+
 class ContentSettings(Part):
     """Judging of what is said: arguments, results, messages of running calls, definitions."""
 
@@ -173,6 +223,7 @@ class ContentSettings(Part):
     flow: FlowSettings = Field(default=FlowSettings(), description="where what was read may go")
     allow: tuple[Exempt, ...] = Field(default=(), description="findings known to be harmless, until when")
     feeds: tuple[FeedSettings, ...] = ()
+    remote: tuple[RemoteSettings, ...] = Field(default=(), max_length=8, description="services asked besides")
     unsafe_observe: tuple[Guarded, ...] = Field(
         default=(), description="guards that only record: nothing is held, blocked or redacted by them"
     )

@@ -124,7 +124,7 @@ class Flow:
         if not stops:
             return _PASS
         action, rule = max(stops, key=lambda stop: _RANK[stop[0]])
-        detail = f"{_chain(labels)}; {approved.server}/{approved.name} leads to {_WHERE[marking.sink]}: {marking.why}"
+        detail = f"{chain(labels)}; {approved.server}/{approved.name} leads to {_WHERE[marking.sink]}: {marking.why}"
         findings = tuple(Finding(name, "flow", 1.0, detail=detail) for _, name in stops)
         return FlowDecision("pass" if self._settings.unsafe_observe else action, rule, detail, findings)
 
@@ -146,7 +146,7 @@ class Flow:
                 yield rule.action, name
 
 
-def _chain(labels: LabelSet) -> str:
+def chain(labels: LabelSet) -> str:
     """The first read behind each label, for people. Names are shown in printable ASCII only."""
     parts = []
     for label in sorted(labels.labels):

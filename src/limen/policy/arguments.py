@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
 import jiter
 
-from limen.core.call import Approved
+from limen.core.call import Approved, FlowState
 from limen.policy.cedar import literal
 
 _SCALARS: Final = {"string": "String", "integer": "Long", "boolean": "Bool"}
@@ -179,6 +179,9 @@ def _scalar(name: str, value: Any, path: str) -> Any:
     return value
 
 
-def context_of(shape: Shape, arguments: Mapping[str, Any]) -> str:
-    """The request's context as JSON. Raises Mistyped."""
-    return json.dumps({"arguments": convert(shape, arguments)})
+def context_of(shape: Shape, arguments: Mapping[str, Any], flow: FlowState | None = None) -> str:
+    """The request's context as JSON; with `flow`, what the caller has read. Raises Mistyped."""
+    context: dict[str, Any] = {"arguments": convert(shape, arguments)}
+    if flow is not None:
+        context["flow"] = asdict(flow)
+    return json.dumps(context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from limen.core.call import Approved, Caller, Context, Grant
+from limen.core.call import Approved, Caller, Context, FlowState, Grant
 from limen.core.verdict import Verdict, refuse
 from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
@@ -30,7 +30,7 @@ class Authorize:
     could help, else `policy.denied`.
     """
 
-    needs = (Caller, Approved)
+    needs = (Caller, Approved, FlowState)
     gives = (Grant,)
 
     def __init__(self, policy: PolicySet) -> None:
@@ -43,9 +43,13 @@ class Authorize:
         if action is None:
             return refuse("policy.denied", f"{call.method} is no action a policy knows")
         name = call.name if approved.kind == "template" and action == "read" else ""
-        return self.policy.decide(context.get(Caller), approved, call.arguments, action=action, name=name).verdict
+        caller, flow = context.get(Caller), context.get(FlowState)
+        return self.policy.decide(caller, approved, call.arguments, action=action, name=name, flow=flow).verdict
 
     def visible(self, caller: Caller, items: Sequence[Approved]) -> list[Approved]:
-        """Those the caller could call with some arguments. Raises InvariantFault when Cedar gives no decision."""
+        """Those the caller could call with some arguments, whatever it has read.
+
+        Raises InvariantFault when Cedar gives no decision.
+        """
         self.policy.foresee(caller, items)
         return [item for item in items if self.policy.visible(caller, item)]

@@ -70,9 +70,26 @@ def render(policy: pst.Template) -> str:
     return str(engine([policy])).strip()
 
 
-def reads_context(node: object) -> bool:
-    """Does the outcome depend on the request's context, which is to say on arguments?"""
-    return any(isinstance(part, pst.Var) and part.name == "context" for part in _walk(node, skip_static=False))
+def reads_context(node: object, member: str = "") -> bool:
+    """Does the outcome depend on the request's context, or on this member of it ("arguments", "flow")?
+
+    The context as a whole (`context == ...`, `context has ...`) counts as every member.
+    """
+    stack: list[Any] = [node]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, pst.GetAttr) and _is_context(part.base):
+            if part.attr == member or not member:
+                return True
+            continue
+        if _is_context(part):
+            return True
+        stack.extend(_parts(part))
+    return False
+
+
+def _is_context(part: object) -> bool:
+    return isinstance(part, pst.Var) and part.name == "context"
 
 
 def reads_uri(node: object) -> bool:
@@ -89,12 +106,15 @@ def _walk(node: object, *, skip_static: bool) -> Iterator[object]:
             if isinstance(part, pst.Is):
                 stack.append(part.in_expr)
             continue
-        if dataclasses.is_dataclass(part):
-            stack.extend(getattr(part, field.name) for field in dataclasses.fields(part))
-        elif isinstance(part, dict):
-            stack.extend(part.values())
-        elif isinstance(part, tuple):
-            stack.extend(part)
+        stack.extend(_parts(part))
+
+
+def _parts(part: Any) -> Iterable[Any]:
+    if dataclasses.is_dataclass(part):
+        return [getattr(part, field.name) for field in dataclasses.fields(part)]
+    if isinstance(part, dict):
+        return part.values()
+    return part if isinstance(part, tuple) else ()
 
 
 def _is_static(part: object) -> bool:

@@ -45,7 +45,7 @@ def compile_policy(
                 warnings.append(f"{policy.where}: concerns nothing that is approved; not validated")
         policies.extend(found)
     _distinct(policies)
-    reading = [policy for policy in policies if cedar.reads_context(policy.tree)]
+    reading = [policy for policy in policies if cedar.reads_context(policy.tree, "arguments")]
     # What no policy asks about arguments of is the same to all of them, whatever its arguments.
     shapes = [shape_of(item) if any(policy.concerns(item) for policy in reading) else EMPTY for item in items]
     schema, more = validate(policies, items, shapes)

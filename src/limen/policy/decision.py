@@ -17,21 +17,21 @@ from typing import Any, Final, cast
 import cedarpy
 import jiter
 
-from limen.core.call import Approved, Caller, Grant
+from limen.core.call import NOTHING_READ, Approved, Caller, FlowState, Grant
 from limen.core.reasons import REASONS
 from limen.core.verdict import Pass, Verdict, refuse
 from limen.policy import cedar
-from limen.policy.arguments import Mistyped, Shape, context_of
+from limen.policy.arguments import EMPTY, Mistyped, Shape, context_of
 from limen.policy.assurance import StepUp, unsatisfied
 from limen.policy.evaluate import NO_ARGUMENTS, Outcome, ask, ask_all, entities, entities_of, request
 from limen.policy.explain import explain
 from limen.policy.rules import Policy
 from limen.policy.scopes import needed_scopes, used_scopes
+from limen.policy.slices import Key, Parsed, Slice, make_slice
 from limen.policy.targets import ACTIONS
 
 _REMEMBERED: Final = 20_000
 _TOGETHER: Final = 500
-_Key = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,6 @@ class Decision:
     requires: frozenset[str]
     scopes: tuple[str, ...]
     verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """The policies that concern one approved definition. `possible` is what they come to when arguments are open:
-    allow rules without their conditions on arguments, and only those deny rules that hold whatever the arguments."""
-
-    approved: Approved
-    shape: Shape
-    policies: tuple[Policy, ...]
-    engine: cedarpy.PolicySet
-    possible: cedarpy.PolicySet
-    effects: Mapping[str, str]
-    reads_arguments: bool  # or the URI: a decision is then good for one call only
-    requires: Mapping[str, frozenset[str]]
-    scope_options: tuple[frozenset[str], ...]
 
 
 class PolicySet:
@@ -80,12 +64,13 @@ class PolicySet:
         self.digest = hashlib.sha256(f"{self.cedar_text}\n{schema}{asked}".encode()).hexdigest()
         self._step_up, self._now = step_up, now
         self._policies = tuple(policies)
+        self.reads_flow = any(cedar.reads_context(one.tree, "flow") for one in policies)  # some rule asks what was read
         self._definitions = {(item.server, item.kind, item.name): (item, shape) for item, shape in definitions}
         self._slices: dict[tuple[str, str, str], Slice] = {}
-        self._parsed: dict[_Key, _Parsed] = {}
-        self._decisions: dict[_Key, Decision] = {}
-        self._visible: dict[_Key, bool] = {}
-        self._entities: dict[_Key, cedarpy.Entities] = {}
+        self._parsed: dict[Key, Parsed] = {}
+        self._decisions: dict[Key, Decision] = {}
+        self._visible: dict[Key, bool] = {}
+        self._entities: dict[Key, cedarpy.Entities] = {}
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -117,14 +102,17 @@ class PolicySet:
         *,
         action: str = "",
         name: str = "",
+        flow: FlowState = NOTHING_READ,
     ) -> Decision:
         """May this caller do this? Default deny; deny wins; what cannot be evaluated never helps the caller.
 
         `action`: "call", "get", "read" or "complete"; default: what the definition is for. `name`: the concrete URI
-        where a template is read. Raises InvariantFault when Cedar gives no decision.
+        where a template is read. `flow`: what the caller has read. Raises InvariantFault when Cedar gives no decision.
         """
         action = action or _primary(approved)
         key = _key(caller, approved, action)
+        if self.reads_flow and flow != NOTHING_READ and (part := self.slice(approved)) and part.reads_flow:
+            key = (*key, flow)
         known = self._decisions.get(key)
         if known is not None:
             return self._assured(caller, approved, action, known) if known.requires else known
@@ -133,7 +121,7 @@ class PolicySet:
             return _refused("policy.not_visible", "the policy in force was not compiled for this")
         if approved.kind == "template" and action == "read" and not name:
             return _refused("policy.denied", "a template is read under a URI, and none was given")
-        decision = self._decide(caller, part, arguments, action, name or approved.name)
+        decision = self._decide(caller, part, arguments, action, name or approved.name, flow)
         if not part.reads_arguments:
             _remember(self._decisions, key, decision)
         return self._assured(caller, approved, action, decision) if decision.requires else decision
@@ -156,10 +144,16 @@ class PolicySet:
         return Decision(False, reason.id, decision.rules, decision.requires, (), refused)
 
     def _decide(
-        self, caller: Caller, part: Slice, arguments: bytes | Mapping[str, Any], action: str, name: str
+        self,
+        caller: Caller,
+        part: Slice,
+        arguments: bytes | Mapping[str, Any],
+        action: str,
+        name: str,
+        flow: FlowState,
     ) -> Decision:
         try:
-            context = _context(part, arguments, action)
+            context = _context(part, arguments, action, flow)
         except Mistyped as wrong:
             reason = "policy.denied" if self.visible(caller, part.approved, action=action) else "policy.not_visible"
             return _refused(reason, f"argument {wrong} is not of its approved type, and rules depend on arguments")
@@ -180,15 +174,16 @@ class PolicySet:
                 return _refused(
                     "identity.scope", "a rule allows this with more scopes", scopes=needed, held=caller.scopes
                 )
-        detail = _why(outcome)
+        detail = _why(outcome, flow if part.reads_flow else NOTHING_READ)
         if not self.visible(caller, part.approved, action=action):
             return _refused("policy.not_visible", detail, rules=outcome.reasons)
         return _refused("policy.denied", detail, rules=outcome.reasons)
 
     def visible(self, caller: Caller, approved: Approved, *, action: str = "") -> bool:
-        """Could this caller do this with some arguments (and, for a template, some URI)?
+        """Could this caller do this with some arguments (and, for a template, some URI), whatever it has read?
 
-        Never less than what `decide` permits; exactly that where no policy depends on arguments.
+        Never less than what `decide` permits; exactly that where no policy depends on arguments or on what was read.
+        What was read changes with every call: a list that followed it would tell of it, and hide what can be had back.
         """
         action = action or _primary(approved)
         key = _key(caller, approved, action)
@@ -218,7 +213,7 @@ class PolicySet:
     def foresee(self, caller: Caller, items: Sequence[Approved]) -> None:
         """Answer `visible` for all of these that were never asked about, together: a list of hundreds costs Cedar one
         reading of the caller instead of hundreds."""
-        groups: dict[int, list[tuple[_Key, Slice]]] = {}
+        groups: dict[int, list[tuple[Key, Slice]]] = {}
         for approved in items:
             key = _key(caller, approved, _primary(approved))
             if key not in self._visible and (part := self.slice(approved)) is not None:
@@ -254,9 +249,10 @@ class PolicySet:
         *,
         action: str = "",
         name: str = "",
+        flow: FlowState = NOTHING_READ,
     ) -> dict[str, Any]:
         """The decision, and for each policy that concerns the definition why it matched or not. For operators."""
-        decision = self.decide(caller, approved, arguments, action=action, name=name)
+        decision = self.decide(caller, approved, arguments, action=action, name=name, flow=flow)
         part = self.slice(approved)
         action = action or _primary(approved)
         report: dict[str, Any] = {
@@ -268,93 +264,40 @@ class PolicySet:
             "missing_scopes": list(decision.scopes),
             "challenge": dict(getattr(decision.verdict, "public", {})),
             "policy": self.digest,
+            "flow": {"read": list(flow.names), "asked": part is not None and part.reads_flow},
             "policies": [],
             "not_concerned": self.size - (len(part.policies) if part else 0),
         }
         if part is not None:
             try:
-                context = _context(part, arguments, action)
+                context = _context(part, arguments, action, flow)
             except Mistyped as wrong:
-                report["mistyped"], context = str(wrong), NO_ARGUMENTS
+                report["mistyped"], context = str(wrong), _context(part, {}, "complete", flow)
             report["policies"] = explain(part.policies, caller, approved, name or approved.name, action, context)
         return report
 
 
-def make_slice(approved: Approved, shape: Shape, policies: Sequence[Policy], shared: dict[_Key, _Parsed]) -> Slice:
-    """Select and parse what concerns one definition. `shared` keeps what definitions of equal policies share."""
-    concerned = tuple(policy for policy in policies if policy.concerns(approved))
-    # What is left of a policy while the URI is open depends on the template; otherwise only on the policies.
-    template = (approved.server, approved.name) if approved.kind == "template" else ()
-    key = (template, tuple(policy.id for policy in concerned))
-    parsed = shared.get(key)
-    if parsed is None:
-        parsed = shared[key] = _parse(approved, concerned)
-    return Slice(approved, shape, concerned, *parsed)
-
-
-_Parsed = tuple[
-    cedarpy.PolicySet,
-    cedarpy.PolicySet,
-    Mapping[str, str],
-    bool,
-    Mapping[str, frozenset[str]],
-    tuple[frozenset[str], ...],
-]
-
-
-def _parse(approved: Approved, concerned: tuple[Policy, ...]) -> _Parsed:
-    possible = [tree for policy in concerned if (tree := _possible(policy, approved)) is not None]
-    options = dict.fromkeys(option for policy in concerned for option in policy.scope_options)
-    return (
-        cedar.engine([policy.tree for policy in concerned]),
-        cedar.engine(possible),
-        {policy.id: policy.tree.effect for policy in concerned},
-        approved.kind == "template" or any(cedar.reads_context(policy.tree) for policy in concerned),
-        {policy.id: policy.requires for policy in concerned},
-        tuple(options),
-    )
-
-
-def _possible(policy: Policy, approved: Approved) -> Any | None:
-    """The policy when arguments, and the URI of a template, are not known yet. None: it may turn out not to apply."""
-    open_uri, tree = approved.kind == "template", policy.tree
-    kept = []
-    for label, clause in zip(policy.labels, tree.clauses, strict=True):
-        if open_uri and label == "target":
-            # Being in the slice means that the target overlaps the template.
-            if not policy.permits and not policy.covers(approved):
-                return None
-        elif cedar.reads_context(clause) or (open_uri and cedar.reads_uri(clause)):
-            if not policy.permits:
-                return None
-        else:
-            kept.append(clause)
-    scope = tree.resource
-    if open_uri and cedar.names_one_entity(scope):
-        if not policy.permits:
-            return None
-        scope = cedar.ANYTHING
-    return cedar.replaced(tree, clauses=tuple(kept), resource=scope)
-
-
-def _context(part: Slice, arguments: bytes | Mapping[str, Any], action: str) -> str:
+def _context(part: Slice, arguments: bytes | Mapping[str, Any], action: str, flow: FlowState) -> str:
     """The request's context. A completion has no arguments to judge yet. Raises Mistyped."""
+    read = flow if part.reads_flow else None
     if not part.reads_arguments or action == "complete":
-        return NO_ARGUMENTS
+        return context_of(EMPTY, {}, read) if read else NO_ARGUMENTS
     if isinstance(arguments, bytes):
         arguments = cast("dict[str, Any]", jiter.from_json(arguments)) if arguments else {}
-    return context_of(part.shape, arguments)
+    return context_of(part.shape, arguments, read)
 
 
 def _could(caller: Caller, part: Slice, outcome: Outcome) -> bool:
-    """An application is not shown what only persons may call, unless it depends on arguments which rules will apply."""
-    if not outcome.allowed or not caller.machine or part.reads_arguments:
+    """An application is not shown what only persons may call, unless it depends on the call which rules will apply."""
+    if not outcome.allowed or not caller.machine or part.reads_arguments or part.reads_flow:
         return outcome.allowed
     return not any("user" in part.requires[rule] for rule in outcome.reasons)
 
 
-def _why(outcome: Outcome) -> str:
+def _why(outcome: Outcome, flow: FlowState) -> str:
     parts = [f"denied by {', '.join(outcome.reasons)}" if outcome.reasons else "no rule allows this"]
+    if flow.names:
+        parts.append(f"the caller has read: {', '.join(flow.names)}")
     parts.extend(f"{rule} cannot be evaluated: {error}" for rule, error in sorted(outcome.errors.items()))
     return "; ".join(parts)[:2000]
 
@@ -379,7 +322,7 @@ def _primary(approved: Approved) -> str:
     return ACTIONS.get(approved.kind, ("",))[0]
 
 
-def _key(caller: Caller, approved: Approved, action: str) -> _Key:
+def _key(caller: Caller, approved: Approved, action: str) -> Key:
     """All that a decision without arguments depends on. The policy compares the rest of `approved` on a miss."""
     return (
         approved.digest,
@@ -393,7 +336,7 @@ def _key(caller: Caller, approved: Approved, action: str) -> _Key:
     )
 
 
-def _remember(memory: dict[_Key, Any], key: _Key, value: object) -> None:
+def _remember(memory: dict[Key, Any], key: Key, value: object) -> None:
     if len(memory) >= _REMEMBERED:
         memory.pop(next(iter(memory)), None)
     memory[key] = value

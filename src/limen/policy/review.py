@@ -22,7 +22,8 @@ Pair = tuple[CallerKey, Place]
 @dataclass(frozen=True, slots=True)
 class Way:
     """One policy that concerns a definition. `who`, `call`: any of these, as the rule says it; empty for policies in
-    Cedar, whose `text` says it. `arguments`: whether it depends on the arguments of a call. `whole`: a deny rule that
+    Cedar, whose `text` says it. `arguments`, `flow`: whether it depends on the arguments of a call, or on what its
+    caller has read. `whole`: a deny rule that
     nobody and no argument escapes."""
 
     id: str
@@ -35,6 +36,7 @@ class Way:
     unless: str
     requires: tuple[str, ...]
     arguments: bool
+    flow: bool
     whole: bool
     text: str
 
@@ -56,7 +58,8 @@ def way_of(policy: Policy, settings: PolicySettings, approved: Approved) -> Way:
         when,
         unless,
         tuple(sorted(policy.requires)),
-        cedar.reads_context(policy.tree),
+        cedar.reads_context(policy.tree, "arguments"),
+        cedar.reads_context(policy.tree, "flow"),
         whole,
         policy.text,
     )
@@ -71,7 +74,10 @@ def ways(policy: PolicySet, settings: PolicySettings, approved: Approved) -> tup
 def reachable(
     policy: PolicySet, caller: Caller, items: Sequence[Approved]
 ) -> Iterator[tuple[Approved, tuple[str, ...]]]:
-    """What this caller could call with some arguments, and by which allow policies. As lists show it to the caller."""
+    """What this caller could call with some arguments, whatever it has read, and by which allow policies.
+
+    As lists show it to the caller.
+    """
     policy.foresee(caller, items)
     for item in items:
         if policy.visible(caller, item):

@@ -37,8 +37,9 @@ class RuleSettings(BaseModel):
     `allow`/`deny`: any of "anyone", "user:SUBJECT", "group:G", "role:R", "client:C", "scope:S". A subject is matched
     whichever configured issuer vouches for it; add `when: principal.issuer == "..."` to pin one.
     `call`: any of "server/name-glob"; `operations` says of what kind the names are, "prompt:" and "resource:" in front
-    of one target override it. `scopes`: all of them. `when`, `unless`: Cedar expressions over `principal`, `resource`
-    and `context.arguments`; one that cannot be evaluated makes an allow rule fail and a deny rule hold.
+    of one target override it. `scopes`: all of them. `when`, `unless`: Cedar expressions over `principal`, `resource`,
+    `context.arguments` and `context.flow` (what the caller has read: `untrusted`, `private`, `secret`); one that
+    cannot be evaluated makes an allow rule fail and a deny rule hold.
     `require`: applies on top of the permission. Where several allow rules match, everything any of them requires is
     required: a lenient rule never takes away what a stricter one asks for. See `policy.assurance` for its forms.
     """

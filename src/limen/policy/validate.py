@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Final
 
 import cedarpy
 
-from limen.core.call import Approved
+from limen.core.call import Approved, FlowState
 from limen.core.faults import ConfigFault
 from limen.policy.arguments import Shape
 from limen.policy.rules import ENTITY_TYPES, Policy
@@ -32,6 +32,7 @@ entity Tool in [Server] = { server: String, name: String, effect: String, durabl
 entity Prompt in [Server] = { server: String, name: String, effect: String, durable: Bool };
 entity Resource in [Server] = { server: String, name: String, effect: String, durable: Bool, template: String };
 """
+_FLOW: Final = "{" + ", ".join(f"{one.name}: Bool" for one in fields(FlowState)) + "}"
 # Cedar's validator only warns about a policy that can never match, and the binding drops warnings. But it does not look
 # past a conjunction it knows to be false, so an attribute nobody has, read last, is complained about exactly when the
 # policy can match.
@@ -47,7 +48,7 @@ def schema_text(kind: str, arguments: str) -> str:
     for action in sorted({action for actions in ACTIONS.values() for action in actions}):
         applies = (
             f" appliesTo {{ principal: [Caller], resource: [{ENTITY_TYPES[kind]}], "
-            f"context: {{ arguments: {arguments} }} }}"
+            f"context: {{ arguments: {arguments}, flow: {_FLOW} }} }}"
         )
         lines.append(f'action "{action}"{applies if action in ACTIONS[kind] else ""};')
     return "\n".join(lines)
