@@ -255,7 +255,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config))
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells))
     tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
@@ -268,10 +268,11 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     return 0
 
 
-async def _tell(house: House, config: Config) -> None:
+async def _tell(house: House, config: Config, cells: Cells) -> None:
     """Say how the local servers are, where `limen servers status` reads it."""
     assert isinstance(house.upstreams, Upstreams)
-    await tell_states(states_path(config), house.upstreams.states)
+    upstreams = house.upstreams
+    await tell_states(states_path(config), lambda: cells.states(upstreams.states()))
 
 
 def _settle_memory() -> None:
@@ -320,11 +321,11 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     if endpoint is None:
         known = ", ".join((*config.servers, *config.bundles))
         raise ConfigFault(f"no server or bundle named {name!r}: {known}", "mcpServers")
-    house, _ = _house(config)
+    house, cells = _house(config)
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
     watch = await _watch(house)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config))
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells))
     tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:
