@@ -51,7 +51,7 @@ def _files() -> Iterable[str]:
     yield PYTHON
     native = [str(one) for one in Path(f"/usr/lib/{os.path.basename(real)}/lib-dynload").glob("_ctypes.*.so")]
     told = subprocess.run(["ldd", real, *native], capture_output=True, text=True, timeout=20, check=True).stdout
-    yield from (word for word in told.split() if word.startswith("/"))
+    yield from (word for word in told.split() if word.startswith("/") and word[-1] != ":")
     for folder, inner, names in os.walk(f"/usr/lib/{os.path.basename(real)}"):
         inner[:] = [one for one in inner if one not in _LEFT_OUT and not one.startswith("config-")]
         yield from (os.path.join(folder, one) for one in names)

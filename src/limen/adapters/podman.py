@@ -1,8 +1,8 @@
 """Cells by podman: a container of an image that is named by its digest and never pulled here.
 
 A container is made and initialised; then all a cell promises is looked for from outside (sandbox/container.py)
-while the program has not begun; only then is it started. Asking is not having: some options are
-dropped with a warning (limits, by rootless podman on control groups v1), and podman's own configuration can add to them.
+while the program has not begun; only then is it started. Asking is not having: some options are dropped with a
+warning (limits, by rootless podman on control groups v1), and podman's own configuration can add to them.
 """
 
 from __future__ import annotations
