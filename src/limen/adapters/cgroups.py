@@ -19,6 +19,7 @@ from limen.core.cell import Bounds, Usage
 _OURS: Final = re.compile(r"limen-([0-9]+)-[0-9]+")
 _OLD: Final = ("memory", "pids", "cpu", "cpuacct")
 _PERIOD: Final = 100_000  # microseconds
+_UNLIMITED: Final = 2.0**60  # version 1 says no limit by the largest number of pages
 _LIMITS_OLD: Final = {  # controller and file; of processors the quota and its period
     "memory": ("memory", "memory.limit_in_bytes"),
     "processes": ("pids", "pids.max"),
@@ -156,7 +157,14 @@ class Group:
         wanted = {"memory": bounds.memory, "processes": bounds.processes, "cpus": bounds.cpus}
         found = {name: self._limit(*files[name]) for name, value in wanted.items() if value is not None}
         loose = [name for name, value in found.items() if not 0 < value <= float(wanted[name] or 0) * 1.01]
-        return [f"{name} ({'unlimited' if found[name] == inf else found[name]})" for name in loose]
+        told = [f"{name} ({'unlimited' if found[name] >= _UNLIMITED else f'{found[name]:g}'})" for name in loose]
+        return [*told, *(["swap"] if self._swaps(bounds.memory) else [])]
+
+    def _swaps(self, memory: int) -> bool:
+        """Whether more than that would go to swap. Kernels that do not count swap have no such file."""
+        file, most = ("memory.swap.max", 0) if self.unified else ("memory.memsw.limit_in_bytes", memory)
+        place = self.places.get("memory")
+        return place is not None and (place / file).exists() and self._limit("memory", file) > most
 
     def _limit(self, kind: str, file: str, *more: str) -> float:
         """What the kernel holds it to; infinity for no limit, and where that cannot be read."""

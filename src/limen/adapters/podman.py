@@ -53,6 +53,8 @@ class PodmanCell:
     def __init__(self, process: Popen, control: socket.socket, made: Made) -> None:
         self.process = process
         self._control, self._made, self._hit = control, made, ""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(made.handle, self._exited)
 
     def usage(self) -> Usage | None:
         """From its control group; bytes read and written are not told."""
@@ -64,13 +66,20 @@ class PodmanCell:
 
     def bound_hit(self) -> str:
         """ "memory" or "processes", as far as the system tells."""
-        return self._hit or self._made.bound_hit()
+        return self._hit or self._made.group.bound_hit()
+
+    def _exited(self) -> None:
+        """Its first process is gone. Podman removes the group soon, and with it what was counted."""
+        self._loop.remove_reader(self._made.handle)
+        self._hit = self.bound_hit()
 
     def end(self) -> None:
         """Kill its first process, and with it all that is in the container; podman removes the rest by itself."""
         if self._made.handle < 0:
             return
         self._hit = self.bound_hit()
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._made.handle)
         self._made.kill()
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
@@ -81,14 +90,10 @@ class PodmanCell:
 class Made:
     """A container that was initialised: `handle` is its first process, which has not become the program yet."""
 
-    def __init__(self, engine: str, name: str, pid: int, bundle: Path) -> None:
-        self.engine, self.name, self.pid, self._bundle = engine, name, pid, bundle
+    def __init__(self, engine: str, name: str, pid: int) -> None:
+        self.engine, self.name, self.pid = engine, name, pid
         self.handle = os.pidfd_open(pid)
         self.group: Group = group_of(pid)
-
-    def bound_hit(self) -> str:
-        """The group's word while it is there; then the note that podman's monitor leaves when memory ran out."""
-        return self.group.bound_hit() or ("memory" if (self._bundle / "oom").exists() else "")
 
     def kill(self) -> None:
         """May be called once."""
@@ -164,7 +169,7 @@ def _make(engine: str, name: str, spec: CellSpec) -> Made:
         _run(spec.server, argv, environment, calls)
         _run(spec.server, [engine, "init", name])
         (about,) = json.loads(_run(spec.server, [engine, "inspect", "--type", "container", name]))
-        made = Made(engine, name, int(about["State"]["Pid"]), Path(about["OCIConfigPath"]).parent)
+        made = Made(engine, name, int(about["State"]["Pid"]))
         try:
             wrong = faults(spec, _seen(spec, made, grants))
         except (OSError, ValueError, IndexError) as error:

@@ -30,7 +30,7 @@ from limen.gateway.reload import Reload
 from limen.gateway.server import HttpServer, tls_context
 from limen.gateway.stdio import StdioSurface
 from limen.gateway.upstream_packaged import VerifiedUpstream
-from limen.gateway.upstreams import HttpUpstream, Upstream, Upstreams
+from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstream, Upstreams
 from limen.gateway.watch import Watch
 from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
 from limen.launching import Launches
@@ -102,7 +102,11 @@ async def probe(loaded: Loaded) -> list[tuple[str, bool, str]]:
                 said = await upstreams.describe(name)
                 answers.append((name, True, f"{said.revision}: {len(said.tools)} tools"))
             except Fault as fault:
-                answers.append((name, False, str(fault)))
+                upstream = upstreams.by_name[name]
+                last = (
+                    upstream.stderr.decode(errors="replace").split("\n") if isinstance(upstream, StdioUpstream) else []
+                )
+                answers.append((name, False, ": ".join((str(fault), *[one[:300] for one in last if one.strip()][-1:]))))
     finally:
         await upstreams.close()
     return answers

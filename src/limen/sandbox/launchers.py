@@ -188,7 +188,9 @@ def _of_name(where: str, text: str, argv: tuple[str, ...], engine: str = "podman
     found = _IMAGE.fullmatch(text)
     if found is None:
         raise NotLaunchable(f"{where}: the image is not named by its digest: write NAME@sha256:...")
-    return Image(engine, f"sha256-{found['digest']}", (), f"{found['name']}@sha256:{found['digest']}", argv)
+    above, slash, last = found["name"].rpartition("/")
+    name = f"{above}{slash}{last.partition(':')[0]}"  # engines do not take a tag beside a digest
+    return Image(engine, f"sha256-{found['digest']}", (), f"{name}@sha256:{found['digest']}", argv)
 
 
 def _image(engine: str, args: Sequence[str]) -> tuple[Image, list[tuple[str, str]]]:
