@@ -125,7 +125,8 @@ SPEC = CellSpec(
     "srv", ("x",), "/cell", Limits().bounds, 7,
     mounts=(Mount("/srv/with space", "/srv/with space"), Mount("/srv/own", "/srv/own", write=True)),
 )  # fmt: skip
-KEPT = Seen(GOOD, mounted(MOUNTS), (), ("lo",), (), ())
+FILTER = json.loads(profile("x86_64"))
+KEPT = Seen(GOOD, mounted(MOUNTS), (), ("lo",), (), (), FILTER)
 
 
 def test_a_container_that_keeps_every_promise_is_a_cell() -> None:
@@ -140,6 +141,9 @@ def test_a_container_that_keeps_every_promise_is_a_cell() -> None:
         ({"status": GOOD | {"CapBnd": "00000000a80425fb"}}, "it has capabilities"),
         ({"status": GOOD | {"NoNewPrivs": "0"}}, "it may gain privileges"),
         ({"status": GOOD | {"Seccomp": "0"}}, "no system call is filtered"),
+        ({"filtered": {}}, "its filter lets more pass: everything"),
+        ({"filtered": FILTER | {"syscalls": [{"names": ["read", "keyctl"], "action": "SCMP_ACT_LOG"}]}}, "keyctl"),
+        ({"filtered": FILTER | {"syscalls": [{"names": ["socket"], "action": "SCMP_ACT_ALLOW"}]}}, "pass: socket"),
         ({"interfaces": ("lo", "eth0")}, "it has a network: lo, eth0"),
         ({"interfaces": ()}, "it has a network"),
         ({"shared": ("pid",)}, "it shares namespaces with this host: pid"),

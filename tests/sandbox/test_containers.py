@@ -181,6 +181,7 @@ DROPPED = [
     ("--cap-drop=all", "", "it has capabilities"),
     ("no-new-privileges", "label=disable", "it may gain privileges"),
     ("seccomp=*", "seccomp=unconfined", "no system call is filtered"),
+    ("--security-opt", "--label", "its filter lets more pass"),
     ("--network=none", "--network=host", "it shares namespaces with this host: net"),
     ("--read-only", "", "its root can be written to"),
     ("--image-volume=ignore", "", "/granted is mounted and was not granted"),

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mcp import Client, StdioServerParameters
 
 from egress.cells import PUBLIC, World, needs_namespaces
 from limen.adapters.egress_proxy import EgressGate
@@ -117,7 +118,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         "everything": entry("npx", "-y", "@modelcontextprotocol/server-everything"),
     }
     config = folder / "limen.yaml"
-    config.write_text(yaml.safe_dump({"mcpServers": servers, "identity": {"unsafe_anonymous": True}}))
+    rules = [{"allow": "anyone", "call": "time/*"}]
+    identity = {"unsafe_anonymous": True}
+    config.write_text(yaml.safe_dump({"mcpServers": servers, "identity": identity, "policy": {"rules": rules}}))
     config.chmod(0o600)
     with ThreadPoolExecutor(len(servers)) as pool:
         said = dict(zip(servers, pool.map(partial(install, config), servers), strict=True))
@@ -128,11 +131,18 @@ def entry(command: str, *args: str, **security: Any) -> dict[str, Any]:
     return {"command": command, "args": list(args), "security": security}
 
 
-def install(config: Path, name: str) -> tuple[int, str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    argv = [sys.executable, "-m", "limen", "-c", str(config), "servers", "install", name]
+SOURCE = str(Path(__file__).parents[2] / "src")
+
+
+def limen(config: Path, *arguments: str) -> tuple[int, str]:
+    argv = [sys.executable, "-m", "limen", "-c", str(config), *arguments]
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=240, check=False)
     return done.returncode, done.stdout + done.stderr
+
+
+def install(config: Path, name: str) -> tuple[int, str]:
+    return limen(config, "servers", "install", name)
 
 
 Use = Callable[..., tuple[Announcement, list[str]]]
@@ -147,6 +157,31 @@ def test_time(use: Use) -> None:
     said, (text,) = use("time", ("get_current_time", {"timezone": "Asia/Seoul"}))
     assert "+09:00" in text
     assert said.identity["artifact"].startswith("sha256-")
+
+
+def test_time_the_whole_way(installed: Installed) -> None:
+    """As people use it: installed, approved, and called by the official client through `limen stdio`."""
+    installed.need("time")
+    status, said = limen(installed.config, "tools", "approve", "time", "--all", "--yes", "--reason", "read it")
+    assert status == 0, said
+    argv = ["-m", "limen", "-c", str(installed.config), "stdio", "time"]
+    offer = StdioServerParameters(command=sys.executable, args=argv, env={**os.environ, "PYTHONPATH": SOURCE})
+
+    async def talk() -> tuple[set[str], str]:
+        async with Client(offer) as client:
+            names = {tool.name for tool in (await client.list_tools()).tools}
+            answer = await client.call_tool("get_current_time", {"timezone": "Asia/Seoul"})
+            return names, "".join(getattr(block, "text", "") for block in answer.content)
+
+    names, text = asyncio.run(talk())
+    assert "get_current_time" in names
+    assert "+09:00" in text
+    _, log = limen(installed.config, "audit", "tail", "--json", "-n", "200")
+    records = [json.loads(row) for row in log.splitlines() if row.startswith("{")]
+    starts = [one for one in records if one["t"] == "cell" and one["event"] == "start"]
+    assert starts
+    assert {one["server"] for one in starts} >= {"time"}
+    assert any(one["t"] == "intent" for one in records)
 
 
 def test_git_sees_its_repository_and_no_other(use: Use, installed: Installed) -> None:

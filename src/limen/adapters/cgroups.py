@@ -170,9 +170,10 @@ class Group:
         """What the kernel holds it to; infinity for no limit, and where that cannot be read."""
         try:
             words = [word for one in (file, *more) for word in (self.places[kind] / one).read_text().split()]
-            return float(words[0]) / (float(words[1]) if kind == "cpu" else 1)
+            value = float(words[0]) / (float(words[1]) if kind == "cpu" else 1)
         except (KeyError, OSError, ValueError, IndexError, ZeroDivisionError):
             return inf
+        return value if value >= 0 else inf  # -1 is no limit
 
     def _number(self, kind: str, file: str) -> int | None:
         try:

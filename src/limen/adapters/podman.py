@@ -90,8 +90,8 @@ class PodmanCell:
 class Made:
     """A container that was initialised: `handle` is its first process, which has not become the program yet."""
 
-    def __init__(self, engine: str, name: str, pid: int) -> None:
-        self.engine, self.name, self.pid = engine, name, pid
+    def __init__(self, engine: str, name: str, pid: int, config: Path) -> None:
+        self.engine, self.name, self.pid, self.config = engine, name, pid, config
         self.handle = os.pidfd_open(pid)
         self.group: Group = group_of(pid)
 
@@ -169,10 +169,10 @@ def _make(engine: str, name: str, spec: CellSpec) -> Made:
         _run(spec.server, argv, environment, calls)
         _run(spec.server, [engine, "init", name])
         (about,) = json.loads(_run(spec.server, [engine, "inspect", "--type", "container", name]))
-        made = Made(engine, name, int(about["State"]["Pid"]))
+        made = Made(engine, name, int(about["State"]["Pid"]), Path(about["OCIConfigPath"]))
         try:
             wrong = faults(spec, _seen(spec, made, grants))
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             wrong = [f"it cannot be looked at: {error}"]
         if wrong:
             made.kill()
@@ -181,7 +181,7 @@ def _make(engine: str, name: str, spec: CellSpec) -> Made:
 
 
 def _seen(spec: CellSpec, made: Made, grants: Mapping[str, int]) -> Seen:
-    """Raises OSError, ValueError, IndexError."""
+    """Raises OSError, ValueError, LookupError."""
     place = Path("/proc", str(made.pid))
     rows = (row.partition(":") for row in (place / "status").read_text().splitlines())
     devices = (place / "net" / "dev").read_text().splitlines()[2:]
@@ -193,6 +193,7 @@ def _seen(spec: CellSpec, made: Made, grants: Mapping[str, int]) -> Seen:
         interfaces=[row.split(":")[0].strip() for row in devices],
         foreign=[target for target, handle in grants.items() if not _same(place / "root", target, handle)],
         dropped=made.group.dropped(spec.bounds),
+        filtered=json.loads(made.config.read_bytes())["linux"].get("seccomp") or {},
     )
 
 

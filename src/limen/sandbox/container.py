@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from limen.core.cell import CellSpec, Property
 from limen.sandbox.cell import HOME
-from limen.sandbox.seccomp_oci import ARCHITECTURES
+from limen.sandbox.seccomp import DEMANDS, allowed
+from limen.sandbox.seccomp_oci import ARCHITECTURES, Bits, ways
 
 _OWN: Final = frozenset({"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/passwd", "/etc/group"})
 _RUN: Final = ("/run/.containerenv", "/run/secrets")
 _KERNEL: Final = frozenset({"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"})
 _TMP: Final = frozenset({"/tmp", HOME, "/dev/shm"})  # noqa: S108 - the container's own
+_REFUSE: Final = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL")  # any other action lets a call pass
 _INSTALL: Final = "optional: apt-get install podman runc (or dnf install podman), for isolate: podman"
 
 
@@ -26,7 +28,8 @@ class Mounted(NamedTuple):
 
 class Seen(NamedTuple):
     """`status`: members of /proc/PID/status. `shared`: namespaces that are the gateway's own. `interfaces`: of its
-    network. `foreign`: grants behind which another file lies. `dropped`: limits that are not in force."""
+    network. `foreign`: grants behind which another file lies. `dropped`: limits that are not in force.
+    `filtered`: linux.seccomp of what the runtime was given; that there is a filter is in `status`."""
 
     status: Mapping[str, str]
     mounts: Sequence[Mounted]
@@ -34,6 +37,7 @@ class Seen(NamedTuple):
     interfaces: Sequence[str]
     foreign: Sequence[str]
     dropped: Sequence[str]
+    filtered: Mapping[str, Any]
 
 
 def mounted(mountinfo: str) -> list[Mounted]:
@@ -59,12 +63,29 @@ def faults(spec: CellSpec, seen: Seen) -> list[str]:
         ),
         (status.get("NoNewPrivs") != "1", "it may gain privileges"),
         (status.get("Seccomp") != "2", "no system call is filtered"),
+        (bool(other := widened(seen.filtered)), f"its filter lets more pass: {', '.join(other[:5])}"),
         (list(seen.interfaces) != ["lo"], f"it has a network: {', '.join(seen.interfaces)}"),
         (bool(seen.shared), f"it shares namespaces with this host: {', '.join(seen.shared)}"),
         (bool(seen.foreign), f"something else is mounted instead of {', '.join(seen.foreign)}"),
         (bool(seen.dropped), f"limits are not in force: {', '.join(seen.dropped)}"),
     ]
     return [*(text for wrong, text in told if wrong), *_mounts(spec, seen.mounts)]
+
+
+def widened(filtered: Mapping[str, Any]) -> list[str]:
+    """Calls this filter allows and ours does not, or under fewer conditions. Raises LookupError, TypeError."""
+    if filtered.get("defaultAction") != "SCMP_ACT_ERRNO":
+        return ["everything"]
+    plain = set(allowed()) - set(DEMANDS)
+    narrow = {(name, frozenset(bits)) for name, demands in DEMANDS.items() for bits in ways(demands)}
+    found = []
+    for rule in filtered.get("syscalls") or ():
+        bits = frozenset(Bits(one["index"], one["value"], one.get("valueTwo", 0)) for one in rule.get("args") or ())
+        masked = all(one["op"] == "SCMP_CMP_MASKED_EQ" for one in rule.get("args") or ())
+        for name in () if rule["action"].startswith(_REFUSE) else rule["names"]:
+            if not masked or not (name in plain or (name, bits) in narrow):
+                found.append(name)
+    return found
 
 
 def _mounts(spec: CellSpec, mounts: Sequence[Mounted]) -> list[str]:
