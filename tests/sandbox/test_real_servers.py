@@ -118,9 +118,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         "everything": entry("npx", "-y", "@modelcontextprotocol/server-everything"),
     }
     config = folder / "limen.yaml"
-    rules = [{"allow": "anyone", "call": "time/*"}]
-    identity = {"unsafe_anonymous": True}
-    config.write_text(yaml.safe_dump({"mcpServers": servers, "identity": identity, "policy": {"rules": rules}}))
+    config.write_text(yaml.safe_dump({"mcpServers": servers, "identity": {"unsafe_anonymous": True}}))
     config.chmod(0o600)
     with ThreadPoolExecutor(len(servers)) as pool:
         said = dict(zip(servers, pool.map(partial(install, config), servers), strict=True))
@@ -162,9 +160,15 @@ def test_time(use: Use) -> None:
 def test_time_the_whole_way(installed: Installed) -> None:
     """As people use it: installed, approved, and called by the official client through `limen stdio`."""
     installed.need("time")
-    status, said = limen(installed.config, "tools", "approve", "time", "--all", "--yes", "--reason", "read it")
+    document = yaml.safe_load(installed.config.read_text())
+    document["mcpServers"] = {"time": document["mcpServers"]["time"]}  # a gateway starts all it has
+    document["policy"] = {"rules": [{"allow": "anyone", "call": "time/*"}]}
+    config = installed.folder / "time.yaml"
+    config.write_text(yaml.safe_dump(document))
+    config.chmod(0o600)
+    status, said = limen(config, "tools", "approve", "time", "--all", "--yes", "--reason", "read it")
     assert status == 0, said
-    argv = ["-m", "limen", "-c", str(installed.config), "stdio", "time"]
+    argv = ["-m", "limen", "-c", str(config), "stdio", "time"]
     offer = StdioServerParameters(command=sys.executable, args=argv, env={**os.environ, "PYTHONPATH": SOURCE})
 
     async def talk() -> tuple[set[str], str]:
@@ -176,7 +180,7 @@ def test_time_the_whole_way(installed: Installed) -> None:
     names, text = asyncio.run(talk())
     assert "get_current_time" in names
     assert "+09:00" in text
-    _, log = limen(installed.config, "audit", "tail", "--json", "-n", "200")
+    _, log = limen(config, "audit", "tail", "--json", "-n", "200")
     records = [json.loads(row) for row in log.splitlines() if row.startswith("{")]
     starts = [one for one in records if one["t"] == "cell" and one["event"] == "start"]
     assert starts
