@@ -30,7 +30,7 @@ from limen.gateway.run import connect
 from sandbox.cells_kit import needs_bubblewrap
 from upstreams.minted import Heard, call, permit
 
-pytestmark = [needs_bubblewrap, needs_namespaces]
+pytestmark = [needs_bubblewrap, needs_namespaces, pytest.mark.timeout(400)]  # six installations from registries
 UNREACHABLE = (
     "ENOTFOUND", "ECONNREFUSED", "EAI_AGAIN", "ETIMEDOUT", "NameResolutionError", "NewConnectionError",
     "Connection refused", "Connection to", "ConnectTimeoutError",
