@@ -58,6 +58,8 @@ class Launches:
             return self.store.plan(form, expected)
         if isinstance(form, Image):
             compare(form.digest, expected)
+            if server.security.isolate == "podman":
+                return Plan(form.argv, digest=form.digest, image=form.name)
             return Plan((command, *form.arguments), digest=form.digest)
         return _local(form, server, expected)
 

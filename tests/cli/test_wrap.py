@@ -273,6 +273,7 @@ def test_a_link_stays_a_link_and_goose_is_told(home: Path) -> None:
         ({"command": "x", "url": "https://h.example/"}, "exactly one"),
         ({"url": "https://h.example/", "type": "sse"}, "not spoken"),
         ({"command": "x", "disabled": True}, "is disabled"),
+        ({"command": "docker", "args": ["run", "-i", f"org/x@sha256:{'0' * 64}"]}, "security.isolate: podman"),
         ("x", "not an object"),
     ],
 )

@@ -142,6 +142,8 @@ def test_images_run_by_digest_and_are_never_pulled() -> None:
             "--pull",
             "x",
         ),
+        f"ghcr.io/org/server@sha256:{DIGEST}",
+        ("", "--pull", "x"),
     )
 
 

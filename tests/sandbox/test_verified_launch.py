@@ -224,21 +224,3 @@ def test_a_package_is_not_named_by_reference(tmp_path: Path, monkeypatch: pytest
         load_config(configured(tmp_path, "uvx", "${env:WHICH}"))
     loaded = load_config(configured(tmp_path, "uvx", "srv", "--key=${env:WHICH}"))
     assert loaded.config.servers["srv"].arguments() == ["srv", "--key=evil"]
-
-
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-@pytest.mark.parametrize(
-    ("command", "args", "tool"),
-    [
-        ("uvx", ["mcp-server-time", "--local-timezone=UTC"], "get_current_time"),
-        ("npx", ["-y", "@modelcontextprotocol/server-filesystem", "/tmp"], "read_text_file"),
-    ],
-)
-def test_published_servers_run_from_the_store(tmp_path: Path, command: str, args: list[str], tool: str) -> None:
-    """Real packages, with what they depend on, fetched by npm and pip as they are configured here."""
-    config = configured(tmp_path, command, *args)
-    result = CliRunner().invoke(app, ["-c", str(config), "servers", "install", "--json"])
-    if result.exit_code == 3:
-        pytest.skip(f"the registry cannot be reached: {result.stderr[-200:]}")
-    assert result.exit_code == 0, result.output
-    assert tool in [one["name"] for one in described(config).tools]

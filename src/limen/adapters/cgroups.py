@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,17 @@ from limen.core.cell import Bounds, Usage
 _OURS: Final = re.compile(r"limen-([0-9]+)-[0-9]+")
 _OLD: Final = ("memory", "pids", "cpu", "cpuacct")
 _PERIOD: Final = 100_000  # microseconds
+_UNLIMITED: Final = 2.0**60  # version 1 says no limit by the largest number of pages
+_LIMITS_OLD: Final = {  # controller and file; of processors the quota and its period
+    "memory": ("memory", "memory.limit_in_bytes"),
+    "processes": ("pids", "pids.max"),
+    "cpus": ("cpu", "cpu.cfs_quota_us", "cpu.cfs_period_us"),
+}
+_LIMITS_NEW: Final = {
+    "memory": ("memory", "memory.max"),
+    "processes": ("pids", "pids.max"),
+    "cpus": ("cpu", "cpu.max"),
+}
 _Write = tuple[str, str, bool]  # file, value, whether the limit counts on it
 
 
@@ -73,6 +85,7 @@ class Groups:
         self._count += 1
         name = f"limen-{os.getpid()}-{self._count}"
         group = Group({kind: place / name for kind, place in self.places.items()}, self.unified)
+        group.make()
         try:
             group.limit(bounds)
         except OSError:
@@ -81,12 +94,25 @@ class Groups:
         return group
 
 
+def group_of(pid: int, root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> Group:
+    """The group somebody else made for a process, to be read. Raises OSError."""
+    lines = [line.split(":", 2) for line in (proc / str(pid) / "cgroup").read_text().splitlines()]
+    paths = {name: path.lstrip("/") for _, names, path in lines for name in names.split(",")}
+    if (root / "cgroup.controllers").exists():
+        mine = root / paths.get("", "")
+        return Group(dict.fromkeys((mine / "cgroup.controllers").read_text().split(), mine), unified=True)
+    return Group({name: root / name / paths[name] for name in _OLD if name in paths}, unified=False)
+
+
 class Group:
     """The group of one cell: one directory in version 2, one per controller in version 1."""
 
     def __init__(self, places: Mapping[str, Path], unified: bool) -> None:
         self.places, self.unified = places, unified
-        for place in set(places.values()):
+
+    def make(self) -> None:
+        """Raises OSError."""
+        for place in set(self.places.values()):
             place.mkdir()
 
     def limit(self, bounds: Bounds) -> None:
@@ -124,6 +150,30 @@ class Group:
         """Kill what is left in it, and remove it."""
         for place in set(self.places.values()):
             _remove(place)
+
+    def dropped(self, bounds: Bounds) -> list[str]:
+        """Limits that are not in force, however they were asked for, each with what is there instead."""
+        files = _LIMITS_NEW if self.unified else _LIMITS_OLD
+        wanted = {"memory": bounds.memory, "processes": bounds.processes, "cpus": bounds.cpus}
+        found = {name: self._limit(*files[name]) for name, value in wanted.items() if value is not None}
+        loose = [name for name, value in found.items() if not 0 < value <= float(wanted[name] or 0) * 1.01]
+        told = [f"{name} ({'unlimited' if found[name] >= _UNLIMITED else f'{found[name]:g}'})" for name in loose]
+        return [*told, *(["swap"] if self._swaps(bounds.memory) else [])]
+
+    def _swaps(self, memory: int) -> bool:
+        """Whether more than that would go to swap. Kernels that do not count swap have no such file."""
+        file, most = ("memory.swap.max", 0) if self.unified else ("memory.memsw.limit_in_bytes", memory)
+        place = self.places.get("memory")
+        return place is not None and (place / file).exists() and self._limit("memory", file) > most
+
+    def _limit(self, kind: str, file: str, *more: str) -> float:
+        """What the kernel holds it to; infinity for no limit, and where that cannot be read."""
+        try:
+            words = [word for one in (file, *more) for word in (self.places[kind] / one).read_text().split()]
+            value = float(words[0]) / (float(words[1]) if kind == "cpu" else 1)
+        except (KeyError, OSError, ValueError, IndexError, ZeroDivisionError):
+            return inf
+        return value if value >= 0 else inf  # -1 is no limit
 
     def _number(self, kind: str, file: str) -> int | None:
         try:

@@ -10,6 +10,7 @@ from limen.core.faults import InvariantFault
 
 if TYPE_CHECKING:
     from limen.config.model import Config
+    from limen.config.servers import ServerConfig
 
 _ROWS: Final = {
     "size": ("G7", "tests/protocol/test_inbound.py"),
@@ -75,12 +76,38 @@ def describe(config: Config) -> list[dict[str, Any]]:
             loose.append("content.flow.unsafe_observe" if name == "CheckFlow" else "content.unsafe_observe")
         state = "observing" if name in observed else "loosened" if loose else "enforced"
         rows.append(_row(controls, name, state, evidence, loose))
-    if any(server.command is not None and not server.security.unsafe_no_sandbox for server in config.servers.values()):
-        rows.append(_row("G1 G2 G3 G4 G6 G7 G8", "sandbox", "enforced", "tests/sandbox/test_cell_escape.py", []))
+    return [*rows, *_cells(config, switches)]
+
+
+def _cells(config: Config, switches: list[str]) -> list[dict[str, Any]]:
+    """What holds where local servers run, and for each of them where it may connect to."""
+    local = {name: server for name, server in config.servers.items() if server.command is not None}
+    kinds = {one.security.isolate for one in local.values() if not one.security.unsafe_no_sandbox}
+    shown = (
+        ("bubblewrap", "sandbox", "tests/sandbox/test_cell_escape.py"),
+        ("podman", "container", "tests/sandbox/test_containers.py"),
+    )
+    rows = [_row("G1 G2 G3 G4 G6 G7 G8", guard, "enforced", where, []) for kind, guard, where in shown if kind in kinds]
     for switch in switches:
         if switch.endswith("unsafe_no_sandbox"):
             rows.append(_row("G1", "sandbox", "absent", "docs/isolation.md", [switch]))
+    for name, server in local.items():
+        state, switch = _egress(server)
+        loose = [f"mcpServers.{name}.security.{switch}"] if switch else []
+        rows.append(_row("G5", f"egress {name}", state, "tests/egress/test_egress_sandbox.py", loose))
     return rows
+
+
+def _egress(server: ServerConfig) -> tuple[str, str]:
+    """Where a local server may connect to, and the switch that loosens it."""
+    security = server.security
+    if security.unsafe_no_sandbox:
+        return "absent", "unsafe_no_sandbox"
+    if not security.egress.ports:
+        return "no network", ""
+    if security.egress.unsafe_ech:
+        return "loosened", "egress.unsafe_ech"
+    return ("learning" if security.egress.mode == "learn" else "enforced"), ""
 
 
 def _row(controls: str, guard: str, state: str, evidence: str, loose: list[str]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _row(store: PackageStore, name: str, server: ServerConfig) -> dict[str, Any]
         return row | {"kind": "unverified", "wanted": server.target, "state": "as written"}
     form = server.form()
     if isinstance(form, Image):
-        return row | {"kind": "image", "wanted": form.engine, "state": "pinned", "artifact": form.digest}
+        return row | {"kind": "image", "wanted": form.name, "state": "pinned", "artifact": form.digest}
     if not isinstance(form, Package):
         pinned = server.security.artifact or ""
         return (

@@ -11,6 +11,7 @@ import typer
 from limen.cli.context import ConfigOption, JsonOption, Refused, load
 from limen.cli.terminal import emit, table
 
+_EGRESS: Final = ("allowed", "refused", "sent", "received")
 _STALE: Final = 15.0  # seconds after which nobody writes it any more
 
 
@@ -29,13 +30,20 @@ def status(context: typer.Context, config: ConfigOption = None, as_json: JsonOpt
     if as_json:
         emit({"pid": told["pid"], "servers": rows})
     else:
-        columns = ("server", "running", "pid", "seconds", "starts", "failures", "memory", "cpu", "processes")
+        columns: tuple[str, ...] = (
+            "server", "running", "pid", "seconds", "starts", "failures", "memory", "cpu", "processes",
+        )  # fmt: skip
+        if any(row["allowed"] is not None for row in rows):
+            columns += _EGRESS
         table(columns, [{name: "" if row[name] is None else row[name] for name in columns} for row in rows])
 
 
 def _row(server: dict[str, Any]) -> dict[str, Any]:
-    """Bytes, seconds and counts; None where it does not run."""
+    """Bytes, seconds and counts; None where it does not run. `egress`: everything its network counted, None where it
+    has no network: connections `allowed`, `refused`, each reason of a refusal, bytes `sent` and `received`."""
     used = server.get("usage") or {}
+    network = server.get("egress")
+    counted = {name: None if network is None else network.get(name, 0) for name in _EGRESS}
     return {
         "server": server["server"],
         "running": server["running"],
@@ -44,4 +52,6 @@ def _row(server: dict[str, Any]) -> dict[str, Any]:
         "starts": server["starts"],
         "failures": server["failures"],
         **{name: used.get(name) for name in ("memory", "cpu", "processes", "read", "written")},
+        **counted,
+        "egress": network,
     }

@@ -24,7 +24,7 @@ from limen.config.document import read_file
 from limen.config.references import CREDENTIAL_NAME
 from limen.config.spans import Node, edited, read_json, read_toml, toml_table, without
 from limen.core.faults import ConfigFault
-from limen.sandbox.launch import NotLaunchable, environment, read
+from limen.sandbox.launch import Image, NotLaunchable, environment, read
 
 STATE: Final = "limen-wrapped.json"
 SECRETS: Final = "limen-wrapped"
@@ -159,7 +159,10 @@ def _unfit(value: Any) -> str:
         return "uses a transport that is not spoken"
     try:
         if not urls:
-            environment(read(value["command"], value.get("args", [])), value.get("env", {}), pinned=False)
+            form = read(value["command"], value.get("args", []))
+            environment(form, value.get("env", {}), pinned=False)
+            if isinstance(form, Image):
+                return "starts a container: write it into limen.yaml, with security.isolate: podman"
     except NotLaunchable as fault:
         return str(fault)
     return ""

@@ -16,11 +16,11 @@ from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
 from limen.sandbox.egress_rules import EgressSettings
-from limen.sandbox.launch import Form, NotLaunchable, Package, environment, read
+from limen.sandbox.launch import Form, Image, NotLaunchable, Package, contained, environment, read
 from limen.sandbox.settings import Directory, Limits
 
 NO_EFFECT: Final = ("alwaysAllow", "autoApprove", "description")  # clients write these; they decide nothing here
-CELL: Final = ("directories", "limits")  # what is said about a cell under `security`
+CELL: Final = ("directories", "limits", "isolate", "image")  # what is said about a cell under `security`
 _SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _PIN: Final = re.compile(r"sha256/[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=")
@@ -36,6 +36,10 @@ class ServerSecurity(BaseModel):
 
     directories: tuple[Directory, ...] = Field(default=(), description="what it sees of the disk besides its program")
     limits: Limits = Field(default=Limits(), description="what it may use")
+    isolate: Literal["bubblewrap", "podman"] = Field(
+        default="bubblewrap", description="what confines it: namespaces of this host, or a container of an image"
+    )
+    image: str | None = Field(default=None, description="NAME@sha256:HEX in which the command is; for isolate: podman")
     unsafe_no_sandbox: bool = Field(default=False, description="run the command as your own user, unconfined")
     unsafe_unverified: bool = Field(default=False, description="start the command as written, fetching what it likes")
     artifact: str | None = Field(
@@ -153,20 +157,44 @@ class ServerConfig(BaseModel):
         named = self.security.model_fields_set
         if not local and (found := [name for name in CELL if name in named]):
             raise ValueError(f"security.{found[0]} goes with command: a server at a url runs elsewhere")
+        self._check_container()
         if self.security.artifact and (not local or self.security.unsafe_unverified):
             raise ValueError("security.artifact goes with a command that is verified")
         if local and not self.disabled and not self.security.unsafe_unverified:
             self._check_launch()
         return self
 
+    def _check_container(self) -> None:
+        security = self.security
+        if security.isolate != "podman":
+            if security.image is not None:
+                raise ValueError("security.image goes with security.isolate: podman")
+            return
+        if security.egress.active:
+            raise ValueError(
+                "security.egress is not enforced for a container: it has no network at all. For destinations, install "
+                "the server on this host and leave isolate out"
+            )
+        if loose := [name for name in ("unsafe_no_sandbox", "unsafe_unverified") if getattr(security, name)]:
+            raise ValueError(f"security.isolate: podman does not go with {loose[0]}")
+
     def _check_launch(self) -> None:
         try:
-            environment(self.form(), self.environment(), pinned=self.security.artifact is not None)
+            form = self.form()
+            own = self.security.isolate == "podman" or self.security.unsafe_no_sandbox
+            if isinstance(form, Image) and not own:
+                raise ValueError(
+                    f"{form.engine} run does not work in the sandbox, which has no container engine: set "
+                    "security.isolate: podman, and Limen starts the image itself, confined"
+                )
+            environment(form, self.environment(), pinned=self.security.artifact is not None)
         except NotLaunchable as fault:
             raise ValueError(f"{fault}. Or set security.unsafe_unverified: true to start it unseen") from None
 
     def form(self) -> Form:
         """Where the program comes from. Raises NotLaunchable."""
+        if self.security.isolate == "podman":
+            return contained(self.command or "", self.arguments(), self.security.image)
         form = read(self.command or "", self.arguments())
         if isinstance(form, Package) and any(not isinstance(one, str) for one in self.args[: -len(form.rest) or None]):
             raise NotLaunchable("a package is not named by reference: its name is recorded")

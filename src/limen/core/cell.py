@@ -42,6 +42,7 @@ class CellSpec:
     the cell's connections are taken by the gateway; without any the cell has no network at all.
 
     `links` are symbolic links to make, target by path; `user` the host's user id to become when started by root.
+    `image`: NAME@sha256:HEX of a container image the program is in; then an empty argv[0] means what the image starts.
     """
 
     server: str
@@ -54,6 +55,7 @@ class CellSpec:
     links: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[int, ...] = ()
     attend: Attend | None = field(default=None, repr=False, compare=False)  # takes the sockets of `ports`
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

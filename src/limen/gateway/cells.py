@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,13 +14,15 @@ import orjson
 
 from limen.adapters.bubblewrap import Bubblewrap
 from limen.adapters.egress_proxy import EgressGate
+from limen.adapters.podman import Podman
 from limen.adapters.programs import find, search_path
-from limen.core.cell import Cell
+from limen.core.cell import Cell, CellSpec
 from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
 from limen.core.ports import Isolator
 from limen.gateway.upstream_packaged import Start
 from limen.gateway.upstream_run import bare
-from limen.sandbox.cell import plan
+from limen.sandbox.cell import containerised, plan
+from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Plan
 
 if TYPE_CHECKING:
@@ -75,21 +77,30 @@ def _no_log(event: dict[str, Any]) -> None:
 class Cells:
     """`record` is told of every start and end. One isolator for all servers: what it tried is tried once."""
 
-    def __init__(self, private: Sequence[str] = (), isolator: Isolator | None = None) -> None:
-        self.private = tuple(private)
+    def __init__(
+        self,
+        private: Sequence[str] = (),
+        isolator: Isolator | None = None,
+        gate: Callable[[str, EgressSettings, Callable[[dict[str, Any]], None]], EgressGate] = EgressGate,
+    ) -> None:
+        self.private, self._gate = tuple(private), gate
         self.record: Callable[[str, dict[str, Any]], None] = lambda server, event: None
         self.egress: Callable[[dict[str, Any]], None] = _no_log  # without a log no cell has a network
         self.isolator = isolator or Bubblewrap()
+        self.podman: Isolator = Podman()
+        self.gates: dict[str, EgressGate] = {}
 
     def launcher(self, name: str, server: ServerConfig) -> Start:
         """How this server's program is started, once it is known what that is."""
         security, declared, cwd = server.security, server.environment(), str(server.cwd or "/")
-        gate = EgressGate(name, security.egress, lambda event: self.egress(event))
+        gate = self.gates[name] = self._gate(name, security.egress, lambda event: self.egress(event))
 
         async def start(planned: Plan) -> Cell:
             argv, env = planned.argv, {**declared, **planned.env}
             if security.unsafe_no_sandbox:
                 return await bare(name, argv, env, cwd)()
+            if planned.image:
+                return await self.podman.start(_containerised(name, server, planned, env, self.private))
             try:
                 program = await asyncio.to_thread(find, name, argv, path=search_path(env), cwd=cwd)
                 program = replace(program, trees=(*program.trees, *((mount, "") for mount in planned.mounts)))
@@ -105,3 +116,25 @@ class Cells:
             return await self.isolator.start(spec)
 
         return start
+
+    def states(self, servers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """With what each server's network did since it was configured, where it has one."""
+        return [
+            {**one, "egress": dict(gate.counters)} if gate is not None and gate.ports else dict(one)
+            for one in servers
+            for gate in (self.gates.get(one["server"]),)
+        ]
+
+
+def _containerised(
+    name: str, server: ServerConfig, planned: Plan, env: Mapping[str, str], private: Sequence[str]
+) -> CellSpec:
+    """Raises UpstreamFault."""
+    try:
+        return containerised(
+            name, planned.image, planned.argv, limits=server.security.limits, directories=server.security.directories,
+            env=env, cwd=str(server.cwd or ""), home=str(Path.home()), private=private, root=os.getuid() == 0,
+            uid=os.getuid(),
+        )  # fmt: skip
+    except ConfigFault as fault:
+        raise UpstreamFault(name, str(fault)) from None

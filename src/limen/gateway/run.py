@@ -30,7 +30,7 @@ from limen.gateway.reload import Reload
 from limen.gateway.server import HttpServer, tls_context
 from limen.gateway.stdio import StdioSurface
 from limen.gateway.upstream_packaged import VerifiedUpstream
-from limen.gateway.upstreams import HttpUpstream, Upstream, Upstreams
+from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstream, Upstreams
 from limen.gateway.watch import Watch
 from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
 from limen.launching import Launches
@@ -102,7 +102,11 @@ async def probe(loaded: Loaded) -> list[tuple[str, bool, str]]:
                 said = await upstreams.describe(name)
                 answers.append((name, True, f"{said.revision}: {len(said.tools)} tools"))
             except Fault as fault:
-                answers.append((name, False, str(fault)))
+                upstream = upstreams.by_name[name]
+                last = (
+                    upstream.stderr.decode(errors="replace").split("\n") if isinstance(upstream, StdioUpstream) else []
+                )
+                answers.append((name, False, ": ".join((str(fault), *[one[:300] for one in last if one.strip()][-1:]))))
     finally:
         await upstreams.close()
     return answers
@@ -255,7 +259,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config))
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells))
     tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
@@ -268,10 +272,11 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     return 0
 
 
-async def _tell(house: House, config: Config) -> None:
+async def _tell(house: House, config: Config, cells: Cells) -> None:
     """Say how the local servers are, where `limen servers status` reads it."""
     assert isinstance(house.upstreams, Upstreams)
-    await tell_states(states_path(config), house.upstreams.states)
+    upstreams = house.upstreams
+    await tell_states(states_path(config), lambda: cells.states(upstreams.states()))
 
 
 def _settle_memory() -> None:
@@ -320,11 +325,11 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     if endpoint is None:
         known = ", ".join((*config.servers, *config.bundles))
         raise ConfigFault(f"no server or bundle named {name!r}: {known}", "mcpServers")
-    house, _ = _house(config)
+    house, cells = _house(config)
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
     watch = await _watch(house)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config))
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells))
     tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:

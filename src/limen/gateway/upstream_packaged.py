@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from limen.core.announce import Announcement
 from limen.core.cell import Cell
 from limen.core.faults import InvariantFault
@@ -23,9 +25,11 @@ Start = Callable[[Plan], Awaitable[Cell]]
 class _Artifacts(Programs):
     """Adds the artifact's digest to what a server is known by, so that another one withholds the server."""
 
-    artifact = ""
+    artifact = image = ""
 
     def of_command(self, argv: Sequence[str], shown: Sequence[str], env: Mapping[str, str], cwd: str) -> dict[str, str]:
+        if self.image:  # what is in it is told by its digest; nothing of it lies on this disk by the same path
+            return {"argv": orjson.dumps(list(shown)).decode(), "image": self.image, "artifact": self.artifact}
         found = super().of_command(argv, shown, env, cwd)
         return {**found, "artifact": self.artifact} if self.artifact else found
 
@@ -57,4 +61,4 @@ class VerifiedUpstream(StdioUpstream):
     async def _verify(self) -> None:
         plan = self._planned = await asyncio.to_thread(self._plan)
         self._argv, self._env = plan.argv, {**self._declared, **plan.env}
-        self._programs.artifact = plan.digest
+        self._programs.artifact, self._programs.image = plan.digest, plan.image

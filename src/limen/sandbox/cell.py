@@ -58,7 +58,7 @@ def plan(
     """`home` is the gateway's home directory, `private` its own files: neither appears in a cell. `root`: the gateway
     runs as root, else `uid` is its user. Raises ConfigFault."""
     hidden = [posixpath.normpath(path) for path in private]
-    _check(server, program, directories, home, hidden)
+    _check(server, program.files, directories, home, hidden)
     paths = [*program.system, *program.files]
     trees = (*program.trees, *(((program.cwd, ""),) if program.cwd != "/" else ()))
     paths += [one if _showable(one, home, hidden) else enough for one, enough in trees]
@@ -80,7 +80,38 @@ def plan(
     )
 
 
-def _check(server: str, program: Program, directories: Sequence[Directory], home: str, hidden: Sequence[str]) -> None:
+def containerised(
+    server: str,
+    image: str,
+    argv: Sequence[str],
+    *,
+    limits: Limits,
+    directories: Sequence[Directory] = (),
+    env: Mapping[str, str],
+    cwd: str = "",
+    home: str = "",
+    private: Iterable[str] = (),
+    root: bool = False,
+    uid: int = 0,
+) -> CellSpec:
+    """A cell in a container of `image`: of the host it sees what was granted. Arguments as for `plan`. Raises
+    ConfigFault."""
+    _check(server, (), directories, home, [posixpath.normpath(path) for path in private])
+    return CellSpec(
+        server=server,
+        argv=tuple(argv),
+        cwd=cwd or HOME,
+        bounds=limits.bounds,
+        user=user_of(server) if root else uid,
+        env={"HOME": HOME, "TMPDIR": "/tmp", **env},  # noqa: S108 - the cell's own
+        mounts=tuple(Mount(one.path, one.path, one.write, exact=True) for one in directories),
+        image=image,
+    )
+
+
+def _check(
+    server: str, files: Iterable[str], directories: Sequence[Directory], home: str, hidden: Sequence[str]
+) -> None:
     """What must not be granted. Raises ConfigFault."""
     where = f"mcpServers.{server}.security.directories"
     for one in directories:
@@ -88,7 +119,7 @@ def _check(server: str, program: Program, directories: Sequence[Directory], home
             raise ConfigFault(f"{one.path} holds files of Limen ({inside[0]})", where)
         if home and _holds(one.path, home):
             raise ConfigFault(f"{one.path} holds a home directory: grant directories inside it", where)
-        own = [path for path in program.files if _holds(one.path, path)]
+        own = [path for path in files if _holds(one.path, path)]
         if one.write and own:
             raise ConfigFault(f"{one.path} holds the server's own program ({own[0]}), which it could rewrite", where)
 

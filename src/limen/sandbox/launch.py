@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
-from limen.sandbox.launchers import LAUNCHERS, Image
+from limen.sandbox.launchers import LAUNCHERS, Image, contained
 from limen.sandbox.packages import NotLaunchable, Package, Record
 
-__all__ = ["Form", "Image", "Local", "NotLaunchable", "Package", "Plan", "command_of", "compare", "environment", "read"]
+__all__ = [
+    "Form", "Image", "Local", "NotLaunchable", "Package", "Plan", "command_of", "compare", "contained",
+    "environment", "read",
+]  # fmt: skip
 
 _FETCHERS: Final = frozenset(
     {"bunx", "bun", "pnpm", "pnpx", "yarn", "deno", "curl", "wget", "pip", "pip3", "cargo", "go"}
@@ -63,13 +66,14 @@ class Plan:
     """How one server is started now. `mounts`: directories and files it is read from, to be mounted read-only.
 
     `env`: what is set for it besides what every server gets. `digest`: "sha256-<hex>", or "" for a program on this
-    disk that nobody pinned.
+    disk that nobody pinned. `image`: the container image it is started in, NAME@sha256:HEX; "" is none.
     """
 
     argv: tuple[str, ...]
     mounts: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     digest: str = ""
+    image: str = ""
 
 
 def read(command: str, args: Sequence[str]) -> Form:

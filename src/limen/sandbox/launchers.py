@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from limen.sandbox.packages import NotLaunchable, Package, check_spec
@@ -38,11 +38,16 @@ _VALUES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A container image by digest. `arguments`: of the engine, with pulling forbidden."""
+    """A container image by digest. `arguments`: of the engine, with pulling forbidden, where it is started as written.
+
+    `name`: NAME@sha256:HEX. `argv`: what is started in it; an empty first word is what the image itself starts.
+    """
 
     engine: str
     digest: str
     arguments: tuple[str, ...]
+    name: str = ""
+    argv: tuple[str, ...] = ("",)
 
 
 def npx(args: Sequence[str]) -> Package:
@@ -156,9 +161,44 @@ def _shown(name: str) -> str:
 
 def image(engine: str, args: Sequence[str]) -> Image:
     """`docker run [OPTIONS] NAME@sha256:... [ARGS]`, podman the same. Raises NotLaunchable."""
+    return _image(engine, args)[0]
+
+
+def contained(command: str, args: Sequence[str], name: str | None) -> Image:
+    """What an isolator of ours starts in a container: `command` in the image `name`, or a command line of an engine
+    that leaves every decision to us. Raises NotLaunchable."""
+    engine = command.rsplit("/", 1)[-1]
+    if engine not in ("docker", "podman"):
+        if name is None:
+            raise NotLaunchable("isolate: podman needs security.image (NAME@sha256:...), in which the command is")
+        return _of_name("security.image", name, (command, *args))
+    if name is not None:
+        raise NotLaunchable(f"{engine} run names its own image; leave security.image out, or name the program itself")
+    form, options = _image(engine, args)
+    for option, value in options:
+        if option not in ("-e", "--env") or "=" in value:
+            raise NotLaunchable(
+                f"{engine} run: with isolate: podman the option {_shown(option)} is Limen's to set: say it by "
+                "env, cwd, security.directories or security.limits"
+            )
+    return form
+
+
+def _of_name(where: str, text: str, argv: tuple[str, ...], engine: str = "podman") -> Image:
+    found = _IMAGE.fullmatch(text)
+    if found is None:
+        raise NotLaunchable(f"{where}: the image is not named by its digest: write NAME@sha256:...")
+    above, slash, last = found["name"].rpartition("/")
+    name = f"{above}{slash}{last.partition(':')[0]}"  # engines do not take a tag beside a digest
+    return Image(engine, f"sha256-{found['digest']}", (), f"{name}@sha256:{found['digest']}", argv)
+
+
+def _image(engine: str, args: Sequence[str]) -> tuple[Image, list[tuple[str, str]]]:
+    """With the options that have a value."""
     if not args or args[0] != "run":
         raise NotLaunchable(f"{engine}: only `{engine} run` can be started")
     at = 1
+    options: list[tuple[str, str]] = []
     while at < len(args) and args[at].startswith("-"):
         name, joined, value = args[at].partition("=")
         at += 1
@@ -172,12 +212,11 @@ def image(engine: str, args: Sequence[str]) -> Image:
             value = args[at]
             at += 1
         _harmless(engine, name, value)
+        options.append((name, value))
     if at == len(args):
         raise NotLaunchable(f"{engine} run: names no image")
-    found = _IMAGE.fullmatch(args[at])
-    if found is None:
-        raise NotLaunchable(f"{engine} run: the image is not named by its digest: write NAME@sha256:...")
-    return Image(engine, f"sha256-{found['digest']}", ("run", "--pull=never", *args[1:]))
+    form = _of_name(f"{engine} run", args[at], ("", *args[at + 1 :]), engine)
+    return replace(form, arguments=("run", "--pull=never", *args[1:])), options
 
 
 def _harmless(engine: str, name: str, value: str) -> None:
