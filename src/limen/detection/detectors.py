@@ -14,7 +14,9 @@ from limen.detection.sensitive import Hit, redact
 from limen.detection.text import Piece, views
 from limen.detection.withhold import Redact
 
-DECODED: Final = frozenset({"base64", "hex", "percent", "gzip"})
+# Readings that are guesses: undone on suspicion, they make letters out of any text.
+GUESSED: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "leet", "leet-l", "morse"})
+FORMED: Final = 0.9  # a secret put together from several members counts by its form; its surroundings are made up
 MOST: Final = 1000  # findings of one detector in one content; the rest says nothing new
 
 
@@ -50,7 +52,8 @@ class TextDetector:
 
 
 class SensitiveDetector:
-    """Secrets and personal data, with the name of the member as a hint; secrets in what decoding makes of a text, too.
+    """Secrets and personal data, with the name of the member as a hint; secrets that only another reading of a text
+    shows, too: encoded, spelt out, or with signs between their letters that nobody sees.
 
     `known` looks for values that are known by heart, also spread over several members.
     """
@@ -69,11 +72,20 @@ class SensitiveDetector:
             seen = seen or bool(hits)
             yield from _hits(hits, path, "plain")
             for view in views(piece.text):
-                if view.depth and DECODED.intersection(view.name.split(">")):
-                    secret = [hit for hit in self._find(view.text, "") if hit.family == "secret"]
-                    yield from _hits(secret, path, view.name)
+                if view.depth and GUESSED.isdisjoint(view.name.split(">")):
+                    yield from _hits(self._disguised(view.text, piece.text), path, view.name)
         if whole and not seen:
-            yield from _hits(self._known(whole), "", "plain")
+            plain = "\n".join(piece.text for piece in pieces)
+            split = [hit for hit in self._disguised(whole, plain) if hit.confidence >= FORMED]
+            yield from _hits([*self._known(whole), *split], "", "plain")
+
+    def _disguised(self, reading: str, plain: str) -> list[Hit]:
+        """Secrets of this reading that do not stand in the plain text, where they are found and can be redacted."""
+        return [
+            hit
+            for hit in self._find(reading, "")
+            if hit.family == "secret" and reading[hit.start : hit.end] not in plain
+        ]
 
 
 def redactor(find: Callable[[str, str], Sequence[Hit]], known: Callable[[str], Sequence[Hit]]) -> Redact:
