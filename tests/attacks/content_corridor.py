@@ -79,11 +79,13 @@ class Heard:
 class Corridor:
     """One server `s`, not trusted unless `content` says so."""
 
-    def __init__(self, directory: Path, *tools: dict[str, Any], env: Mapping[str, str] = {}, **content: Any) -> None:
+    def __init__(
+        self, directory: Path, *tools: dict[str, Any], headers: Mapping[str, str] | None = None, **content: Any
+    ) -> None:
         self.config = Config.model_validate(
             {
                 "storage": {"path": str(directory / "limen.db")},
-                "mcpServers": {"s": {"url": "http://127.0.0.1:9/mcp", "headers": dict(env)}},
+                "mcpServers": {"s": {"url": "http://127.0.0.1:9/mcp", "headers": dict(headers or {})}},
                 "content": {"spotlight": "off", **content},
             }
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from limen.detection.arguments import ArgumentRules
+from limen.detection.beacons import defuse
 from limen.detection.finding import Channel, Finding
 from limen.detection.injection import Context, Injection
 from limen.detection.scanner import Subject
@@ -68,12 +69,15 @@ class SensitiveDetector:
         seen = False
         for piece in pieces:
             path = "" if piece.name else piece.path  # a member's name cannot be redacted: see `withhold.redacted`
-            hits = [*self._find(piece.text, "" if piece.name else hint(piece.path)), *self._known(piece.text)]
+            known = self._known(piece.text)
+            hits = [*self._find(piece.text, "" if piece.name else hint(piece.path)), *known]
             seen = seen or bool(hits)
             yield from _hits(hits, path, "plain")
             for view in views(piece.text):
                 if view.depth and GUESSED.isdisjoint(view.name.split(">")):
                     yield from _hits(self._disguised(view.text, piece.text), path, view.name)
+                    if not known:  # it knows encodings by itself, and these can be redacted
+                        yield from _hits(self._known(view.text), path, view.name)
         if whole and not seen:
             plain = "\n".join(piece.text for piece in pieces)
             split = [hit for hit in self._disguised(whole, plain) if hit.confidence >= FORMED]
@@ -103,7 +107,8 @@ def _hits(hits: Sequence[Hit], path: str, view: str) -> Iterator[Finding]:
 
 
 class ArgumentDetector:
-    """What parameters mean: paths, addresses, commands. Only arguments have parameters."""
+    """What parameters mean: paths, addresses, commands; and pictures in texts for others that carry data out, whoever
+    shows them. Only arguments have parameters."""
 
     name = "arguments"
 
@@ -115,6 +120,11 @@ class ArgumentDetector:
         if subject.channel is Channel.ARGUMENT and type(arguments := subject.value.get("arguments")) is dict:
             for finding in self._check(f"{subject.server}/{subject.name}", subject.definition, arguments):
                 yield replace(finding, path=f"/arguments{finding.path}")
+        if subject.channel is Channel.ARGUMENT:
+            for piece in pieces:
+                if "![" in piece.text or "<" in piece.text:
+                    found = defuse(piece.text, links=False)[1]
+                    yield from _placed([one for one in found if one.id == "exfiltration.beacon"], piece.path)
 
 
 def hint(path: str) -> str:
