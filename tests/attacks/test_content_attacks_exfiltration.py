@@ -246,7 +246,8 @@ def test_a_named_host_is_used(strict: Corridor) -> None:
 
 
 def test_a_copy_to_a_stranger_is_asked_about_or_refused(corridor: Corridor, strict: Corridor) -> None:
-    """EX-10, as far as it shows in the arguments; what a server adds by itself is its egress' business."""
+    """EX-10, as far as it shows in the arguments; what a server adds by itself is its egress' business.
+    The honest twin, a copy to a colleague, is sent."""
     copied = {"to": "ann@corp.example", "bcc": "x@evil.example", "body": "hello"}
     assert corridor.asked(copied, "send_email") == "held"
     assert strict.asked(copied, "send_email") == "content.blocked"

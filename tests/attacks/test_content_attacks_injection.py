@@ -176,7 +176,8 @@ def test_fake_turns_do_not_arrive(corridor: Corridor, delimiter: str) -> None:
 
 
 def test_what_cannot_end_the_mark_of_data(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """PI-17: nobody can write the end of a mark that is drawn anew for each answer; the text inside is unchanged."""
+    """PI-17: nobody can write the end of a mark that is drawn anew for each answer; the text inside, the honest
+    twin, is unchanged."""
     marking = Corridor(tmp_path_factory.mktemp("marks"), spotlight="delimit")
     said = "The weather in Seoul: 21 degrees, light wind."
     first, second = (marking.answered(text(said))["content"][0]["text"] for _ in range(2))
@@ -187,7 +188,7 @@ def test_what_cannot_end_the_mark_of_data(tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("padding", [10_000, 300_000])
 def test_orders_behind_padding_do_not_arrive(corridor: Corridor, padding: int) -> None:
-    """PI-18: all of it is looked at, or none of it is passed."""
+    """PI-18: all of it is looked at, or none of it is passed. The padding alone, the honest twin, arrives."""
     ordinary = "The garden is open from nine to five, and on Sundays from ten to four. "
     filler = ordinary * (padding // len(ordinary))
     assert unsaid(corridor.answered(text(filler + PULL)), PULL)
@@ -258,7 +259,8 @@ def test_an_honest_question_is_asked(corridor: Corridor, message: str) -> None:
 
 @pytest.mark.parametrize("method", ["sampling/createMessage", "roots/list"])
 def test_a_server_gets_neither_the_model_nor_the_files_of_a_client(corridor: Corridor, method: str) -> None:
-    """PI-08, PI-20: asked for in a result (2026-07-28); on the wire, see upstreams/test_upstream_eras.py."""
+    """PI-08, PI-20: asked for in a result (2026-07-28); on the wire, see upstreams/test_upstream_eras.py. The honest
+    twin, a question to the person, is asked."""
     asking = {"resultType": "input_required", "inputRequests": {"a": {"method": method, "params": {"messages": []}}}}
     assert corridor.answered(asking, capabilities=b'{"elicitation":{},"sampling":{},"roots":{}}') == {
         "refused": "catalog.result"
@@ -300,7 +302,8 @@ def test_ordinary_notes_are_remembered(keeping: Corridor, twin: str) -> None:
 
 
 def test_the_person_who_decides_is_shown_what_would_happen() -> None:
-    """PI-19: no sign of a text can hide, reorder or push away what follows. The whole view: catalog/test_present.py."""
+    """PI-19: no sign of a text can hide, reorder or push away what follows. The honest twin
+    is shown as it is. The whole view: catalog/test_present.py."""
     spoofed = "read notes.txt" + "\n" * 200 + "\x1b[2J\u202egnp.x\u202c" + "\u200b" + "; rm -rf ."
     shown = visible(spoofed)
     assert "rm -rf ." in shown
@@ -309,7 +312,7 @@ def test_the_person_who_decides_is_shown_what_would_happen() -> None:
 
 
 def test_active_pictures_and_pages_do_not_arrive(corridor: Corridor) -> None:
-    """PI-13, as far as it is text: what a browser would run is no picture. An honest picture arrives as it is."""
+    """PI-13, as far as it is text: what a browser would run is no picture. The honest twin, a picture, arrives."""
     svg = {"type": "image", "mimeType": "image/svg+xml", "data": b64(f"<svg><text>{PULL}</text></svg>")}
     assert corridor.answered({"content": [svg, block("a cat")]}) == {"content": [block("a cat")]}
     png = {"content": [{"type": "image", "mimeType": "image/png", "data": "iVBORw0KGgo="}]}

@@ -182,7 +182,7 @@ def test_the_flow_holds_where_the_text_is_honest_too(played: tuple[Running, Worl
 
 
 def test_an_issue_is_answered_in_its_own_repository(played: tuple[Running, World, bool]) -> None:
-    """PI-01, honest twin: a public issue, a public file, a comment and a pull request there."""
+    """PI-01, PI-15, honest twins: a public issue, a public file, a comment and a pull request there."""
     gateway, world, _ = played
     assert "slow" in call(gateway, "issues", "get_issue", "maintainer", repo="website", n=2)[1]
     assert call(gateway, "code", "get_file", "maintainer", repo="website", path="a") == (200, "Welcome.")

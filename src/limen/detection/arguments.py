@@ -40,6 +40,8 @@ class Parameter:
         self.judge = judging.judge_of(self.role, constraints, writes=writes(tool, name), read_only=read_only)
         self.members: dict[str, Parameter] = {}
         self.items: Parameter | None = None
+
+
 _COPIES: Final = frozenset({"cc", "bcc"})
 
 
