@@ -1,5 +1,5 @@
-"""Every attack on definitions and content that is known here has a test that carries its id, an honest twin, and a row in
-docs/threats.md."""
+"""Every attack on definitions and content that is known here has a test that carries its id, an honest twin, and a
+row in docs/threats.md."""
 
 from __future__ import annotations
 
