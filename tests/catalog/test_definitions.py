@@ -379,6 +379,18 @@ def test_cleaning_takes_sequences_and_leaves_languages(text, left):
 def test_secret_names():
     secret = ["password", "apiKey", "API_KEY", "accessToken", "token", "card number", "cvv", "client_secret", "PIN"]
     honest = ["name", "page_token", "next-token", "max_tokens", "secretary", "pinned", "keyboard", "author", "company"]
+    secret += [
+        "비밀번호를 입력하세요",
+        "인증 번호",
+        "パスワード",
+        "请输入密码",
+        "驗證碼",
+        "Kennwort",
+        "пароль",
+        "pa\u200bssword",
+    ]
+    secret += ["раssword", "ｐａｓｓｗｏｒｄ", "pass\u00adword"]  # Cyrillic letters, full-width ones, a soft hyphen
+    honest += ["암호화 방식", "도시 이름", "都市", "城市", "Stadt", "город", "번호", "号码"]
     assert [name for name in secret if not names_a_secret(name)] == []
     assert [name for name in honest if names_a_secret(name)] == []
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from limen.catalog.lookalike import plain
+
 _BIDI: Final = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _OVERRIDE: Final = "\u202a-\u202e\u2066-\u2069"
 _ZERO_WIDTH: Final = "\u00ad\u034f\u180e\u200b\u200c\u2060-\u2065\u206a-\u206f\ufeff"
@@ -29,11 +31,15 @@ _UNWANTED: Final = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_OVERRIDE}\
 _SELECTOR_RUN: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 _ASCII_UNWANTED: Final = bytes(code for code in (*range(32), 127) if code not in b"\n\t\r")
+_HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SECRET: Final = re.compile(
     r"pass[-_ ]?(?:word|wd|phrase|code)|passwort|contrase|mot[-_ ]?de[-_ ]?passe|\bpwd\b|secret(?!ar)|credential|bearer"
     r"|(?:api|private|access)[-_ ]?key|(?:auth|access|refresh)[-_ ]?token"
     r"|^token$|(?<!page)(?<!next)(?<!ation)[-_ ]token$"
-    r"|\bcvv2?\b|\bcvc\b|card[-_ ]?num|credit[-_ ]?card|\bssn\b|social[-_ ]?security|\bpin[-_ ]?code\b|^pin$|\botp\b",
+    r"|\bcvv2?\b|\bcvc\b|card[-_ ]?num|credit[-_ ]?card|\bssn\b|social[-_ ]?security|\bpin[-_ ]?code\b|^pin$|\botp\b"
+    r"|kennwort|geheimzahl|wachtwoord|\bsenha|\bhasło|\bşifre|парол|mật khẩu|पासवर्ड|كلمة (?:المرور|السر)|رمز عبور"
+    r"|비밀\s?번호|패스워드|암호(?!화)|인증\s?(?:번호|코드)|(?:비밀|개인|액세스|접근)\s?키|パスワード|暗証番号|秘密鍵|認証コード"
+    r"|密[码碼]|密[钥鑰]|口令|[验驗][证證][码碼]|访问令牌",
     re.IGNORECASE,
 )
 
@@ -70,6 +76,10 @@ def printable(text: str) -> str:
 
 
 def names_a_secret(name: str) -> bool:
-    """Whether a member of this name would carry a credential or payment data (2026-07-28 elicitation, ELI-01)."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name[:512])
-    return _SECRET.search(spaced) is not None or _SECRET.search(name[:512]) is not None
+    """Whether a member of this name would carry a credential or payment data (2026-07-28 elicitation, ELI-01).
+
+    Also in other languages than English, and in letters that pose as others or have unseen ones between them.
+    """
+    name = name[:512]
+    readings = (name,) if name.isascii() else (name, plain(name))
+    return any(_SECRET.search(one) or _SECRET.search(_HUMP.sub("_", one)) for one in readings)

@@ -42,6 +42,9 @@ class Parameter:
         self.items: Parameter | None = None
 
 
+_COPIES: Final = frozenset({"cc", "bcc"})
+
+
 class ArgumentRules:
     """`ArgumentRules(settings)`; then `check_call` for each. Compiled definitions are kept, the oldest go first."""
 
@@ -99,7 +102,6 @@ class _Plan:
         # A rule that meets no parameter is a misspelling, and a misspelled limit is none.
         self._unmet = sorted(exact - self._met) if self._root.members else []
         self._strays: dict[tuple[Parameter, str], Parameter] = {}
-        self._mail = sorted(name for name in self._root.members if name.lower() in ("cc", "bcc"))
 
     def _compile(self, path: str, name: str, schema: Any, depth: int) -> Parameter:
         schema = self._resolved(schema)
@@ -170,8 +172,9 @@ class _Plan:
                 work.extend((item, one, f"{pointer}/{at}") for at, one in enumerate(value))
             elif parameter.constraints:
                 self._constrained(parameter, value, pointer, found)
-        if self._mail:
-            for added in judging.added_recipients(arguments, self._mail):
+        # Whether the schema declares them or not: one that declares nothing lets everything through.
+        if mail := [name for name in arguments if name.lower() in _COPIES]:
+            for added in judging.added_recipients(arguments, mail):
                 found.add(*added)
         return found.all()
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from limen.detection.arguments import ArgumentRules
+from limen.detection.beacons import defuse
 from limen.detection.finding import Channel, Finding
 from limen.detection.injection import Context, Injection
 from limen.detection.scanner import Subject
@@ -14,7 +15,9 @@ from limen.detection.sensitive import Hit, redact
 from limen.detection.text import Piece, views
 from limen.detection.withhold import Redact
 
-DECODED: Final = frozenset({"base64", "hex", "percent", "gzip"})
+# Readings that are guesses: undone on suspicion, they make letters out of any text.
+GUESSED: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "leet", "leet-l", "morse"})
+FORMED: Final = 0.9  # a secret put together from several members counts by its form; its surroundings are made up
 MOST: Final = 1000  # findings of one detector in one content; the rest says nothing new
 
 
@@ -50,7 +53,8 @@ class TextDetector:
 
 
 class SensitiveDetector:
-    """Secrets and personal data, with the name of the member as a hint; secrets in what decoding makes of a text, too.
+    """Secrets and personal data, with the name of the member as a hint; secrets that only another reading of a text
+    shows, too: encoded, spelt out, or with signs between their letters that nobody sees.
 
     `known` looks for values that are known by heart, also spread over several members.
     """
@@ -65,15 +69,27 @@ class SensitiveDetector:
         seen = False
         for piece in pieces:
             path = "" if piece.name else piece.path  # a member's name cannot be redacted: see `withhold.redacted`
-            hits = [*self._find(piece.text, "" if piece.name else hint(piece.path)), *self._known(piece.text)]
+            known = self._known(piece.text)
+            hits = [*self._find(piece.text, "" if piece.name else hint(piece.path)), *known]
             seen = seen or bool(hits)
             yield from _hits(hits, path, "plain")
             for view in views(piece.text):
-                if view.depth and DECODED.intersection(view.name.split(">")):
-                    secret = [hit for hit in self._find(view.text, "") if hit.family == "secret"]
-                    yield from _hits(secret, path, view.name)
+                if view.depth and GUESSED.isdisjoint(view.name.split(">")):
+                    yield from _hits(self._disguised(view.text, piece.text), path, view.name)
+                    if not known:  # it knows encodings by itself, and these can be redacted
+                        yield from _hits(self._known(view.text), path, view.name)
         if whole and not seen:
-            yield from _hits(self._known(whole), "", "plain")
+            plain = "\n".join(piece.text for piece in pieces)
+            split = [hit for hit in self._disguised(whole, plain) if hit.confidence >= FORMED]
+            yield from _hits([*self._known(whole), *split], "", "plain")
+
+    def _disguised(self, reading: str, plain: str) -> list[Hit]:
+        """Secrets of this reading that do not stand in the plain text, where they are found and can be redacted."""
+        return [
+            hit
+            for hit in self._find(reading, "")
+            if hit.family == "secret" and reading[hit.start : hit.end] not in plain
+        ]
 
 
 def redactor(find: Callable[[str, str], Sequence[Hit]], known: Callable[[str], Sequence[Hit]]) -> Redact:
@@ -91,7 +107,8 @@ def _hits(hits: Sequence[Hit], path: str, view: str) -> Iterator[Finding]:
 
 
 class ArgumentDetector:
-    """What parameters mean: paths, addresses, commands. Only arguments have parameters."""
+    """What parameters mean: paths, addresses, commands; and pictures in texts for others that carry data out, whoever
+    shows them. Only arguments have parameters."""
 
     name = "arguments"
 
@@ -103,6 +120,11 @@ class ArgumentDetector:
         if subject.channel is Channel.ARGUMENT and type(arguments := subject.value.get("arguments")) is dict:
             for finding in self._check(f"{subject.server}/{subject.name}", subject.definition, arguments):
                 yield replace(finding, path=f"/arguments{finding.path}")
+        if subject.channel is Channel.ARGUMENT:
+            for piece in pieces:
+                if "![" in piece.text or "<" in piece.text:
+                    found = defuse(piece.text, links=False)[1]
+                    yield from _placed([one for one in found if one.id == "exfiltration.beacon"], piece.path)
 
 
 def hint(path: str) -> str:

@@ -10,6 +10,7 @@ class Channel(Enum):
     """Who wrote the text, and who is going to read it."""
 
     ARGUMENT = "argument"  # a model wrote it, a server will execute it
+    MEMORY = "memory"  # a model wrote it, a server will keep it, and a model will read it again
     RESULT = "result"
     ERROR = "error"
     RESOURCE = "resource"

@@ -30,6 +30,11 @@ _SHOWN: Final = {**_SAID, "poisoning": 1.0, "hidden": 0.9, "secret": 0.6, "pii":
 WEIGHTS: Final = MappingProxyType(
     {
         Channel.ARGUMENT: _ASKED,
+        Channel.MEMORY: {
+            **_ASKED,
+            "injection": 0.7,
+            "poisoning": 0.7,
+        },  # a person is asked; never refused for words alone
         Channel.RESULT: _SAID,
         Channel.ERROR: _SAID,
         Channel.RESOURCE: _SAID,

@@ -20,6 +20,7 @@ from limen.core.faults import Fault, UpstreamFault
 from limen.core.verdict import Pass, Permit, Refuse, Replace, ResultVerdict, Verdict, refuse
 from limen.detection.finding import Channel, Finding
 from limen.detection.fuse import NO_RISK, Action, Risk, fuse
+from limen.detection.memory import keeps
 from limen.detection.quarantine import filtered_notice
 from limen.detection.remote import UNAVAILABLE
 from limen.detection.scanner import Report, Scanner, Subject
@@ -149,7 +150,10 @@ class InspectArguments:
     def _verdict(self, context: Context, approved: Approved, report: Report) -> Verdict:
         if report.too_large:
             return _NOTHING if self._observe else refuse("content.too_large", "arguments")
-        judged = self._judge.weigh(report, approved.server, approved.name, Channel.ARGUMENT)
+        if not report.findings:
+            return _NOTHING
+        channel = Channel.MEMORY if keeps(approved) else Channel.ARGUMENT
+        judged = self._judge.weigh(report, approved.server, approved.name, channel)
         if not judged.findings:
             return _NOTHING
         seen = judged.seen
