@@ -6,7 +6,13 @@ TCHAR = set("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP
 
 
 def read_challenge(value: str) -> tuple[str, dict[str, str]]:
-    """One challenge of RFC 9110 section 11.6.1: scheme 1*SP #auth-param, quoted-string per section 5.6.4."""
+    """The only challenge."""
+    (challenge,) = read_challenges(value)
+    return challenge
+
+
+def read_challenges(value: str) -> list[tuple[str, dict[str, str]]]:
+    """Challenges of RFC 9110 section 11.6.1: each is scheme 1*SP #auth-param, quoted-string per section 5.6.4."""
     position = 0
 
     def token() -> str:
@@ -30,16 +36,23 @@ def read_challenge(value: str) -> tuple[str, dict[str, str]]:
         position += 1
         return text
 
-    scheme, parameters = token(), {}
-    assert value[position] == " "
-    position += 1
-    while True:
-        name = token().lower()
+    def parameter(name: str) -> None:
+        nonlocal position
+        parameters = found[-1][1]
         assert name not in parameters, "a parameter occurs once (RFC 6750 section 3)"
         assert value[position] == "="
         position += 1
         parameters[name] = quoted() if value[position] == '"' else token()
+
+    found: list[tuple[str, dict[str, str]]] = []
+    while True:
+        word = token()
+        if value[position] == " ":
+            found.append((word, {}))
+            position += 1
+            word = token()
+        parameter(word.lower())
         if position == len(value):
-            return scheme, parameters
+            return found
         assert value[position : position + 2] == ", "
         position += 2
