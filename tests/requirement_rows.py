@@ -189,8 +189,8 @@ ATTACKS = (
         ATTACK,
         "MCP09 MCP07",
         "Calling the server behind directly.",
-        "A local server has pipes and no port (docs/isolation.md). For one with an address it is the network that keeps others "
-        "away: Limen cannot close a port it does not own, and does not claim to.",
+        "A local server has pipes and no port (docs/isolation.md). For one with an address the network keeps "
+        "others away: Limen cannot close a port it does not own, and does not claim to.",
     ),
     ("AU-17", ATTACK, "MCP02 MCP06", "Another call than the one approved, or the same one twice."),
     ("AU-18", ATTACK, "MCP07", "Reaching what is denied by another method or name."),
@@ -237,8 +237,8 @@ OAUTH = (
         ATTACK,
         "RFC 9700",
         "Credentials of one authorization server used at another.",
-        "Limen is no client of authorization servers yet: it stores no client credentials, and asks one issuer about opaque "
-        "tokens with the secret that is configured for it.",
+        "Limen is no client of authorization servers yet: it stores no client credentials, and asks one issuer about "
+        "opaque tokens with the secret that is configured for it.",
     ),
     ("OA-88", ATTACK, "RFC 6819", "Guessing at the endpoints of an authorization server.", _NO_TOKEN_ENDPOINT),
     ("OA-89", ATTACK, "CWE-117", "Lines and markup smuggled into errors and logs."),

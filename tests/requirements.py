@@ -22,7 +22,7 @@ MARK = "pytest.mark.requirement"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One requirement. `era`: revisions it belongs to, "" for an attack. `why`: why no test names it, "" if one must."""
+    """One requirement. `era`: revisions it belongs to, "" for an attack. `why`: why it has no test, "" if it must."""
 
     id: str
     era: str
@@ -87,14 +87,14 @@ def document() -> str:
     lines = [
         "# Requirements",
         "",
-        "Rules of the [Model Context Protocol](https://modelcontextprotocol.io/specification) for whoever receives tokens, "
-        "speaks Streamable HTTP or stdio, and keeps sessions; attacks on identity, authorization and sessions (AU); attacks "
-        "on access tokens and proofs (OA). Each is named by the tests that prove it, marked "
-        '`@pytest.mark.requirement("AUTH-05")`; `tests/test_requirements.py` fails for a row without a test and for a test '
-        "without a row. Written by `python tests/requirements.py > docs/requirements.md`.",
+        "Rules of the [Model Context Protocol](https://modelcontextprotocol.io/specification) for whoever receives "
+        "tokens, speaks Streamable HTTP or stdio, and keeps sessions; attacks on identity, authorization and sessions "
+        "(AU); attacks on access tokens and proofs (OA). Each is named by the tests that prove it, marked "
+        '`@pytest.mark.requirement("AUTH-05")`; `tests/test_requirements.py` fails for a row without a test and for a '
+        "test without a row. Written by `python tests/requirements.py > docs/requirements.md`.",
         "",
-        f"{len(table)} rows: {len(table) - len(explained)} have tests, {len(explained)} are explained. Not here: rules for "
-        "authorization servers and for OAuth clients, which Limen is not yet ([limits.md](limits.md)).",
+        f"{len(table)} rows: {len(table) - len(explained)} have tests, {len(explained)} are explained. Not here: rules "
+        "for authorization servers and for OAuth clients, which Limen is not yet ([limits.md](limits.md)).",
         "",
         "Sources are pages of the specification: "
         + "; ".join(f"**{code}** {page}" for code, page in PAGES.items())

@@ -49,7 +49,7 @@ def test_the_table_is_current() -> None:
 def test_a_mark_that_would_count_for_nothing_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "test_it.py"
     path.write_text(text)
-    with pytest.raises(ValueError, match="requirement|ids"):
+    with pytest.raises(ValueError, match=r"requirement|ids"):
         marked(path)
 
 

@@ -15,7 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from challenges import read_challenges
-from gateway.running import ISSUER, KEY, Running, running
+from gateway.running import ISSUER, Running, running
 from gateway.wire import EVERY, JSON, LIST, NEW, OLD, PING, ask, bearer, message
 from limen.core.call import Era
 
@@ -212,8 +212,9 @@ def test_an_audience_has_one_spelling(gateway: Running, audience: str) -> None:
 
 @pytest.mark.requirement("AU-13", "SES-21")
 def test_nobody_names_himself_in_a_header(gateway: Running) -> None:
-    names = ("X-User", "X-Forwarded-User", "Remote-User", "X-Remote-User", "X-Authenticated-User", "X-Auth-Request-User",
-             "X-Ms-Client-Principal-Name", "X-Client-Cert", "X-Forwarded-Client-Cert", "X-Scopes", "X-Roles")  # fmt: skip
+    names = ("X-User", "X-Forwarded-User", "Remote-User", "X-Remote-User", "X-Authenticated-User", "X-Roles",
+             "X-Auth-Request-User", "X-Ms-Client-Principal-Name", "X-Client-Cert", "X-Forwarded-Client-Cert",
+             "X-Scopes")  # fmt: skip
     claims = dict.fromkeys(names, "root")
     body, headers = message("tools/call", Era.MODERN)
     assert ask(gateway, headers={**headers, **claims}, body=body)[0] == 401
@@ -247,7 +248,8 @@ def test_what_is_denied_is_reached_by_no_other_method(gateway: Running) -> None:
 @pytest.mark.requirement("OA-93", "AUTH-03")
 def test_what_we_say_we_are_does_not_come_from_the_request(gateway: Running) -> None:
     told = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "gopher", "X-Original-Host": "evil.example",
-            "Forwarded": "host=evil.example;proto=http", "X-Forwarded-Prefix": "/evil", "X-Original-URL": "/evil"}  # fmt: skip
+            "Forwarded": "host=evil.example;proto=http", "X-Forwarded-Prefix": "/evil",
+            "X-Original-URL": "/evil"}  # fmt: skip
     assert metadata(gateway, **told) == metadata(gateway)
     _, plain, _ = ask(gateway, headers=JSON, body=PING)
     _, lied, _ = ask(gateway, headers={**JSON, **told}, body=PING)

@@ -1,4 +1,4 @@
-"""Rules of sessions and of self-contained requests at the running gateway (SES, MRTR, AU rows of tests/requirements.py)."""
+"""Rules of sessions and of self-contained requests at the running gateway (SES, AU: tests/requirements.py)."""
 
 from __future__ import annotations
 
@@ -161,9 +161,10 @@ def test_one_stream_of_a_session_is_told_and_not_each(gateway: Running) -> None:
     time.sleep(0.5)
     gateway.limen("tools", "approve", "one", "later", "--reason", "test")
     gateway.until(lambda: first.told() and apart.told() == 2)
+    first.close()
+    apart.close()
     for stream in (first, second, apart):
         assert not any(b'"result"' in line or b'"error"' in line for line in stream.lines)
-        stream.close()
 
 
 @pytest.mark.requirement("AU-10", "SES-04")

@@ -8,7 +8,7 @@ import json
 import select
 import socket
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway.running import META, Recorder, Running
 from limen.core.call import Era
@@ -87,7 +87,7 @@ EVERY = [(method, era) for method, row in METHODS.items() if method in OFFERED f
 class Patient(Recorder):
     """Its tool `pause` takes up to three seconds and notices when whoever called has left."""
 
-    left: list[bool] = []
+    left: ClassVar[list[bool]] = []
 
     def do_POST(self) -> None:
         body, stream = self.rfile.read(int(self.headers["Content-Length"])), self.rfile

@@ -22,6 +22,7 @@ from limen.protocol.jsonrpc import canonical
 from upstreams.minted import FORM, TOKEN, Heard, call, permit
 
 
+@pytest.mark.requirement("HTTP-20")
 @given(st.one_of(st.text(), st.text("=?base64 \tAé"), st.text().map(lambda t: f"=?base64?{t}?=")))
 def test_header_codec_agrees_with_the_sdk(text: str) -> None:
     assume(text.isprintable() or text == text.strip())  # the SDK also strips what is no blank in HTTP
@@ -46,6 +47,7 @@ def rendered(**more: Any) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.requirement("HTTP-13")
 def test_a_tool_call_is_rendered_from_the_judged_call() -> None:
     trace = {"traceparent": "00-a-b-01", "tracestate": "x=1", "baggage": "secret=1"}
     sent = rendered(
@@ -176,6 +178,7 @@ def test_events_are_split_at_line_ends_only(step: int) -> None:
     assert events(STREAM, step) == [b"1", b"2a\n2b", b"3", b"\xe2\x80\xa8\x0b\x0c\x1c\xc2\x85 x"]
 
 
+@pytest.mark.requirement("HTTP-32")
 @pytest.mark.parametrize(
     "data", [b"data: " + b"A" * 2000, b"data: A\n" * 2000, b"x" * 2000, b": c\n" + b"data: a" * 900]
 )
