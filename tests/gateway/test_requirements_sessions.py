@@ -167,7 +167,7 @@ def test_one_stream_of_a_session_is_told_and_not_each(gateway: Running) -> None:
         assert not any(b'"result"' in line or b'"error"' in line for line in stream.lines)
 
 
-@pytest.mark.requirement("AU-10", "SES-04")
+@pytest.mark.requirement("AU-10", "SES-04", "SUB-05")
 def test_nobody_cancels_the_call_of_somebody_else(gateway: Running) -> None:
     alice, mallory = gateway.token(), gateway.token("mallory")
     session, same, theirs = gateway.session(alice), gateway.session(alice), gateway.session(mallory)

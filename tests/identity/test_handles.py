@@ -196,7 +196,7 @@ def call(**members) -> Call:
     return Call(**{**plain, "name": "pay", "arguments": b'{"to":"bob"}', **members})
 
 
-@pytest.mark.requirement("MRTR-03", "MRTR-04", "SES-15", "AU-11")
+@pytest.mark.requirement("MRTR-03", "MRTR-04", "SES-15", "AU-11", "MRTR-07")
 def test_au11_a_request_state_is_good_for_one_repetition_of_exactly_one_call(made: Handles) -> None:
     states = States(made, lambda: 60.0)
     alice = Caller(*ALICE)

@@ -141,6 +141,7 @@ def test_true_is_not_one() -> None:
         eras.answer("up", {**GOOD, "id": True}, 1)
 
 
+@pytest.mark.requirement("MRTR-01", "MRTR-05")
 def test_input_is_asked_for_where_it_may_be() -> None:
     asked = {"resultType": "input_required", "requestState": "s"}
     tool = eras.outgoing(asyncio.run(permit()))
@@ -151,6 +152,12 @@ def test_input_is_asked_for_where_it_may_be() -> None:
     for other in ({"resultType": "input_required"}, {**asked, "requestState": 5}, {"resultType": "task"}):
         with pytest.raises(UpstreamFault):
             eras.complete("up", tool, other, modern=True)
+    rest = canonical({"ref": {"type": "ref/prompt", "name": "hail"}, "argument": {"name": "a", "value": "v"}})
+    hint = call(method="completion/complete", name="prompt:hail", rest=rest, arguments=b"")
+    completion = eras.outgoing(asyncio.run(permit(hint, kind="prompt", approved="hail")))
+    assert eras.complete("up", completion, {"completion": {}}, modern=True)
+    with pytest.raises(UpstreamFault):
+        eras.complete("up", completion, asked, modern=True)
 
 
 def events(data: bytes, step: int, limit: int = 1000) -> list[bytes]:

@@ -276,6 +276,7 @@ def streaming(*before: dict[str, Any], each: Callable[[Asked], Awaitable[None]] 
 ASK = {"id": "q", "method": "elicitation/create", "params": {"message": "Name?", "requestedSchema": {"type": "object"}}}
 
 
+@pytest.mark.requirement("MRTR-06")
 @pytest.mark.parametrize(
     ("question", "capabilities", "code"),
     [
@@ -341,7 +342,7 @@ def test_a_modern_server_cannot_send_requests() -> None:
     assert not heard.asked
 
 
-@pytest.mark.requirement("HTTP-10")
+@pytest.mark.requirement("HTTP-10", "SUB-03")
 def test_only_notifications_of_this_call_are_passed_on() -> None:
     def note(token: Any, **more: Any) -> dict[str, Any]:
         return {"method": "notifications/progress", "params": {"progressToken": token, "progress": 1, **more}}
@@ -365,6 +366,7 @@ def test_only_notifications_of_this_call_are_passed_on() -> None:
     ]
 
 
+@pytest.mark.requirement("SUB-04")
 def test_notifications_are_bounded() -> None:
     heard = Heard()
     log = {"method": "notifications/message", "params": {"level": "info", "data": "d"}}
@@ -406,6 +408,7 @@ def asking(rounds: int, request: dict[str, Any] | None = None, key: str = "k") -
 INPUT = {"method": "elicitation/create", "params": {"message": "m", "requestedSchema": {"type": "object"}}}
 
 
+@pytest.mark.requirement("MRTR-07")
 def test_input_required_is_played_out_for_a_handshake_client() -> None:
     heard = Heard(ACCEPT, ACCEPT)
     result = asyncio.run(forward(asking(2, INPUT), heard=heard))
@@ -415,6 +418,7 @@ def test_input_required_is_played_out_for_a_handshake_client() -> None:
     assert result["last"] == {"inputResponses": None, "requestState": "s1", "arguments": {"text": "hi"}}
 
 
+@pytest.mark.requirement("MRTR-05", "MRTR-06")
 def test_input_required_is_bounded_and_within_what_was_offered() -> None:
     with pytest.raises(UpstreamFault):
         asyncio.run(forward(asking(99, INPUT), heard=Heard(*[ACCEPT] * 99)))

@@ -307,6 +307,7 @@ def test_a_question_that_cannot_be_matched_to_a_call_is_refused() -> None:
     asyncio.run(using(evil("elicit"), work))
 
 
+@pytest.mark.requirement("SUB-03", "SUB-04")
 def test_progress_is_for_the_call_that_asked_for_it() -> None:
     heard = Heard()
     forward("progress", heard, token="mine")
