@@ -6,13 +6,12 @@ TCHAR = set("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP
 
 
 def read_challenge(value: str) -> tuple[str, dict[str, str]]:
-    """The only challenge."""
-    (challenge,) = read_challenges(value)
-    return challenge
+    """The first challenge, which is the one for bearer tokens."""
+    return read_challenges(value)[0]
 
 
 def read_challenges(value: str) -> list[tuple[str, dict[str, str]]]:
-    """Challenges of RFC 9110 section 11.6.1: each is scheme 1*SP #auth-param, quoted-string per section 5.6.4."""
+    """Challenges of RFC 9110 section 11.6.1: scheme 1*SP #auth-param, quoted-string per section 5.6.4."""
     position = 0
 
     def token() -> str:
@@ -36,22 +35,18 @@ def read_challenges(value: str) -> list[tuple[str, dict[str, str]]]:
         position += 1
         return text
 
-    def parameter(name: str) -> None:
-        nonlocal position
-        parameters = found[-1][1]
-        assert name not in parameters, "a parameter occurs once (RFC 6750 section 3)"
-        assert value[position] == "="
-        position += 1
-        parameters[name] = quoted() if value[position] == '"' else token()
-
     found: list[tuple[str, dict[str, str]]] = []
     while True:
-        word = token()
+        name = token()
         if value[position] == " ":
-            found.append((word, {}))
+            found.append((name, {}))
             position += 1
-            word = token()
-        parameter(word.lower())
+            name = token()
+        parameters = found[-1][1]
+        assert name.lower() not in parameters, "a parameter occurs once (RFC 6750 section 3)"
+        assert value[position] == "="
+        position += 1
+        parameters[name.lower()] = quoted() if value[position] == '"' else token()
         if position == len(value):
             return found
         assert value[position : position + 2] == ", "

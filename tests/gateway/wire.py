@@ -87,6 +87,7 @@ EVERY = [(method, era) for method, row in METHODS.items() if method in OFFERED f
 class Patient(Recorder):
     """Its tool `pause` takes up to three seconds and notices when whoever called has left."""
 
+    begun: ClassVar[list[float]] = []
     left: ClassVar[list[bool]] = []
 
     def do_POST(self) -> None:
@@ -94,6 +95,7 @@ class Patient(Recorder):
         self.rfile = io.BytesIO(body)
         try:
             if b'"pause"' in body and b'"tools/call"' in body:
+                self.begun.append(time.monotonic())
                 self.left.append(self._abandoned(3.0))
             super().do_POST()
         except OSError:
