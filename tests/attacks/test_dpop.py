@@ -42,6 +42,7 @@ def shown(door: Door, *proofs: str | bytes, token: str = TOKEN, **presented: Any
     return reason(door.judge(f"DPoP {token}", *proofs, **presented))
 
 
+@pytest.mark.requirement("DPOP-01")
 @pytest.mark.parametrize("algorithm", HOLDERS)
 def test_holder_of_the_key_is_let_in_dpop01(door: Door, algorithm: str) -> None:
     holder = HOLDERS[algorithm]
@@ -67,6 +68,7 @@ def test_thumbprint_is_that_of_rfc7638() -> None:
     assert key is not None and key.thumbprint == thumb(jwk) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 
 
+@pytest.mark.requirement("OA-85", "AU-19")
 def test_bearer_downgrade_of_a_bound_token_oa85(door: Door) -> None:
     for proofs in ((), (ALICE.proof(TOKEN),)):
         for _ in range(2):  # remembered or not
@@ -83,6 +85,7 @@ def test_dpop_scheme_with_a_token_that_is_bound_to_nothing(door: Door) -> None:
     assert caller(door.judge(f"Bearer {loose}", ALICE.proof(loose)))  # a proof nobody asked for
 
 
+@pytest.mark.requirement("DPOP-01", "OA-85")
 def test_proof_missing_twice_or_joined(door: Door) -> None:
     one, two = ALICE.proof(TOKEN), ALICE.proof(TOKEN)
     assert shown(door) == PROOF
@@ -92,6 +95,7 @@ def test_proof_missing_twice_or_joined(door: Door) -> None:
     assert shown(door, one) == "passed"  # none of this used it up
 
 
+@pytest.mark.requirement("DPOP-04", "OA-85")
 def test_replayed_jti_oa85_b6(door: Door) -> None:
     proof = ALICE.proof(TOKEN)
     assert shown(door, proof) == "passed"
@@ -109,6 +113,7 @@ def test_wrong_proof_uses_nothing_up(door: Door) -> None:
     assert shown(door, ALICE.proof(TOKEN, jti="once")) == "passed"
 
 
+@pytest.mark.requirement("DPOP-02", "OA-85")
 @pytest.mark.parametrize(("offset", "passes"), [(0, True), (-299, True), (29, True), (-301, False), (31, False)])
 def test_iat_window_dpop02(door: Door, offset: int, passes: bool) -> None:
     assert shown(door, ALICE.proof(TOKEN, iat=NOW + offset)) == ("passed" if passes else PROOF)
@@ -130,6 +135,7 @@ def test_proof_is_remembered_as_long_as_it_would_be_taken() -> None:
         assert shown(door, proof) == PROOF or after >= 330  # the token's own end
 
 
+@pytest.mark.requirement("DPOP-01", "OA-85")
 @pytest.mark.parametrize("method", ["GET", "post", "Post", "POST ", "", None, "DELETE", ["POST"], 1])
 def test_wrong_htm_oa85(door: Door, method: Any) -> None:
     assert shown(door, ALICE.proof(TOKEN, htm=method)) == PROOF
@@ -141,6 +147,7 @@ def test_htm_is_that_of_the_request(door: Door) -> None:
         assert shown(door, ALICE.proof(TOKEN, htm="PUT"), method=method) == PROOF
 
 
+@pytest.mark.requirement("DPOP-01", "OA-85")
 @pytest.mark.parametrize(
     "url",
     [
@@ -195,6 +202,7 @@ def test_same_url_by_rfc3986(door: Door, url: str) -> None:
     assert shown(door, ALICE.proof(TOKEN, htu=url)) == "passed"
 
 
+@pytest.mark.requirement("DPOP-05")
 def test_url_is_the_configured_one_and_route_and_audience_still_count_dpop05(door: Door) -> None:
     finance = "https://gw.example/fin/mcp"
     moved = ALICE.proof(TOKEN, htu=finance)
@@ -209,6 +217,7 @@ def test_normal_form_is_a_fixed_point(path: str) -> None:
     assert normal_url(once) == once and "/../" not in once
 
 
+@pytest.mark.requirement("DPOP-01", "OA-85")
 def test_proof_for_another_token_oa85(door: Door) -> None:
     stolen = ISSUED.token(cnf=ALICE.cnf, sub="bob")
     assert shown(door, ALICE.proof(TOKEN), token=stolen) == PROOF
@@ -232,6 +241,7 @@ def test_jti_of_the_wrong_kind(door: Door, jti: Any) -> None:
     assert shown(door, ALICE.proof(TOKEN, jti=jti)) == PROOF
 
 
+@pytest.mark.requirement("DPOP-01", "OA-85")
 @pytest.mark.parametrize("algorithm", ["none", "None", "", "HS256", "ES384", "ES256K", "RS1", 7, None, ["ES256"]])
 def test_algorithms_that_are_not_taken_oa85(door: Door, algorithm: Any) -> None:
     claims = ALICE.claims(TOKEN)
@@ -242,6 +252,7 @@ def test_algorithms_that_are_not_taken_oa85(door: Door, algorithm: Any) -> None:
     assert shown(door, honest) == "passed"
 
 
+@pytest.mark.requirement("OA-85")
 def test_symmetric_proof_oa85(door: Door) -> None:
     for secret, jwk in ((b"s" * 32, {"kty": "oct", "k": b64(b"s" * 32)}), (dump(ALICE.jwk), ALICE.jwk)):
         token = ISSUED.token(cnf={"jkt": b64(hashlib.sha256(dump(jwk)).digest())})
@@ -250,6 +261,7 @@ def test_symmetric_proof_oa85(door: Door) -> None:
         assert shown(door, f"{message}.{mac}", token=token) == PROOF
 
 
+@pytest.mark.requirement("OA-85")
 def test_private_key_inside_the_proof_oa85(door: Door) -> None:
     numbers = ALICE.key.private.private_numbers()
     leaked = {**ALICE.jwk, "d": b64(numbers.private_value.to_bytes(32, "big"))}
@@ -285,6 +297,7 @@ def test_algorithm_of_another_key_kind(door: Door) -> None:
         assert shown(door, holder.key.sign(holder.header(**head), holder.claims(token)), token=token) == PROOF
 
 
+@pytest.mark.requirement("DPOP-01", "AU-19")
 def test_thief_with_the_right_key_in_the_header_but_his_own_signature(door: Door) -> None:
     assert shown(door, THIEF.key.sign(ALICE.header(), ALICE.claims(TOKEN))) == PROOF
     head, body, signature = ALICE.proof(TOKEN).split(".")
@@ -336,6 +349,7 @@ def offered(verdict: Verdict) -> str:
     return str(verdict.public["dpop_nonce"])
 
 
+@pytest.mark.requirement("DPOP-04", "OA-85")
 def test_nonce_when_required_oa85_dpop04() -> None:
     clock = Clock()
     door = Door(ISSUED, clock=clock, dpop={"nonce": "required"})
@@ -370,6 +384,7 @@ def test_nonces_of_replicas_and_of_strangers() -> None:
 # replicas
 
 
+@pytest.mark.requirement("DPOP-04")
 def test_twenty_parallel_replays_let_one_in_b6(tmp_path: Path) -> None:
     """Two gateways with a connection each to one table, ten requests at each, all with one proof."""
     tables = [SqliteTable(tmp_path / "seen.db", "seen", Clock()) for _ in range(2)]

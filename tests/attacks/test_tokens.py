@@ -36,6 +36,7 @@ def respelled(token: str) -> str:
     return token[:-1] + ALPHABET[ALPHABET.index(token[-1]) ^ 1]
 
 
+@pytest.mark.requirement("OA-60", "OA-61", "OA-62", "OA-63")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_honest_token_of_each_algorithm(world: World, algorithm: str) -> None:
     """The honest twin of OA-60 to OA-63."""
@@ -44,6 +45,7 @@ def test_honest_token_of_each_algorithm(world: World, algorithm: str) -> None:
     assert alice.scopes == {"read", "call"} and alice.expires == NOW + 300
 
 
+@pytest.mark.requirement("AUTH-04", "OA-60", "OA-72")
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 7, ["ES256"], "HS256", "ES256K"])
 def test_algorithm_none_and_unknown(world: World, algorithm: Any) -> None:
     """OA-60, OA-72 (ES256K)"""
@@ -54,6 +56,7 @@ def test_algorithm_none_and_unknown(world: World, algorithm: Any) -> None:
         assert reason(world.judge(f"{body}.{signature}")) == INVALID
 
 
+@pytest.mark.requirement("AUTH-04", "OA-61")
 def test_hmac_with_the_public_key_as_secret(world: World) -> None:
     """OA-61"""
     public = RSA.private.public_key()
@@ -71,6 +74,7 @@ def test_hmac_with_the_public_key_as_secret(world: World) -> None:
             assert reason(world.judge(f"{message}.{b64(mac)}")) == INVALID
 
 
+@pytest.mark.requirement("OA-61", "OA-72")
 def test_algorithm_must_match_the_key(world: World) -> None:
     """OA-61, OA-72: keys, curves and algorithms are not exchanged for each other."""
     assert caller(world.judge(RSA.token()))
@@ -84,6 +88,7 @@ def test_algorithm_must_match_the_key(world: World) -> None:
     assert caller(World(other_curve, algorithms=("ES384",)).judge(other_curve.token()))
 
 
+@pytest.mark.requirement("OA-62")
 @pytest.mark.parametrize(
     "kid",
     [
@@ -104,11 +109,13 @@ def test_kid_injection(world: World, kid: Any) -> None:
     assert reason(world.judge(EC.token({"kid": kid}))) == INVALID
 
 
+@pytest.mark.requirement("OA-62")
 def test_kid_null_is_not_absent(world: World) -> None:
     """OA-62"""
     assert reason(world.judge(EC.sign({**EC.header(), "kid": None}, good_claims()))) == INVALID
 
 
+@pytest.mark.requirement("OA-62")
 def test_kid_absent_needs_a_single_fitting_key() -> None:
     """OA-62"""
     twin = Key("ES256", kid="other")
@@ -117,6 +124,7 @@ def test_kid_absent_needs_a_single_fitting_key() -> None:
     assert caller(World(EC, twin).judge(EC.token()))
 
 
+@pytest.mark.requirement("OA-63")
 @pytest.mark.parametrize("name", ["jku", "x5u", "jwk", "x5c"])
 def test_key_brought_along_by_the_token(world: World, name: str) -> None:
     """OA-63"""
@@ -127,6 +135,7 @@ def test_key_brought_along_by_the_token(world: World, name: str) -> None:
     assert caller(world.judge(EC.token({"x5t": "abc", "unknown": {"a": 1}})))  # RFC 7515 section 4: ignored
 
 
+@pytest.mark.requirement("OA-64")
 @pytest.mark.parametrize("crit", [["unknown"], ["b64"], [], "exp", {"a": 1}, ["exp"], [1]])
 def test_critical_header(world: World, crit: Any) -> None:
     """OA-64"""
@@ -135,6 +144,7 @@ def test_critical_header(world: World, crit: Any) -> None:
     assert reason(world.judge(EC.token({"b64": True}))) == INVALID
 
 
+@pytest.mark.requirement("OA-65")
 def test_type_of_token() -> None:
     """OA-65"""
     lax, strict = World(EC), World(EC, require_at_jwt=True)
@@ -160,6 +170,7 @@ def test_type_of_token() -> None:
     assert caller(World(EC, token_types=("JWT", "")).judge(EC.token({"typ": None})))
 
 
+@pytest.mark.requirement("OA-65", "OA-78")
 @pytest.mark.parametrize(
     "claims",
     [
@@ -177,6 +188,7 @@ def test_other_tokens_of_the_same_issuer(world: World, claims: dict[str, Any]) -
     assert caller(world.judge(EC.token({"typ": "JWT"}, typ="Bearer", token_use="access")))
 
 
+@pytest.mark.requirement("AUTH-05", "OA-66", "AU-03")
 @pytest.mark.parametrize(
     "audience",
     [
@@ -208,6 +220,7 @@ def test_audience(world: World, audience: Any) -> None:
     assert reason(world.judge(EC.token(aud=audience))) == AUDIENCE
 
 
+@pytest.mark.requirement("AUTH-05", "OA-66")
 def test_audience_honest_forms(world: World) -> None:
     """The honest twin of OA-66."""
     assert caller(world.judge(EC.token(aud=RESOURCE)))
@@ -218,6 +231,7 @@ def test_audience_honest_forms(world: World) -> None:
     assert reason(fixed.judge(EC.token(aud=["api://limen", RESOURCE]))) == AUDIENCE
 
 
+@pytest.mark.requirement("AUTH-05", "OA-66", "AU-03")
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.sampled_from([RESOURCE, RESOURCE + "/", "https://gw.example/fin/mcp", "", "app"]) | st.text(max_size=9))
@@ -231,6 +245,7 @@ def test_audience_lists_are_taken_only_when_they_name_us_alone(audience: list[st
 ONE_WORLD = World(EC)
 
 
+@pytest.mark.requirement("AUTH-05", "OA-76", "AU-03")
 def test_token_for_a_sibling_route(world: World) -> None:
     """OA-76, AU-03"""
     finance = "https://gw.example/fin/mcp"
@@ -244,6 +259,7 @@ def test_token_for_a_sibling_route(world: World) -> None:
     assert reason(world.judge(token, route="", resource="")) == AUDIENCE
 
 
+@pytest.mark.requirement("OA-67", "AU-03")
 @pytest.mark.parametrize(
     "issuer",
     [ISSUER + "/", ISSUER.upper(), "https://id.example.evil", "https://other.example", "https://іd.example", None, 7],
@@ -254,6 +270,7 @@ def test_issuer(world: World, issuer: Any) -> None:
     assert reason(world.judge(EC.token(iss=[ISSUER]))) == INVALID
 
 
+@pytest.mark.requirement("OA-68")
 @pytest.mark.parametrize(
     "expiry",
     [None, float(NOW + 9), str(NOW + 9), -1, 1e308, (NOW + 300) * 1000, True, NOW + 86_400 + 3600, 10**30, [NOW]],
@@ -264,6 +281,7 @@ def test_expiry_that_is_none(world: World, expiry: Any) -> None:
     assert reason(world.judge(EC.token(exp=expiry, iat=None))) == INVALID
 
 
+@pytest.mark.requirement("OA-68")
 @pytest.mark.parametrize("name", ["nbf", "iat", "auth_time"])
 def test_other_times(world: World, name: str) -> None:
     """OA-68"""
@@ -272,6 +290,7 @@ def test_other_times(world: World, name: str) -> None:
         assert reason(world.judge(EC.token(**{name: value}))) == INVALID
 
 
+@pytest.mark.requirement("AUTH-09", "OA-68")
 def test_time_passes_and_clocks_differ() -> None:
     """OA-68 and its honest twin: 30 s of skew."""
     world = World(EC)
@@ -292,6 +311,7 @@ def test_time_passes_and_clocks_differ() -> None:
     assert reason(world.judge(token)) == EXPIRED  # ... but not beyond its life
 
 
+@pytest.mark.requirement("OA-68")
 def test_lifetime_is_capped() -> None:
     """OA-68"""
     world = World(EC, max_token_lifetime=3600)
@@ -303,17 +323,20 @@ def test_lifetime_is_capped() -> None:
     assert caller(world.judge(EC.token(iat=None)))
 
 
+@pytest.mark.requirement("OA-69")
 @pytest.mark.parametrize("subject", [None, "", 7, ["alice"], "admin\0", "a\nb", "a\x7f", "a‮b", "a\u200bb", "x" * 256])
 def test_subject(world: World, subject: Any) -> None:
     """OA-69"""
     assert reason(world.judge(EC.token(sub=subject))) == INVALID
 
 
+@pytest.mark.requirement("OA-69")
 def test_subject_in_other_scripts(world: World) -> None:
     """The honest twin of OA-69."""
     assert caller(world.judge(EC.token(sub="Zoë 東京|auth0"))).subject == "Zoë 東京|auth0"
 
 
+@pytest.mark.requirement("OA-70")
 @pytest.mark.parametrize(
     ("claims", "expected"),
     [
@@ -331,6 +354,7 @@ def test_scopes(world: World, claims: dict[str, Any], expected: set[str]) -> Non
     assert caller(world.judge(EC.token(**claims))).scopes == expected
 
 
+@pytest.mark.requirement("OA-70")
 @pytest.mark.parametrize(
     "claims",
     [{"scope": ["a"]}, {"scope": 1}, {"scope": "a  b"}, {"scope": 'a"b'}, {"scp": ["a b"]}, {"scp": [1]}, {"scp": {}}],
@@ -340,6 +364,7 @@ def test_scopes_of_the_wrong_kind(world: World, claims: dict[str, Any]) -> None:
     assert reason(world.judge(EC.token(**claims))) == INVALID
 
 
+@pytest.mark.requirement("OA-71")
 def test_repeated_members(world: World) -> None:
     """OA-71"""
     head, claims = dump(EC.header()), dump(good_claims())
@@ -350,6 +375,7 @@ def test_repeated_members(world: World) -> None:
     assert reason(world.judge(EC.sign(b'{"kid":"RS256",' + head[1:], claims))) == INVALID
 
 
+@pytest.mark.requirement("OA-72")
 def test_signature_and_segment_tricks(world: World) -> None:
     """OA-72"""
     token = EC.token()
@@ -383,6 +409,7 @@ def test_signature_and_segment_tricks(world: World) -> None:
     assert caller(world.judge(token))
 
 
+@pytest.mark.requirement("OA-72")
 @given(st.binary(min_size=1, max_size=40), st.text("AZaz09-_+/=\n.", min_size=1, max_size=3))
 def test_base64url_has_one_spelling(data: bytes, noise: str) -> None:
     """OA-72"""
@@ -399,6 +426,7 @@ def test_base64url_has_one_spelling(data: bytes, noise: str) -> None:
             decode_base64url(wrong)
 
 
+@pytest.mark.requirement("OA-73")
 def test_size_bombs(world: World) -> None:
     """OA-73"""
     assert caller(world.judge(EC.token(note="x" * 8000)))
@@ -412,6 +440,7 @@ def test_size_bombs(world: World) -> None:
     assert reason(world.judge(EC.sign(b"[" * 3000, good_claims()))) == INVALID
 
 
+@pytest.mark.requirement("OA-74")
 def test_encrypted_tokens(world: World) -> None:
     """OA-74"""
     for head in (
@@ -424,6 +453,7 @@ def test_encrypted_tokens(world: World) -> None:
     assert reason(world.judge(EC.token({"zip": "DEF"}))) == INVALID
 
 
+@pytest.mark.requirement("AU-19", "OA-85")
 def test_token_bound_to_a_key_is_no_bearer_token(world: World) -> None:
     thumb = b64(hashlib.sha256(b"a key").digest())
     for cnf in ({"jkt": thumb}, {"x5t#S256": thumb}, {"jkt": thumb, "x5t#S256": thumb}):
@@ -460,6 +490,7 @@ def test_claims_of_the_wrong_kind(world: World, claims: dict[str, Any], passes: 
     assert reason(world.judge(EC.token(**claims))) == ("passed" if passes else INVALID)
 
 
+@pytest.mark.requirement("OA-79")
 @pytest.mark.parametrize(
     "form",
     [
@@ -487,6 +518,7 @@ def test_header_forms(world: World, form: bytes) -> None:
     assert reason(world.judge(form.replace(b"%s", EC.token().encode()))) == INVALID
 
 
+@pytest.mark.requirement("OA-79", "AUTH-10")
 def test_header_honest_forms_and_repetition(world: World) -> None:
     """OA-79 and its honest twin."""
     token = EC.token()

@@ -122,6 +122,7 @@ ZONE = "=?base64?7ZWc6rWt?="
 RIGHT = {"region": "eu", "size": "42", "dry_run": "true", "zone": ZONE}
 
 
+@pytest.mark.requirement("HTTP-24", "HTTP-25", "HTTP-29")
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -153,6 +154,7 @@ def test_mirrored_headers_agree_with_the_body(changed, said):
     assert reason(judge(MIRRORED, given)) == said
 
 
+@pytest.mark.requirement("HTTP-24")
 def test_a_header_without_an_argument_or_given_twice_is_a_mismatch():
     only = headers(region="eu")
     assert reason(judge(MIRRORED, call(arguments={}, param_headers=only))) == "wire.header_mismatch"
@@ -161,11 +163,13 @@ def test_a_header_without_an_argument_or_given_twice_is_a_mismatch():
     assert reason(judge(MIRRORED, call(arguments={}))) == "pass"
 
 
+@pytest.mark.requirement("HTTP-21")
 def test_there_are_no_mirrored_headers_in_the_old_era_or_over_pipes():
     for rest in ({"era": Era.HANDSHAKE}, {"peer": Peer("stdio")}):
         assert reason(judge(MIRRORED, call(arguments=BODY, **rest))) == "pass"
 
 
+@pytest.mark.requirement("HTTP-27")
 def test_what_is_sent_upstream_is_computed_from_the_body():
     approved = approved_registry(MIRRORED).snapshot().find("s", "tool", "echo")
     assert dict(param_headers(approved, call(arguments=BODY))) == {

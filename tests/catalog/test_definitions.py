@@ -233,6 +233,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.requirement("HTTP-26", "HTTP-28")
 @pytest.mark.parametrize("definition", HOSTILE)
 def test_hostile_tools_are_held_and_their_neighbours_are_not(definition):
     found = intake(announce(definition, tool(name="honest")))

@@ -31,6 +31,7 @@ def fault(tmp_path: Path, text: str, **environment: str) -> ConfigFault:
 SERVER = "mcpServers:\n  s:\n    url: https://mcp.example.com/\n"
 
 
+@pytest.mark.requirement("AUTH-20", "HTTP-03")
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
@@ -116,6 +117,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.requirement("HTTP-03")
 def test_only_servers_is_enough(tmp_path: Path) -> None:
     loaded = load(tmp_path, SERVER)
     config = loaded.config
@@ -126,6 +128,7 @@ def test_only_servers_is_enough(tmp_path: Path) -> None:
     assert list(loosened(config)) == []
 
 
+@pytest.mark.requirement("AUTH-02")
 def test_serving_needs_an_issuer(tmp_path: Path) -> None:
     with pytest.raises(ConfigFault, match=r"no issuer configured.*identity\.unsafe_anonymous: true"):
         check_consistency(load(tmp_path, SERVER).config)

@@ -219,6 +219,7 @@ def test_refusals_are_the_same_on_both_routes(
         assert first["reason"] == second["reason"]
 
 
+@pytest.mark.requirement("AU-18", "AU-05")
 @pytest.mark.parametrize(
     "name",
     [
@@ -230,6 +231,7 @@ def test_what_a_caller_may_not_use_looks_like_what_is_not_there(gateway: Twins, 
     assert post(gateway, "team", "tools/call", name=name) == post(gateway, "team", "tools/call", name="two__no-such")
 
 
+@pytest.mark.requirement("AU-18")
 @pytest.mark.parametrize(
     "uri",
     [
@@ -258,6 +260,7 @@ def test_the_log_says_the_same_whichever_way_a_call_came(gateway: Twins) -> None
     assert len({json.dumps([intent[name] for name in told]) for intent in intents}) == 1
 
 
+@pytest.mark.requirement("AUTH-05", "AU-03", "OA-76")
 @pytest.mark.parametrize(
     ("meant", "used"), [("one", "team"), ("team", "one"), ("", "team"), ("team", ""), ("", "one"), ("one", "")]
 )
@@ -280,6 +283,7 @@ def test_a_bundle_describes_itself_as_a_resource_of_its_own(gateway: Twins) -> N
     assert f"{base}/.well-known/oauth-protected-resource/mcp/team" in answered["www-authenticate"]
 
 
+@pytest.mark.requirement("SES-04")
 def test_a_session_belongs_to_the_route_it_was_opened_on(gateway: Twins) -> None:
     ping = {"jsonrpc": "2.0", "id": 3, "method": "ping"}
     old = {"MCP_Protocol_Version": "2025-11-25"}
@@ -289,6 +293,7 @@ def test_a_session_belongs_to_the_route_it_was_opened_on(gateway: Twins) -> None
         assert gateway.post(ping, gateway.token(server=other), other, Mcp_Session_Id=session, **old)[0] == 404
 
 
+@pytest.mark.requirement("MRTR-03", "AU-11")
 def test_a_request_state_belongs_to_the_route_it_was_given_on(gateway: Twins) -> None:
     able = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
 

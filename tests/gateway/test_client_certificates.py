@@ -108,6 +108,7 @@ def token(gateway: Running, server: str = "one", **claims: Any) -> str:
     return gateway.token(server=server, aud=f"https://127.0.0.1:{gateway.port}/mcp/{server}", **claims)
 
 
+@pytest.mark.requirement("AUTH-20")
 def test_tls_1_2_is_refused_b5(gateway: Running) -> None:
     old = client()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -117,6 +118,7 @@ def test_tls_1_2_is_refused_b5(gateway: Running) -> None:
         assert modern.version() == "TLSv1.3"
 
 
+@pytest.mark.requirement("AUTH-20")
 def test_plain_http_to_the_tls_port_b5(gateway: Running) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
     with contextlib.closing(connection), pytest.raises((http.client.HTTPException, OSError)):
@@ -124,6 +126,7 @@ def test_plain_http_to_the_tls_port_b5(gateway: Running) -> None:
         connection.getresponse()
 
 
+@pytest.mark.requirement("AU-19")
 def test_bound_token_needs_its_certificate_b7(gateway: Running) -> None:
     bound = token(gateway, cnf={"x5t#S256": x5t(ALICE)})
     assert ask(gateway.port, bound, ALICE)[0] == 200

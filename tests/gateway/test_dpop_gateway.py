@@ -68,6 +68,7 @@ def ask(gateway: Running, value: str | None, *proofs: str, server: str = "one") 
     return httpx2.post(url, json=body, headers=headers, timeout=20, trust_env=False)
 
 
+@pytest.mark.requirement("AU-19", "OA-85", "DPOP-03")
 def test_stolen_token_without_its_key_oa85(gateway: Running) -> None:
     token = bound(gateway)
     assert ask(gateway, f"DPoP {token}", proof(gateway, token)).status_code == 200
@@ -91,6 +92,7 @@ def test_stolen_token_without_its_key_oa85(gateway: Running) -> None:
     assert [one.get("bound") for one in gateway.records("local")[-2:]] == [["dpop"], None]
 
 
+@pytest.mark.requirement("OA-93", "OA-85")
 def test_url_is_not_taken_from_the_request(gateway: Running) -> None:
     """The proof names the host the thief's proxy was addressed by; forwarding headers do not make it ours."""
     token = bound(gateway)
@@ -106,6 +108,7 @@ def test_url_is_not_taken_from_the_request(gateway: Running) -> None:
         assert httpx2.post(url, json=params, headers=headers, trust_env=False).status_code == 401
 
 
+@pytest.mark.requirement("DPOP-03")
 def test_challenges_dpop03(gateway: Running) -> None:
     token = bound(gateway)
     algorithms = 'algs="ES256 EdDSA RS256 PS256"'
@@ -134,6 +137,7 @@ def test_metadata(strict: Running) -> None:
     assert read("one")["dpop_signing_alg_values_supported"] == ["ES256", "EdDSA", "RS256", "PS256"]
 
 
+@pytest.mark.requirement("DPOP-04")
 def test_nonce_round_trip_dpop04(strict: Running) -> None:
     token = bound(strict)
     first = ask(strict, f"DPoP {token}", proof(strict, token))
@@ -181,6 +185,7 @@ async def honest(gateway: Running, mode: str) -> AsyncGenerator[Client]:
             yield client
 
 
+@pytest.mark.requirement("DPOP-01", "AUTH-07")
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_official_client_with_proofs_dpop01(gateway: Running, mode: str) -> None:
     """Both eras: sessions open a stream with GET and end with DELETE, each with a proof of its own."""
@@ -203,6 +208,7 @@ def test_official_client_when_nonces_are_required(strict: Running) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.requirement("DPOP-04", "AU-19")
 def test_replay_to_another_replica_b6(gateway: Running, tmp_path: Path) -> None:
     """Two gateways share their records; one proof is sent to both, twenty times at once."""
     config = json.loads(gateway.config.read_text())

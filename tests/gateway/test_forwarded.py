@@ -12,6 +12,7 @@ PROXIES = (ip_network("10.0.0.0/8"), ip_network("2001:db8:ff::/48"))
 CLIENT = "203.0.113.5"
 
 
+@pytest.mark.requirement("AU-13")
 @pytest.mark.parametrize(
     ("socket", "forwarded", "address"),
     [

@@ -32,6 +32,7 @@ def test_an_honest_call_goes_through(gateway: Running) -> None:
     assert body["result"]["content"][0]["text"] == "ran echo"
 
 
+@pytest.mark.requirement("AU-05", "AU-14")
 @pytest.mark.parametrize("tool", ["danger", "unapproved", "no-such-tool"])
 def test_denied_unapproved_and_unknown_tools_look_alike_and_are_not_called(gateway: Running, tool: str) -> None:
     before = gateway.calls_seen()
@@ -40,6 +41,7 @@ def test_denied_unapproved_and_unknown_tools_look_alike_and_are_not_called(gatew
     assert gateway.calls_seen() == before
 
 
+@pytest.mark.requirement("AU-05")
 def test_lists_show_exactly_what_could_be_called(gateway: Running) -> None:
     token = gateway.token()
     session = gateway.session(token)
@@ -50,6 +52,7 @@ def test_lists_show_exactly_what_could_be_called(gateway: Running) -> None:
     assert body["result"]["tools"] == []
 
 
+@pytest.mark.requirement("AUTH-05", "AU-03")
 @pytest.mark.parametrize(
     "claims",
     [
@@ -74,6 +77,7 @@ def test_tokens_that_are_not_for_this_route_now(gateway: Running, claims: dict[s
     assert gateway.calls_seen() == before
 
 
+@pytest.mark.requirement("AU-01", "SES-01", "AUTH-17")
 def test_no_token_no_answer_on_any_method(gateway: Running) -> None:
     session = gateway.session(gateway.token())
     for method in ("tools/list", "ping", "resources/list"):
@@ -82,11 +86,13 @@ def test_no_token_no_answer_on_any_method(gateway: Running) -> None:
         assert "error=" not in answered["www-authenticate"]
 
 
+@pytest.mark.requirement("AU-04")
 def test_missing_scope_names_what_is_missing(gateway: Running) -> None:
     status, body = gateway.call("echo", gateway.token(scope="other"))
     assert (status, body["error"]["data"]["scopes"]) == (403, ["use"])
 
 
+@pytest.mark.requirement("SES-04", "AU-06")
 def test_another_callers_session_answers_like_an_unknown_one(gateway: Running) -> None:
     alice, mallory = gateway.token("alice"), gateway.token("mallory")
     session = gateway.session(alice)
@@ -103,6 +109,7 @@ def test_another_callers_session_answers_like_an_unknown_one(gateway: Running) -
     assert gateway.post(LIST, elsewhere, "two", Mcp_Session_Id=session, **OLD)[0] == 404
 
 
+@pytest.mark.requirement("AUTH-07", "AUTH-08", "AUTH-19", "AU-02")
 def test_the_callers_token_never_reaches_the_server(gateway: Running) -> None:
     token = gateway.token("taint")
     cookies = {"Cookie": f"session={token}", "X_Api_Key": token, "Proxy_Authorization": f"Bearer {token}"}

@@ -74,6 +74,7 @@ def test_a_weak_sign_in_is_asked_to_step_up(gateway: Running, call: Any, lacking
     assert gateway.calls_seen() == before
 
 
+@pytest.mark.requirement("OA-95")
 @ERAS
 def test_the_sign_in_that_was_asked_for_passes(gateway: Running, call: Any) -> None:
     before = gateway.calls_seen()
@@ -96,6 +97,7 @@ def test_time_alone_takes_the_permission_away(gateway: Running) -> None:
     assert modern(gateway, "danger", fresh, "two")[0] == 200
 
 
+@pytest.mark.requirement("AUTH-12", "AUTH-13", "OA-95")
 @ERAS
 def test_all_missing_scopes_in_one_challenge(gateway: Running, call: Any) -> None:
     """AUTH-12, AUTH-13"""
@@ -109,6 +111,7 @@ def test_all_missing_scopes_in_one_challenge(gateway: Running, call: Any) -> Non
     assert call(gateway, "echo", gateway.token(server="two", scope=parameters["scope"]), "two")[0] == 200
 
 
+@pytest.mark.requirement("AUTH-15", "OA-95", "AU-04")
 def test_a_scope_holds_what_it_implies_and_nothing_else(gateway: Running) -> None:
     """AUTH-15"""
     assert modern(gateway, "echo", gateway.token(server="two", scope="files:admin audit"), "two")[0] == 200
@@ -139,6 +142,7 @@ def test_a_risky_sign_in_gets_no_further(gateway: Running) -> None:
     assert any(record["reason"] == "identity.risk" for record in gateway.records("refusal"))
 
 
+@pytest.mark.requirement("AUTH-24", "AUTH-02")
 def test_metadata_offers_the_scopes_of_the_policy(gateway: Running) -> None:
     def document(server: str) -> dict[str, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
@@ -158,6 +162,7 @@ def test_metadata_offers_the_scopes_of_the_policy(gateway: Running) -> None:
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 
 
+@pytest.mark.requirement("AUTH-16", "OA-79")
 @pytest.mark.parametrize("place", ["query", "form", "cookie", "json", "header"])
 def test_a_token_counts_in_its_header_only(gateway: Running, place: str) -> None:
     """OA-79, AUTH-16: elsewhere it is not looked at, and no log keeps it."""

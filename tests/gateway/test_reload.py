@@ -155,6 +155,7 @@ def test_a_server_that_is_exchanged_behind_its_name_is_read_before_it_gets_calls
         assert "result" in gateway.call("echo", gateway.token())[1]
 
 
+@pytest.mark.requirement("AUTH-08")
 def test_headers_of_a_server_change_with_the_file(gateway: Running) -> None:
     change(gateway, lambda config: config["mcpServers"]["one"].update(headers={"X-Plain": "second"}))
     assert "result" in gateway.call("echo", gateway.token())[1]

@@ -84,6 +84,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield gateway
 
 
+@pytest.mark.requirement("OA-75")
 @pytest.mark.parametrize(
     ("kind", "value", "claims"),
     [
@@ -131,6 +132,7 @@ def test_a_key_of_an_issuer_and_its_end(alone: Running) -> None:
     assert alone.call("echo", token)[0] == 200
 
 
+@pytest.mark.requirement("SES-08", "AU-08")
 def test_a_revoked_session_is_as_if_it_never_was(alone: Running) -> None:
     token = alone.token("gina")
     session, other = alone.session(token), alone.session(token)

@@ -94,6 +94,7 @@ def event_id(lines: bytes) -> str:
     return lines.split(b"id: ")[1].split(b"\n")[0].decode()
 
 
+@pytest.mark.requirement("SES-01", "SES-04", "SES-08", "AU-06", "AU-08")
 def test_c8_a_session_works_in_every_replica_and_ends_in_every_replica(pair: tuple[Running, Running]) -> None:
     first, second = pair
     alice, mallory = first.token("alice"), first.token("mallory")
@@ -112,6 +113,7 @@ def test_c8_a_session_works_in_every_replica_and_ends_in_every_replica(pair: tup
     assert tools(first, alice, session)[0] == 404
 
 
+@pytest.mark.requirement("AU-14")
 def test_c6_more_scopes_need_a_new_session(pair: tuple[Running, Running]) -> None:
     first, _ = pair
     session = first.session(first.token("carol"))
@@ -122,6 +124,7 @@ def test_c6_more_scopes_need_a_new_session(pair: tuple[Running, Running]) -> Non
     assert tools(first, raised, first.session(raised))[0] == 200
 
 
+@pytest.mark.requirement("SES-12", "AU-09", "AU-10")
 def test_c7_a_stream_is_resumed_by_its_owner_in_any_replica_and_by_nobody_else(pair: tuple[Running, Running]) -> None:
     first, second = pair
     alice, mallory = first.token("alice"), first.token("mallory")
@@ -217,6 +220,7 @@ def test_b8_a_burst_of_foreign_tokens_is_told_once(pair: tuple[Running, Running]
     assert len(told) == 1
 
 
+@pytest.mark.requirement("SES-19")
 def test_c8_a_replica_is_killed_and_nothing_is_lost(pair: tuple[Running, Running]) -> None:
     first, second = pair
     alice = first.token("alice")

@@ -19,6 +19,7 @@ def offer(path: Path, *arguments: str) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=["-m", "limen", "-c", str(path), "stdio", *arguments])
 
 
+@pytest.mark.requirement("AUTH-23")
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_local_client_speaks_stdio_as_its_own_user(tmp_path: Path, mode: str) -> None:
     with running(tmp_path, policy={"rules": [{"allow": "anyone", "call": "one/echo"}]}) as gateway:
@@ -39,6 +40,7 @@ def test_a_local_client_speaks_stdio_as_its_own_user(tmp_path: Path, mode: str) 
         assert intents[-1]["sub"]
 
 
+@pytest.mark.requirement("STD-01")
 def test_junk_on_standard_input_is_answered_and_survived(tmp_path: Path) -> None:
     with running(tmp_path) as gateway:
         gateway.stop()
@@ -56,6 +58,7 @@ def test_junk_on_standard_input_is_answered_and_survived(tmp_path: Path) -> None
         assert done.returncode == 0
 
 
+@pytest.mark.requirement("AUTH-20")
 def test_tls_is_1_3_or_nothing(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")

@@ -59,6 +59,7 @@ class Office:
         return asyncio.run(run())
 
 
+@pytest.mark.requirement("AU-15")
 def test_key_is_a_machine_with_the_scopes_it_was_given() -> None:
     office = Office()
     key = office.make(scopes=("read", "call"))
@@ -70,6 +71,7 @@ def test_key_is_a_machine_with_the_scopes_it_was_given() -> None:
         assert key not in repr(nightly) and key[19:83] not in repr(verdict)
 
 
+@pytest.mark.requirement("AUTH-19", "OA-92")
 def test_what_is_stored_is_no_key() -> None:
     office = Office()
     key = office.make()
@@ -259,6 +261,7 @@ def call(gateway: Running, server: str = "one", **headers: str) -> int:
     return gateway.post(message, None, server, **mirrored, **headers)[0]
 
 
+@pytest.mark.requirement("AUTH-07", "AU-02", "OA-92")
 def test_key_at_the_gateway_until_it_is_revoked_a15(gateway: Running) -> None:
     made = json.loads(gateway.limen("keys", "create", "nightly", "--server", "one", "--scope", "use", "--json"))
     key, before = made["key"], gateway.calls_seen()

@@ -34,6 +34,7 @@ def test_delegated_v1_token_passes_where_the_issuer_is_v1(sim: Entra) -> None:
     assert world.refusal(sim.v1(aud=API))[0] == AUDIENCE
 
 
+@pytest.mark.requirement("AU-03", "OA-67")
 def test_any_tenant_of_the_world_is_not_every_tenant_listed(sim: Entra) -> None:
     """AU-03, OA-67: Entra signs for every tenant with the same keys; only the list keeps the others out."""
     world = sim.world()
@@ -73,6 +74,7 @@ def test_key_of_another_tenant_under_the_same_name(sim: Entra) -> None:
     assert world.refusal(sim.v2(TENANT, key=sim.thief)) == (INVALID, "the signature does not hold")
 
 
+@pytest.mark.requirement("AUTH-05", "OA-66")
 @pytest.mark.parametrize("audience", [None, APP_URI, CLIENT, "https://graph.microsoft.com", [API, CLIENT], API.upper()])
 def test_audience_of_another_registration_or_none(sim: Entra, audience: Any) -> None:
     """A2, OA-66"""
@@ -96,6 +98,7 @@ def test_graph_token_is_not_for_us(sim: Entra) -> None:
     assert sim.world().refusal(plain)[0] == AUDIENCE
 
 
+@pytest.mark.requirement("OA-78")
 def test_id_token_of_our_own_registration_is_no_access_token(sim: Entra) -> None:
     """OA-78: same issuer, same keys, same audience, and roles even."""
     for changes in ({}, {"roles": ["Admin"]}, {"roles": ["Admin"], "azp": CLIENT}, {"scp": "Files.Read"}):

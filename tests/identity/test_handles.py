@@ -72,6 +72,7 @@ def flip(text: str, at: int) -> str:
     return text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
 
 
+@pytest.mark.requirement("SES-03", "SES-05", "SES-06", "SES-16", "AU-07")
 def test_c1_ids_are_256_random_bits_in_base64url() -> None:
     ids = [handles.new_id() for _ in range(5000)]
     assert len(set(ids)) == 5000
@@ -87,6 +88,7 @@ def test_c1_ids_are_256_random_bits_in_base64url() -> None:
     assert len({one[:8] for one in ids}) > 4990
 
 
+@pytest.mark.requirement("SES-16")
 def test_c2_sealed_handles_are_opaque_and_never_the_same_twice(made: Handles) -> None:
     texts = {made.seal(STATE, ALICE, "hr", b"the server's own", 60) for _ in range(100)}
     assert len(texts) == 100
@@ -126,6 +128,7 @@ def attacks(made: Handles, clock: Clock) -> dict[str, tuple]:
     return wrong
 
 
+@pytest.mark.requirement("MRTR-02", "MRTR-03", "SES-15", "SES-16", "SES-17", "AU-10")
 def test_c2_every_wrong_handle_fails_alike_and_by_the_same_steps(made: Handles, ring: Ring, clock: Clock) -> None:
     counts: Counter[str] = Counter()
     wrong = attacks(made, clock)
@@ -139,6 +142,7 @@ def test_c2_every_wrong_handle_fails_alike_and_by_the_same_steps(made: Handles, 
         assert (counts["decrypt"], ring.asked) == (1, 1), what
 
 
+@pytest.mark.requirement("SES-17", "AU-10")
 def test_c2_stored_handles_of_others_are_not_found_at_all() -> None:
     identifier = handles.new_id()
     mine = handles.name("session", ALICE, "hr", identifier)
@@ -169,6 +173,7 @@ def test_keys_rotate_while_handles_are_under_way(ring: Ring, made: Handles) -> N
     assert made.open(STATE, ALICE, "hr", after).data == b"after"
 
 
+@pytest.mark.requirement("MRTR-04", "AU-11")
 def test_au11_a_handle_is_used_up_once_even_by_many_at_once(tmp_path: Path, ring: Ring) -> None:
     path = tmp_path / "spent.db"
     replicas = [Handles(ring, SqliteTable(path, "spent")) for _ in range(2)]
@@ -191,6 +196,7 @@ def call(**members) -> Call:
     return Call(**{**plain, "name": "pay", "arguments": b'{"to":"bob"}', **members})
 
 
+@pytest.mark.requirement("MRTR-03", "MRTR-04", "SES-15", "AU-11", "MRTR-07")
 def test_au11_a_request_state_is_good_for_one_repetition_of_exactly_one_call(made: Handles) -> None:
     states = States(made, lambda: 60.0)
     alice = Caller(*ALICE)
@@ -222,6 +228,7 @@ def test_au11_a_request_state_is_good_for_one_repetition_of_exactly_one_call(mad
     assert isinstance(guard.check(without), Pass)
 
 
+@pytest.mark.requirement("OA-92")
 def test_the_key_file_is_shared_private_and_renewed_in_place(tmp_path: Path) -> None:
     directory = tmp_path / "keys"
     one, other = HandleKeys(directory), HandleKeys(directory)
@@ -245,6 +252,7 @@ def test_the_key_file_is_shared_private_and_renewed_in_place(tmp_path: Path) -> 
         HandleKeys(directory)
 
 
+@pytest.mark.requirement("SES-19")
 def test_another_process_opens_what_this_one_sealed(tmp_path: Path) -> None:
     sealed = Handles(HandleKeys(tmp_path / "keys"), MemoryTable()).seal(STATE, ALICE, "hr", b"across", 60)
     program = (

@@ -53,6 +53,7 @@ def test_active_token_is_a_caller_a8() -> None:
     assert caller(one.judge(KEY.token())) and len(one.fetch.forms) == 1  # a JWT is not asked about
 
 
+@pytest.mark.requirement("AUTH-06", "OA-78")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -85,6 +86,7 @@ def test_answers_that_are_no_yes(changes: dict[str, Any]) -> None:
     assert reason(asked(answer)) == INVALID
 
 
+@pytest.mark.requirement("AUTH-06", "AU-03")
 def test_audience_and_expiry_count_as_for_a_jwt() -> None:
     assert reason(asked(active(aud=None))) == "identity.audience"
     assert reason(asked(active(aud=["a", RESOURCE]))) == "identity.audience"
@@ -101,6 +103,7 @@ def test_what_is_not_an_answer_is_a_fault(answer: bytes) -> None:
         asked(answer)
 
 
+@pytest.mark.requirement("OA-77")
 def test_outage_lets_nobody_in_oa77() -> None:
     one = world()
     one.fetch.answers[TOKEN] = active()
@@ -114,6 +117,7 @@ def test_outage_lets_nobody_in_oa77() -> None:
         one.judge("another")
 
 
+@pytest.mark.requirement("OA-77", "OA-75")
 def test_revocation_is_noticed_within_the_bound_oa77() -> None:
     one = world(cache=20)
     one.fetch.answers[TOKEN] = active()
@@ -191,6 +195,7 @@ def test_memory_is_bounded() -> None:
     run(story())
 
 
+@pytest.mark.requirement("AUTH-06")
 @pytest.mark.parametrize("token", ["a.b", "a.b.c.d", "a" * 16_385, "eyJ.", "Limen_x"])
 def test_not_a_jwt_is_asked_about_or_refused_and_never_both(token: str) -> None:
     one = world()

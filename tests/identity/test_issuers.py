@@ -104,6 +104,7 @@ def test_token_that_would_be_refused_anyway_causes_no_fetch() -> None:
     run(story())
 
 
+@pytest.mark.requirement("OA-75")
 def test_retired_key_is_refused_after_the_refresh_even_if_remembered() -> None:
     """OA-75"""
 
@@ -363,6 +364,7 @@ def test_empty_key_set_is_reported() -> None:
     assert asyncio.run(world.issuers.warm()) == {ISSUER: "publishes no usable key"}
 
 
+@pytest.mark.requirement("AUTH-20")
 @pytest.mark.parametrize(
     "settings",
     [

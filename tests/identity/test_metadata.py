@@ -21,6 +21,7 @@ from limen.identity.metadata import (
 URL = "https://gw.example/.well-known/oauth-protected-resource/hr/mcp"
 
 
+@pytest.mark.requirement("AUTH-11", "AUTH-18")
 def test_missing_token_gets_no_error() -> None:
     assert read_challenge(challenge("identity.missing", URL)) == ("Bearer", {"resource_metadata": URL})
     assert read_challenge(challenge("identity.missing", URL, ["hr:read", "offline_access"])) == (
@@ -105,6 +106,7 @@ def test_any_printable_value_survives_quoting(value: str) -> None:
     assert read_challenge(challenge("identity.missing", value))[1]["resource_metadata"] == value
 
 
+@pytest.mark.requirement("OA-89")
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: x", "a\0", "é", "a\x7f", "a\tb"])
 def test_no_header_injection(value: str) -> None:
     with pytest.raises(InvariantFault):
@@ -113,12 +115,14 @@ def test_no_header_injection(value: str) -> None:
         challenge("identity.missing", URL, [value])
 
 
+@pytest.mark.requirement("OA-89")
 @pytest.mark.parametrize("scope", ["a b", 'a"', "a\\b", ""])
 def test_no_scope_smuggling(scope: str) -> None:
     with pytest.raises(InvariantFault):
         challenge("identity.scope", URL, [scope])
 
 
+@pytest.mark.requirement("AUTH-01", "AUTH-02", "AUTH-18")
 def test_document() -> None:
     issuers = ["https://id.example", "https://id2.example", "https://id.example"]
     assert protected_resource_metadata("https://gw.example/hr/mcp", issuers, ["read", "offline_access", "read"]) == {
@@ -132,6 +136,7 @@ def test_document() -> None:
         protected_resource_metadata("https://gw.example", [], ["read"])
 
 
+@pytest.mark.requirement("AUTH-01", "AUTH-03")
 def test_well_known_places() -> None:
     assert well_known_paths("/hr/mcp") == (
         "/.well-known/oauth-protected-resource/hr/mcp",

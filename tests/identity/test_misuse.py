@@ -76,6 +76,7 @@ SCENARIOS = {  # event -> attacks with their honest twins
 }
 
 
+@pytest.mark.requirement("AU-15")
 @pytest.mark.parametrize("event", SCENARIOS)
 def test_b8_scenarios_and_their_honest_twins(event: str) -> None:
     for attack, honest in SCENARIOS[event]:

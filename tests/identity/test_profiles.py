@@ -52,6 +52,7 @@ def test_keycloak_roles_of_realm_and_clients(keycloak: OfKind) -> None:
         assert reason(keycloak.judge(keycloak.token(**wrong))) == INVALID
 
 
+@pytest.mark.requirement("OA-78")
 def test_keycloak_signs_more_than_access_tokens(keycloak: OfKind) -> None:
     """OA-78"""
     for kind in ("ID", "Refresh", "Offline", "Logout", "JWT", None, 7, ["Bearer"], {}):
@@ -195,6 +196,7 @@ def test_device_and_named_facts() -> None:
 # scopes that imply others
 
 
+@pytest.mark.requirement("AUTH-15")
 def test_scope_hierarchy_is_closed_and_goes_one_way() -> None:
     """AUTH-15"""
     implied = {"admin": ("write",), "write": ("read",), "other": ("x",)}

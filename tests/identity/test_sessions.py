@@ -103,6 +103,7 @@ def there(table: Counted, clock: Clock) -> Replica:
     return Replica(table, clock)
 
 
+@pytest.mark.requirement("SES-04", "AU-06")
 def test_au06_only_its_owner_on_its_route_continues_a_session(here: Replica, table: Counted) -> None:
     session = here.open()
     passed = here.check(session)
@@ -147,6 +148,7 @@ def test_c8_another_replica_goes_on_and_an_end_reaches_it(here: Replica, there: 
     assert len(there.sessions) == len(here.sessions) == 0
 
 
+@pytest.mark.requirement("SES-08", "AU-08")
 def test_c6_idle_and_absolute_expiry(table: Counted, clock: Clock) -> None:
     replica = Replica(table, clock, idle=100, absolute=250)
     used, unused = replica.open(), replica.open()
@@ -197,6 +199,7 @@ def test_tr08_a_flood_of_sessions_stays_bounded(table: Counted, clock: Clock) ->
     assert len(list(table.scan("session/"))) == 10
 
 
+@pytest.mark.requirement("AU-14")
 @pytest.mark.parametrize(
     "change", [{"scopes": frozenset({"use", "admin"})}, {"roles": frozenset({"root"})}, {"acr": "2"}]
 )

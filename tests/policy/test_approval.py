@@ -45,6 +45,7 @@ def test_nobody_is_asked_where_no_rule_requires_it(guard: RequireApproval, table
     assert not table.rows
 
 
+@pytest.mark.requirement("AU-17")
 def test_an_approved_call_passes_once(guard: RequireApproval, table: MemoryTable) -> None:
     name = held(guard, call())
     assert held(guard, call()) == name
@@ -58,6 +59,7 @@ def test_an_approved_call_passes_once(guard: RequireApproval, table: MemoryTable
     assert held(guard, call()) == again
 
 
+@pytest.mark.requirement("AU-17")
 @pytest.mark.parametrize(
     "other",
     [
@@ -99,6 +101,7 @@ def test_an_approval_can_be_taken_back(guard: RequireApproval, table: MemoryTabl
     assert isinstance(guard.check(call()), Refuse)
 
 
+@pytest.mark.requirement("AU-17")
 @pytest.mark.parametrize(("wait", "good"), [(899, True), (900, False)])
 def test_an_approval_expires(guard: RequireApproval, table: MemoryTable, wait: float, good: bool) -> None:
     approve(table, held(guard, call()), "eve", now=table.now)
@@ -168,6 +171,7 @@ def test_an_unreadable_record_is_no_approval(guard: RequireApproval, table: Memo
         guard.check(call())
 
 
+@pytest.mark.requirement("AU-17")
 def test_calls_at_the_same_moment_share_one_approval(tmp_path: Path) -> None:
     sqlite = pytest.importorskip("limen.adapters.sqlite")
     open_table: Callable[[], object] = lambda: sqlite.SqliteTable(tmp_path / "limen.db", "approvals")  # noqa: E731

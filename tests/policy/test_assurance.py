@@ -64,6 +64,7 @@ def test_each_requirement(
     assert policy.visible(caller(**has_not), DELETE)  # shown: a sign-in can open it
 
 
+@pytest.mark.requirement("AUTH-13", "AUTH-14")
 def test_everything_required_is_asked_for_at_once_whatever_is_missing() -> None:
     """AUTH-13, AUTH-14: one challenge, the same for whoever lacks anything."""
     policy = made(
@@ -80,6 +81,7 @@ def test_everything_required_is_asked_for_at_once_whatever_is_missing() -> None:
     assert isinstance(detail, Refuse) and "device(compliant)" in detail.detail and "mfa" not in detail.detail
 
 
+@pytest.mark.requirement("OA-95")
 def test_a_step_up_keeps_the_scopes_it_was_reached_with() -> None:
     """OA-95: a client that signs in anew for exactly what it was told must get through."""
     policy = made(
@@ -141,6 +143,7 @@ def test_named_facts_are_tags() -> None:
         made({"allow": "anyone", "call": "github/*"}, deny)
 
 
+@pytest.mark.requirement("AU-15")
 def test_persons_only() -> None:
     """A15: an application without a person neither calls nor sees what needs one; no sign-in could help it."""
     policy = made(

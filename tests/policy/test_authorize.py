@@ -94,6 +94,7 @@ def test_a_value_of_another_type_does_not_slip_past_a_condition(path: object) ->
     assert reason(stranger, DEV, READ, {"path": path}) == "policy.not_visible"
 
 
+@pytest.mark.requirement("AUTH-13")
 def test_all_missing_scopes_are_named_at_once_and_the_fewest() -> None:
     made = policy(
         {"allow": "group:dev", "call": "github/*", "scopes": ["a", "b", "c"]},
@@ -134,6 +135,7 @@ def test_every_matching_rule_may_require() -> None:
     assert made.visible(DEV, DELETE)
 
 
+@pytest.mark.requirement("AU-18")
 def test_prompts_and_resources_have_actions_of_their_own() -> None:
     made = policy(
         {"allow": "anyone", "call": "prompt:files/*"},
@@ -148,6 +150,7 @@ def test_prompts_and_resources_have_actions_of_their_own() -> None:
     assert reason(made, DEV, item("file:///etc/passwd")) == "policy.not_visible"
 
 
+@pytest.mark.requirement("AU-18")
 def test_a_denied_uri_is_not_read_through_a_template() -> None:
     made = policy(
         {"allow": "anyone", "call": "resource:files/*"},

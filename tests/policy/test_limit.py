@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from policy_material import caller, context
 
 from limen.core.call import Caller
@@ -45,6 +46,7 @@ def test_the_refusal_says_when() -> None:
     assert passes(guard, caller())
 
 
+@pytest.mark.requirement("AU-20")
 def test_another_client_is_no_other_caller() -> None:
     guard, _ = limit(rate=1, burst=1)
     assert passes(guard, caller(client="a"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_material import CATALOG, caller, policy
@@ -85,6 +86,7 @@ def permitted(made: PolicySet, who: Caller, entry: Approved, arguments: dict[str
     return any(made.decide(who, entry, arguments, name=name).reason in ("", "identity.step_up") for name in names)
 
 
+@pytest.mark.requirement("AU-05")
 @RUN
 @given(ANY_RULES, CALLERS, ARGUMENTS)
 def test_a_list_never_hides_what_may_be_called(written: list[Any], who: Caller, arguments: dict[str, Any]) -> None:
@@ -99,6 +101,7 @@ def test_a_list_never_hides_what_may_be_called(written: list[Any], who: Caller, 
             )
 
 
+@pytest.mark.requirement("AU-05")
 @RUN
 @given(st.lists(rules(EFFECT, OPEN), max_size=5), CALLERS)
 def test_without_conditions_on_arguments_a_list_shows_exactly_that(written: list[Any], who: Caller) -> None:

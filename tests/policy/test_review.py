@@ -202,6 +202,7 @@ def test_memory_is_bounded_and_a_full_one_concludes_nothing() -> None:
 # what is proposed
 
 
+@pytest.mark.requirement("AU-14")
 def test_an_unused_rule_goes_and_a_used_one_stays() -> None:
     made = narrow(
         {"allow": "user:ann", "call": "files/read_file"},
@@ -333,6 +334,7 @@ WRITTEN = st.tuples(LOOSE, STRICT).map(list) | st.lists(rules(EFFECT, OPEN), min
 USED = st.tuples(CALLERS, st.sampled_from([item("list_roots"), item("read_file"), *CATALOG]))
 
 
+@pytest.mark.requirement("AU-14")
 @RUN
 @given(WRITTEN, st.lists(USED, min_size=1, max_size=4), st.booleans())
 def test_a_proposal_allows_nothing_new_and_loses_no_call(

@@ -42,6 +42,7 @@ async def come(places: Slots, who: str, **what: str) -> Any:
     return await answer if isinstance(answer, Awaitable) else answer
 
 
+@pytest.mark.requirement("AU-20")
 def test_so_many_calls_of_a_caller_and_then_none_until_one_ends() -> None:
     places = slots(caller={"concurrency": 2})
     held = [enter(places, "alice") for _ in range(3)]

@@ -61,6 +61,7 @@ def test_honest_calls_of_both_eras_are_admitted() -> None:
     assert after.session is None
 
 
+@pytest.mark.requirement("HTTP-01")
 @pytest.mark.parametrize(
     ("reason", "headers"),
     [
@@ -85,6 +86,7 @@ def test_headers_that_are_refused(reason: str, headers: dict[str, Any]) -> None:
     assert refused.reason.id == reason
 
 
+@pytest.mark.requirement("HTTP-14", "HTTP-18", "HTTP-19")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -104,6 +106,7 @@ def test_headers_that_disagree_with_the_body(headers: dict[str, Any]) -> None:
     assert refused.reason.id == "wire.header_mismatch"
 
 
+@pytest.mark.requirement("HTTP-13", "HTTP-18")
 @pytest.mark.parametrize("missing", ["mcp-name", "mcp-method", "mcp-protocol-version"])
 def test_a_missing_mirror_is_a_mismatch(missing: str) -> None:
     refused = climb(CALL_NEW, drop=(missing,), **NEW)
@@ -111,11 +114,13 @@ def test_a_missing_mirror_is_a_mismatch(missing: str) -> None:
     assert refused.reason.id == "wire.header_mismatch"
 
 
+@pytest.mark.requirement("HTTP-20")
 @pytest.mark.parametrize("name", ["echo", "naïve", " edge ", "=?base64?x?=", "日本"])
 def test_mirrored_names_are_decoded_like_the_sdk_encodes_them(name: str) -> None:
     assert decode_header(encode_header_value(name)) == name
 
 
+@pytest.mark.requirement("HTTP-21")
 def test_old_revisions_may_mirror_but_not_contradict() -> None:
     call = climb(CALL_OLD, mcp_protocol_version="2025-11-25", mcp_name="echo", mcp_method="tools/call")
     assert isinstance(call, Call)
@@ -158,11 +163,13 @@ BODIES = {
 }
 
 
+@pytest.mark.requirement("HTTP-07")
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_bodies_that_are_refused(body: Any) -> None:
     assert isinstance(climb(body, mcp_protocol_version="2025-11-25"), Refuse)
 
 
+@pytest.mark.requirement("HTTP-31")
 @pytest.mark.parametrize("key", sorted(META)[:1] + sorted(META)[2:])
 def test_self_contained_requests_carry_their_envelope(key: str) -> None:
     meta = {name: value for name, value in META.items() if name != key}
@@ -171,6 +178,7 @@ def test_self_contained_requests_carry_their_envelope(key: str) -> None:
     assert refused.reason.id == "wire.params"
 
 
+@pytest.mark.requirement("HTTP-07")
 def test_nobody_posts_responses_in_the_modern_era() -> None:
     answer = {"jsonrpc": "2.0", "id": "q", "result": {}}
     assert isinstance(climb(answer, mcp_protocol_version="2026-07-28"), Refuse)

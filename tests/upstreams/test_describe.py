@@ -120,6 +120,7 @@ def test_a_server_without_a_stream_says_so_once() -> None:
     run(work)
 
 
+@pytest.mark.requirement("HTTP-10", "SES-13")
 def test_what_else_comes_on_the_stream_goes_no_further() -> None:
     opened: list[int] = []
     changed: list[str] = []

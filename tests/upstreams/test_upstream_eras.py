@@ -22,6 +22,7 @@ from limen.protocol.jsonrpc import canonical
 from upstreams.minted import FORM, TOKEN, Heard, call, permit
 
 
+@pytest.mark.requirement("HTTP-20")
 @given(st.one_of(st.text(), st.text("=?base64 \tAé"), st.text().map(lambda t: f"=?base64?{t}?=")))
 def test_header_codec_agrees_with_the_sdk(text: str) -> None:
     assume(text.isprintable() or text == text.strip())  # the SDK also strips what is no blank in HTTP
@@ -46,6 +47,7 @@ def rendered(**more: Any) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.requirement("HTTP-13")
 def test_a_tool_call_is_rendered_from_the_judged_call() -> None:
     trace = {"traceparent": "00-a-b-01", "tracestate": "x=1", "baggage": "secret=1"}
     sent = rendered(
@@ -139,6 +141,7 @@ def test_true_is_not_one() -> None:
         eras.answer("up", {**GOOD, "id": True}, 1)
 
 
+@pytest.mark.requirement("MRTR-01", "MRTR-05")
 def test_input_is_asked_for_where_it_may_be() -> None:
     asked = {"resultType": "input_required", "requestState": "s"}
     tool = eras.outgoing(asyncio.run(permit()))
@@ -149,6 +152,12 @@ def test_input_is_asked_for_where_it_may_be() -> None:
     for other in ({"resultType": "input_required"}, {**asked, "requestState": 5}, {"resultType": "task"}):
         with pytest.raises(UpstreamFault):
             eras.complete("up", tool, other, modern=True)
+    rest = canonical({"ref": {"type": "ref/prompt", "name": "hail"}, "argument": {"name": "a", "value": "v"}})
+    hint = call(method="completion/complete", name="prompt:hail", rest=rest, arguments=b"")
+    completion = eras.outgoing(asyncio.run(permit(hint, kind="prompt", approved="hail")))
+    assert eras.complete("up", completion, {"completion": {}}, modern=True)
+    with pytest.raises(UpstreamFault):
+        eras.complete("up", completion, asked, modern=True)
 
 
 def events(data: bytes, step: int, limit: int = 1000) -> list[bytes]:
@@ -176,6 +185,7 @@ def test_events_are_split_at_line_ends_only(step: int) -> None:
     assert events(STREAM, step) == [b"1", b"2a\n2b", b"3", b"\xe2\x80\xa8\x0b\x0c\x1c\xc2\x85 x"]
 
 
+@pytest.mark.requirement("HTTP-32")
 @pytest.mark.parametrize(
     "data", [b"data: " + b"A" * 2000, b"data: A\n" * 2000, b"x" * 2000, b": c\n" + b"data: a" * 900]
 )

@@ -117,6 +117,7 @@ def test_a_modern_client_gets_the_request_for_input_itself(sdk: str) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.requirement("AUTH-07", "AUTH-08", "AU-02", "HTTP-13", "HTTP-27")
 @BOTH
 def test_only_rendered_bytes_and_the_credential_are_sent(era: Era) -> None:
     async def scenario() -> None:
@@ -147,6 +148,7 @@ def test_only_rendered_bytes_and_the_credential_are_sent(era: Era) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.requirement("HTTP-27")
 def test_headers_that_cannot_be_sent_are_our_bug() -> None:
     async def scenario() -> None:
         async with RawServer(echo) as server:
@@ -184,6 +186,7 @@ def test_one_connection_is_kept_and_many_are_bounded() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.requirement("SES-09", "SES-10")
 def test_sessions_belong_to_one_caller_and_one_session() -> None:
     async def scenario() -> None:
         async with RawServer(echo, modern=False, session="sid") as server:
@@ -234,6 +237,7 @@ def test_a_server_without_sessions_is_greeted_once() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.requirement("SES-09")
 def test_an_ended_session_is_opened_again_once() -> None:
     async def scenario(dead: int) -> int:
         async def forgetful(asked: Asked) -> None:
@@ -256,6 +260,7 @@ def test_an_ended_session_is_opened_again_once() -> None:
         asyncio.run(scenario(9))
 
 
+@pytest.mark.requirement("HTTP-12")
 @BOTH
 def test_cancelling_reaches_the_server(era: Era) -> None:
     async def scenario() -> None:
@@ -290,6 +295,7 @@ def test_cancelling_reaches_the_server(era: Era) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.requirement("AUTH-20")
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_tls_is_verified() -> None:
     authority, stranger = trustme.CA(), trustme.CA()
@@ -331,6 +337,7 @@ def test_a_context_that_does_not_verify_is_refused() -> None:
         HttpUpstream("up", "https://localhost/mcp", tls=lax)
 
 
+@pytest.mark.requirement("AUTH-20")
 @pytest.mark.parametrize(
     "url",
     ["http://example.com/mcp", "ftp://localhost/", "http://user:pw@localhost/", "https://", "http://localhost/#x",

@@ -120,6 +120,7 @@ def test_evil_answers_are_faults(name: str) -> None:
         asyncio.run(forward(bytes_(EVIL[name]), timeout=5))
 
 
+@pytest.mark.requirement("HTTP-32")
 def test_a_huge_body_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream_wire, "BODY_LIMIT", 1 << 20)
 
@@ -144,6 +145,7 @@ def test_errors_are_told_from_faults() -> None:
         assert caught.value.code == -32602
 
 
+@pytest.mark.requirement("SES-22")
 @pytest.mark.parametrize("drip", [b": x\n\n", b"data: \n\n", b'data: {"jsonrpc":"2.0","method":"notifications/x"}\n\n'])
 def test_an_endless_stream_ends_at_the_timeout(drip: bytes) -> None:
     async def endless(asked: Asked) -> None:
@@ -157,6 +159,7 @@ def test_an_endless_stream_ends_at_the_timeout(drip: bytes) -> None:
     assert caught.value.timeout
 
 
+@pytest.mark.requirement("SES-22")
 def test_silence_ends_at_the_timeout() -> None:
     async def silent(_: Asked) -> None:
         await asyncio.sleep(5)
@@ -273,6 +276,7 @@ def streaming(*before: dict[str, Any], each: Callable[[Asked], Awaitable[None]] 
 ASK = {"id": "q", "method": "elicitation/create", "params": {"message": "Name?", "requestedSchema": {"type": "object"}}}
 
 
+@pytest.mark.requirement("MRTR-06")
 @pytest.mark.parametrize(
     ("question", "capabilities", "code"),
     [
@@ -331,12 +335,14 @@ def test_a_person_may_take_longer_than_the_server() -> None:
         asyncio.run(forward(streaming(ASK), heard=Slow(ACCEPT), modern=False, timeout=0.3, longest=0.4))
 
 
+@pytest.mark.requirement("HTTP-10")
 def test_a_modern_server_cannot_send_requests() -> None:
     heard = Heard(ACCEPT)
     assert asyncio.run(forward(streaming(ASK, {"id": 1, "method": "ping"}), heard=heard)) == OK
     assert not heard.asked
 
 
+@pytest.mark.requirement("HTTP-10", "SUB-03")
 def test_only_notifications_of_this_call_are_passed_on() -> None:
     def note(token: Any, **more: Any) -> dict[str, Any]:
         return {"method": "notifications/progress", "params": {"progressToken": token, "progress": 1, **more}}
@@ -360,6 +366,7 @@ def test_only_notifications_of_this_call_are_passed_on() -> None:
     ]
 
 
+@pytest.mark.requirement("SUB-04")
 def test_notifications_are_bounded() -> None:
     heard = Heard()
     log = {"method": "notifications/message", "params": {"level": "info", "data": "d"}}
@@ -401,6 +408,7 @@ def asking(rounds: int, request: dict[str, Any] | None = None, key: str = "k") -
 INPUT = {"method": "elicitation/create", "params": {"message": "m", "requestedSchema": {"type": "object"}}}
 
 
+@pytest.mark.requirement("MRTR-07")
 def test_input_required_is_played_out_for_a_handshake_client() -> None:
     heard = Heard(ACCEPT, ACCEPT)
     result = asyncio.run(forward(asking(2, INPUT), heard=heard))
@@ -410,6 +418,7 @@ def test_input_required_is_played_out_for_a_handshake_client() -> None:
     assert result["last"] == {"inputResponses": None, "requestState": "s1", "arguments": {"text": "hi"}}
 
 
+@pytest.mark.requirement("MRTR-05", "MRTR-06")
 def test_input_required_is_bounded_and_within_what_was_offered() -> None:
     with pytest.raises(UpstreamFault):
         asyncio.run(forward(asking(99, INPUT), heard=Heard(*[ACCEPT] * 99)))

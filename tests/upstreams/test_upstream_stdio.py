@@ -85,6 +85,7 @@ def test_the_git_server_works(tmp_path: Path) -> None:
     asyncio.run(using(StdioUpstream("up", command, env={"HOME": str(tmp_path)}), work))
 
 
+@pytest.mark.requirement("STD-04")
 @pytest.mark.parametrize("era", [Era.MODERN, Era.HANDSHAKE])
 def test_the_sdk_works_in_both_eras(era: Era) -> None:
     async def work(upstream: StdioUpstream) -> None:
@@ -104,6 +105,7 @@ def test_the_sdk_works_in_both_eras(era: Era) -> None:
     asyncio.run(using(StdioUpstream("up", command, era=era), work))
 
 
+@pytest.mark.requirement("STD-04")
 def test_an_old_revision_is_spoken_over_stdio() -> None:
     async def work(upstream: StdioUpstream) -> None:
         assert (await upstream.describe()).revision == "2024-11-05"
@@ -111,6 +113,7 @@ def test_an_old_revision_is_spoken_over_stdio() -> None:
     asyncio.run(using(evil("old"), work))
 
 
+@pytest.mark.requirement("STD-04")
 @pytest.mark.parametrize("mode", ["probe_death", "probe_silent"])
 def test_servers_that_cannot_stand_the_probe_are_served(mode: str) -> None:
     assert text(forward(mode, probe=0.5)) == "echo hi"
@@ -119,6 +122,7 @@ def test_servers_that_cannot_stand_the_probe_are_served(mode: str) -> None:
 HONEST = ["plain", "junk", "dup_response", "stderr_flood", "list_changed_storm", "ping_storm", "progress_storm", "slow"]
 
 
+@pytest.mark.requirement("STD-01")
 @pytest.mark.parametrize("mode", HONEST)
 def test_noise_does_not_stop_an_answer(mode: str) -> None:
     answer = text(forward(mode, token="mine"))
@@ -141,6 +145,7 @@ BROKEN = ["result_and_error", "no_result", "result_not_object", "bad_error", "ex
           "junk_flood", "close_stdout"]  # fmt: skip
 
 
+@pytest.mark.requirement("STD-01")
 @pytest.mark.parametrize("mode", UNREAD)
 def test_what_is_not_our_answer_is_not_taken(mode: str) -> None:
     async def work(upstream: StdioUpstream) -> None:
@@ -237,6 +242,7 @@ def test_many_calls_share_one_process_and_get_their_own_answers() -> None:
     asyncio.run(using(evil("plain"), work))
 
 
+@pytest.mark.requirement("AUTH-23")
 def test_the_environment_is_scrubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GATEWAY_SECRET", TOKEN)
     secret = os.open(HERE / "minted.py", os.O_RDONLY)
@@ -258,6 +264,7 @@ def test_the_environment_is_scrubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         os.close(secret)
 
 
+@pytest.mark.requirement("AUTH-07", "AU-02")
 def test_only_rendered_bytes_reach_the_process() -> None:
     asked = call(client=TOKEN, session=TOKEN, param_headers=(("mcp-param-x", TOKEN),))
 
@@ -300,6 +307,7 @@ def test_a_question_that_cannot_be_matched_to_a_call_is_refused() -> None:
     asyncio.run(using(evil("elicit"), work))
 
 
+@pytest.mark.requirement("SUB-03", "SUB-04")
 def test_progress_is_for_the_call_that_asked_for_it() -> None:
     heard = Heard()
     forward("progress", heard, token="mine")
@@ -353,6 +361,7 @@ def test_a_call_that_ends_early_is_cancelled_at_the_server(early: str) -> None:
     asyncio.run(using(evil("never", timeout=0.5), work))
 
 
+@pytest.mark.requirement("STD-03")
 def test_stopping_leaves_nobody_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limen.gateway.upstream_process.GRACE_SECONDS", 0.3)
 

@@ -63,7 +63,7 @@ class Gateway:
         self.waiting, self.suspensions = Waiting({}), Suspensions()
         self._running: dict[tuple[str, str], asyncio.Task[Any]] = {}
         self.flights = Flights()
-        self.listeners: set[asyncio.Queue[None]] = set()
+        self.listeners: dict[asyncio.Queue[None], str] = {}  # with their session, the newest last
         self._names: dict[tuple[str, str, str], bytes] = {}
         self.on_session_end: Callable[[str], Awaitable[None]] | None = None
         self._partings: set[asyncio.Future[None]] = set()
@@ -72,7 +72,8 @@ class Gateway:
     def changed(self) -> None:
         """The catalog or the policy changed: whoever listens is told that lists may differ."""
         self._names.clear()
-        for queue in self.listeners:
+        # One stream of a session is told, not each (2025-11-25 transports, Multiple Connections): the newest.
+        for queue in {session or id(queue): queue for queue, session in self.listeners.items()}.values():
             if queue.empty():
                 queue.put_nowait(None)
 
@@ -294,7 +295,7 @@ class Gateway:
                 return self.engine.refused("identity.state", "Last-Event-ID", decided)
             if known.data != self._version():
                 queue.put_nowait(None)
-        self.listeners.add(queue)
+        self.listeners[queue] = decided.get(Session).id
         try:
             if meta:
                 await outlet.event(
@@ -311,7 +312,7 @@ class Gateway:
         except Ended:
             return self.engine.ended(decided)
         finally:
-            self.listeners.discard(queue)
+            self.listeners.pop(queue, None)
         return Reply(200, result_message(call.id, {"resultType": "complete", **meta}) if meta else b"")
 
     async def _relay(

@@ -154,6 +154,9 @@ class HttpSurface:
             return await self._post(scope, draft, presented, outlet)
         if method in ("GET", "DELETE"):
             return await self._session(scope, draft, presented, outlet, method)
+        for rung in ADMIT[:2]:
+            if (failed := rung(draft)) is not None:
+                return self._not_admitted(failed, draft)
         return Reply(405, b"", ((b"allow", b"POST, GET, DELETE"),))
 
     async def _post(self, scope: Scope, draft: Draft, presented: Presented, outlet: HttpOutlet) -> Reply:

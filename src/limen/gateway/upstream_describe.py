@@ -41,6 +41,7 @@ class Reading:
         self._url, self._credential, self._era = url, credential, era
         self._hello: Mapping[str, Any] = {}
         self._issuer: Mapping[str, Any] | None = None
+        self.retry = 0.0  # seconds the server wants between two streams of changes
 
     @property
     def revision(self) -> str:
@@ -101,6 +102,7 @@ class Reading:
                 opened()
             await self._hear(reply, session, opened)
         finally:
+            self.retry = reply.events.retry / 1000 if reply.events is not None else 0.0
             if not reply.complete:
                 reply.connection.leave()
             reply.release()

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 EVENT_LIMIT: Final = 4 << 20
+RETRY_LONGEST: Final = 3_600_000
 _END: Final = re.compile(rb"\r\n|\n|\r")
 
 
@@ -20,7 +21,7 @@ class EventTooLarge(ValueError):
 class EventBuffer:
     """Bytes in, the data of `message` events out. Nothing is parsed before it is asked for."""
 
-    __slots__ = ("_bytes", "_data", "_kind", "_limit", "_scanned", "_size", "_skip", "_started")
+    __slots__ = ("_bytes", "_data", "_kind", "_limit", "_scanned", "_size", "_skip", "_started", "retry")
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         self._bytes = bytearray()
@@ -31,6 +32,7 @@ class EventBuffer:
         self._size = 0
         self._kind = b""
         self._limit = limit
+        self.retry = 0  # milliseconds to leave between the end of the stream and the next one, as last told
 
     def __len__(self) -> int:
         return len(self._bytes)
@@ -86,3 +88,5 @@ class EventBuffer:
             self._data.append(value)
         elif name == b"event":
             self._kind = value[:64]
+        elif name == b"retry" and value.isdigit():
+            self.retry = min(int(value[:12]), RETRY_LONGEST)

@@ -69,6 +69,7 @@ class HttpUpstream:
         self._revision = ""
         self._probing: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
+        self._not_before = 0.0  # the loop's time before which the stream of changes is not opened again
         self._background: set[asyncio.Task[None]] = set()
         self._rendered: tuple[tuple[tuple[str, str], ...], bytes] = ((), b"")
 
@@ -132,11 +133,16 @@ class HttpUpstream:
 
         Raises Unheard where it offers no such stream, UpstreamFault when it breaks.
         """
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._not_before - loop.time())  # the server's `retry` (2025-11-25 transports)
         reading = self._conversation(OWN)
         try:
             async with asyncio.timeout(SECONDS):
                 await reading.greet()
-            await reading.listen(opened)
+            try:
+                await reading.listen(opened)
+            finally:
+                self._not_before = loop.time() + reading.retry
         except TimeoutError:
             raise UpstreamFault(self.name, "did not greet in time", timeout=True) from None
         except UpstreamError as error:
