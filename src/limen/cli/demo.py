@@ -106,6 +106,7 @@ def configuration(stage: Stage, repository: Path) -> dict[str, Any]:
             },
             "notes": {"url": f"http://127.0.0.1:{stage.notes_port}/mcp", "security": {"scopes": ["notes.read"]}},
         },
+        "content": {"servers": {"time": {"trusted": True}}},  # the others speak for strangers
         "policy": {
             "rules": [
                 {"allow": "anyone", "call": "time/*", "scopes": ["time.read"]},
@@ -148,7 +149,8 @@ def tail(log: Path) -> str:
 
 def text_of(result: Any) -> str:
     """The text blocks of a tool result."""
-    return "\n".join(block.text for block in result.content if block.type == "text")
+    lines = "\n".join(block.text for block in result.content if block.type == "text").splitlines()
+    return "\n".join(one for one in lines if "untrusted-data" not in one)  # the marks are for models
 
 
 async def refused(client: Client, tool: str, arguments: dict[str, Any]) -> MCPError:
