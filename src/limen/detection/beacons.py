@@ -23,6 +23,7 @@ _TERMINAL: Final = re.compile(
     r"|\x1b[ -/]*[0-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 )
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_PLAIN_BYTES: Final = b"\t\n\r" + bytes(range(0x20, 0x7F))
 _TARGET: Final = r"[ \t]*+\n?[ \t]*+(<[^<>\n]*+>|[^\s<>()]*+(?:\([^\s<>()]*+\)[^\s<>()]*+)*+)"
 _TITLE: Final = r"""(?:[ \t\n]++(?:"[^"\n]{0,500}"|'[^'\n]{0,500}'|\([^()\n]{0,500}\)))?\s{0,16}"""
 _PLAIN: Final = r"[^\[\]`\\<\n]{0,500}"  # a label every renderer ends at the same bracket
@@ -84,9 +85,16 @@ def defuse(text: str, allowed: Allowed | None = None, *, links: bool = True) -> 
     Linear in the length of the text, and doing it again changes nothing. Findings name hosts, never contents; they have
     no spans, since one removal moves the next. At most 32 are given, the counts in them are of all.
     """
-    if not links and not any(mark in text for mark in _ACTING) and _CONTROL.search(text) is None:
+    if not links and not any(mark in text for mark in _ACTING) and not _controlled(text):
         return text, ()  # nothing any pass would look at
     return _Defuser(allowed or Allowed(), links).run(text)
+
+
+def _controlled(text: str) -> bool:
+    """Whether any control character is in it; ASCII is looked through ten times as fast by `translate`."""
+    if text.isascii():
+        return bool(text.encode().translate(None, _PLAIN_BYTES))
+    return _CONTROL.search(text) is not None
 
 
 class _Defuser:
