@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from contracts.memory import MemoryTable
 from limen.adapters.postgres import Link, PostgresTable
-from limen.adapters.sqlite import SqliteTable, _successor
+from limen.adapters.sqlite import SqliteTable, _successor, open_tables
 from limen.core.faults import DependencyFault
 from stores import shared_postgres
 
@@ -230,6 +230,23 @@ def test_a_damaged_file_is_refused_at_the_start(tmp_path):
     path.write_bytes(data)
     with pytest.raises(DependencyFault):
         SqliteTable(path, "t")
+
+
+@pytest.mark.parametrize("file", ["state.db", "state-sessions.db"])
+def test_every_file_of_many_tables_is_looked_through(tmp_path, file):
+    names = ("catalog", "marks", "sessions", "spent")
+    tables = open_tables(tmp_path / "state.db", names)
+    for index in range(400):
+        tables["marks"].put(f"key{index:04}", b"v" * 500)
+        tables["spent"].put(f"key{index:04}", b"v" * 500)
+    for table in tables.values():
+        table.close()
+    data = bytearray((tmp_path / file).read_bytes())
+    for at in range(4096 * 3, len(data), 4096):
+        data[at : at + 200] = b"\xff" * 200
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(DependencyFault, match="damaged"):
+        open_tables(tmp_path / "state.db", names)
 
 
 def test_a_full_disk_refuses_the_write_and_keeps_the_rest(tmp_path):

@@ -34,10 +34,17 @@ class SqliteTable:
     """
 
     def __init__(
-        self, path: Path | str, name: str, now: Callable[[], float] = time.time, *, durable: bool = True
+        self,
+        path: Path | str,
+        name: str,
+        now: Callable[[], float] = time.time,
+        *,
+        durable: bool = True,
+        sound: bool = False,
     ) -> None:
         """Open or create, readable by the owner only. The last writes to what is not `durable` may be lost in a power
-        cut. Raises DependencyFault for a file that is not a sound database, ValueError for a name that is not one."""
+        cut. `sound`: the whole file was looked through just now, for another of its tables. Raises DependencyFault for
+        a file that is not a sound database, ValueError for a name that is not one."""
         if not _NAME.fullmatch(name):
             raise ValueError("a table name is a-z, 0-9 and _, at most 32 characters")
         self._lock, self._now, self._table, self._writes = threading.RLock(), now, f"table_{name}", 0
@@ -57,8 +64,8 @@ class SqliteTable:
                     self._connection.execute(pragma)
                 if not durable:
                     self._connection.execute("PRAGMA synchronous=NORMAL")
-                if (verdict := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                    raise DependencyFault("table", f"the file is damaged: {verdict}", retryable=False)
+                if not sound and (found := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                    raise DependencyFault("table", f"the file is damaged: {found}", retryable=False)
                 self._connection.execute(
                     f"CREATE TABLE IF NOT EXISTS {self._table}"
                     " (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL) WITHOUT ROWID, STRICT"
@@ -162,7 +169,13 @@ def open_tables(path: Path, names: Sequence[str]) -> dict[str, SqliteTable]:
     """Tables of one place. What is written for every caller is in files beside it: it must not look like a change of
     the catalog; a power cut may cost the last of what is many and small. Raises DependencyFault."""
     files = {name: path.with_name(f"{path.stem}-{_APART[name]}{path.suffix}") for name in names if name in _APART}
-    return {name: SqliteTable(files.get(name, path), name, durable=name not in _SMALL) for name in names}
+    tables: dict[str, SqliteTable] = {}
+    sound: set[Path] = set()
+    for name in names:
+        file = files.get(name, path)
+        tables[name] = SqliteTable(file, name, durable=name not in _SMALL, sound=file in sound)
+        sound.add(file)
+    return tables
 
 
 def _successor(prefix: str) -> str | None:
