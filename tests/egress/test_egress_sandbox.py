@@ -37,7 +37,7 @@ async def test_a_confined_server_reaches_what_is_listed_and_nothing_else(tmp_pat
     program = await asyncio.to_thread(find, "files", ["/usr/bin/python3", "-c", CODE], path=os.defpath, cwd="/")
     spec = plan("files", program, limits=Limits(), env={}, root=os.getuid() == 0, uid=os.getuid())
     async with world.serve(PUBLIC, 80):
-        cell = await bubblewrap.Bubblewrap(attend=gate.attend).start(replace(spec, ports=gate.ports))
+        cell = await bubblewrap.Bubblewrap().start(replace(spec, ports=gate.ports, attend=gate.attend))
         out, err = await asyncio.to_thread(cell.process.communicate, b"")
         cell.end()
     await gate.close()

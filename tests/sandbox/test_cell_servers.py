@@ -163,12 +163,12 @@ def test_g5_the_seam_sockets_are_handed_over_before_the_cell_runs(
         return lambda: steps.append("closed")
 
     servers: list[asyncio.Server] = []
-    isolator = Bubblewrap(attend)
+    isolator = Bubblewrap()
 
     async def work() -> Any:
         async with inside() as cell:
             spec = await _spec(cell.upstream)
-            networked = await isolator.start(CellSpec(**{**_fields(spec), "ports": (443, 8443)}))
+            networked = await isolator.start(CellSpec(**{**_fields(spec), "ports": (443, 8443), "attend": attend}))
             try:
                 code = "import socket\nconnect = lambda p: socket.create_connection(('127.0.0.1', p), 5)\n"
                 code += "found = [connect(port).recv(99).decode() for port in (443, 8443)]"

@@ -25,7 +25,7 @@ from typing import Any, Final
 from limen.adapters import processes
 from limen.adapters.cgroups import Group, Groups
 from limen.adapters.programs import find
-from limen.core.cell import Attend, Bounds, CellSpec, Property, Usage
+from limen.core.cell import Bounds, CellSpec, Property, Usage
 from limen.core.faults import ConfigFault, Fault, UpstreamFault
 from limen.sandbox.cell import HOME, INSIDE, plan
 from limen.sandbox.properties import Tried, judge
@@ -102,13 +102,11 @@ class BubblewrapCell:
 
 
 class Bubblewrap:
-    """`attend` takes the sockets on which a cell's connections arrive, before it runs, and returns what ends that;
-    without it a cell with `ports` is refused."""
+    """A cell with `ports` and nobody to `attend` to them is refused."""
 
     name = "bubblewrap"
 
-    def __init__(self, attend: Attend | None = None, groups: Groups | None = None) -> None:
-        self.attend = attend
+    def __init__(self, groups: Groups | None = None) -> None:
         self._groups = groups
         self._trial: asyncio.Task[tuple[Property, ...]] | None = None
         self._found: tuple[Property, ...] | None = None
@@ -137,7 +135,7 @@ class Bubblewrap:
         return self._found
 
     async def _start(self, spec: CellSpec) -> BubblewrapCell:
-        if spec.ports and not (spec.attend or self.attend):
+        if spec.ports and spec.attend is None:
             raise UpstreamFault(spec.server, "asks for a network, and nothing here filters it")
         if spec.bounds.cpus is not None and not self.groups.has("cpu"):
             raise UpstreamFault(
@@ -171,9 +169,8 @@ class Bubblewrap:
             async with asyncio.timeout(START_SECONDS):
                 await loop.sock_sendall(ours, struct.pack("!I", len(order)) + order)
                 answer, sockets = await _answer(ours)
-                attend = spec.attend or self.attend
-                if answer == b"sockets" and sockets and attend is not None:
-                    cell.closing = await attend(spec, sockets)
+                if answer == b"sockets" and sockets and spec.attend is not None:
+                    cell.closing = await spec.attend(spec, sockets)
                     await loop.sock_sendall(ours, b"go")
                     answer, _ = await _answer(ours)
         except TimeoutError:

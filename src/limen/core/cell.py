@@ -33,7 +33,8 @@ class Bounds:
     wall: float | None = None
 
 
-Attend = Callable[[Any, Sequence[Any]], Awaitable[Callable[[], None]]]  # spec, sockets -> what ends it
+# Takes the sockets on which a cell's connections arrive, before it runs; what it returns ends that.
+Attend = Callable[[Any, Sequence[Any]], Awaitable[Callable[[], None]]]
 
 
 @dataclass(frozen=True, slots=True)
