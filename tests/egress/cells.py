@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import shutil
 import socket
 import ssl
@@ -27,6 +28,7 @@ from limen.sandbox import stage_network
 from limen.sandbox.egress_rules import EgressSettings
 
 PUBLIC, OTHER, SIX = "93.184.216.34", "93.184.216.35", "2606:2800:220:1::1"
+_HELLO = b'{"stage":"network","version":1}\n'
 STAGE = """
 import importlib.util, os, socket, sys
 spec = importlib.util.spec_from_file_location("stage_network", sys.argv[1])
@@ -34,10 +36,48 @@ stage = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(stage)
 channel = socket.socket(fileno=int(sys.argv[2]))
 ports = tuple(int(port) for port in sys.argv[3].split(",") if port)
-stage.offer(channel, stage.enter(ports))
+listeners = stage.enter(ports)
+socket.send_fds(channel, [b'{"stage":"network","version":1}\\n'], [one.fileno() for one in listeners])
+for one in listeners:
+    one.close()
+if channel.recv(2) != b"go":
+    raise OSError("network: the gateway did not take the listeners")
 channel.close()
 os.execvp(sys.argv[4], sys.argv[4:])
 """
+
+
+def receive(channel: socket.socket, timeout: float = 10.0) -> stage_network.Opened:
+    """The listeners the stage above sends, each checked to be one. Blocks; it goes on after `go`.
+
+    Raises OSError: too late, malformed, or something that is not a listener.
+    """
+    channel.settimeout(timeout)
+    data, numbers, flags, _ = socket.recv_fds(channel, len(_HELLO), 253, socket.MSG_CMSG_CLOEXEC)
+    found: list[socket.socket] = []
+    try:
+        while numbers:
+            found.append(socket.socket(fileno=numbers[0]))
+            numbers.pop(0)
+        if flags & socket.MSG_CTRUNC or data + _exactly(channel, len(_HELLO) - len(data)) != _HELLO:
+            raise OSError("network: what the stage sent cannot be read")
+    except OSError:
+        for one in found:
+            one.close()
+        for number in numbers:
+            os.close(number)
+        raise
+    return stage_network.checked(found)
+
+
+def _exactly(channel: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = channel.recv(count - len(data))
+        if not more:
+            raise OSError("network: the other side is gone")
+        data += more
+    return data
 
 
 @functools.cache
@@ -159,9 +199,9 @@ class World:
         )  # fmt: skip
         theirs.close()
         try:
-            opened = await asyncio.to_thread(stage_network.receive, ours, 10)
+            opened = await asyncio.to_thread(receive, ours, 10)
             cell = gate.attach(opened)
-            stage_network.release(ours)
+            ours.sendall(b"go")
             try:
                 yield process, cell
             finally:

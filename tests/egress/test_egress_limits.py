@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from egress.cells import OTHER, PUBLIC, SIX, STAGE, World, hello, in_loop, needs, needs_namespaces, shown
+from egress.cells import OTHER, PUBLIC, SIX, STAGE, World, hello, in_loop, needs, needs_namespaces, receive, shown
 from limen.adapters import egress_dns
 from limen.adapters.egress_dns import Responder, SystemLookup, is_own
 from limen.adapters.egress_proxy import EgressGate
@@ -338,8 +338,8 @@ def test_the_same_on_the_loop_of_the_standard_library(world: World) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="the test itself must be root to become somebody else")
 @in_loop
 async def test_it_is_made_without_privileges(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    drop = "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\nstage.offer("
-    monkeypatch.setattr("egress.cells.STAGE", STAGE.replace("stage.offer(", drop))
+    drop = "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\nlisteners = "
+    monkeypatch.setattr("egress.cells.STAGE", STAGE.replace("listeners = ", drop))
     os.chmod(world.folder, 0o755)
     async with world.serve(PUBLIC, 80):
         done = await world.run(world.gate(ALLOWED), "/bin/sh", "-c", "id -u; exec curl -sS http://plain.test/x")
@@ -369,7 +369,7 @@ def test_only_listeners_are_taken() -> None:
     line = b'{"stage":"network","version":1}\n'
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         with send(line, tcp, udp) as channel:
-            opened = stage_network.receive(channel, 2)
+            opened = receive(channel, 2)
             assert (len(opened.tcp), len(opened.udp)) == (1, 1)
             opened.close()
         with socket.socket() as idle, open("/dev/null") as file, socket.socket(socket.AF_UNIX) as unix:
@@ -385,7 +385,7 @@ def test_only_listeners_are_taken() -> None:
                 (line, (tcp, udp, file)),
             ):
                 with send(data, *files) as channel, pytest.raises(OSError):
-                    stage_network.receive(channel, 2)
+                    receive(channel, 2)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

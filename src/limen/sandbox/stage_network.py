@@ -6,8 +6,6 @@ and v6, is made local to it (`ip route add local default dev lo`, Linux "AnyIP")
 allowed port arrives at the listeners made here, whose `getsockname` is the address that was meant. They are passed to
 the gateway (SCM_RIGHTS), which decides; nothing else leads out: other ports refuse, there is no other interface, and
 the program, in a user namespace below this one, cannot change the routes.
-
-Between child and parent: one line of JSON with the descriptors, then `go` back.
 """
 
 from __future__ import annotations
@@ -19,8 +17,6 @@ import struct
 
 MAX_PORTS = 60  # listeners for two address families, within the 253 descriptors one message may carry
 DNS = 53
-_HELLO = b'{"stage":"network","version":1}\n'
-_GO = b"go"
 _CLONE_NEWUSER, _CLONE_NEWNET, _PR_SET_DUMPABLE = 0x10000000, 0x40000000, 4
 _RTM_NEWLINK, _RTM_NEWROUTE, _NLMSG_ERROR = 16, 24, 2
 _REQUEST_ACK, _CREATE_EXCL = 0x5, 0x600
@@ -62,15 +58,6 @@ def enter(ports: tuple[int, ...]) -> list[socket.socket]:
     return made
 
 
-def offer(channel: socket.socket, sockets: list[socket.socket]) -> None:
-    """Pass the listeners to the parent, close ours, and wait until it has taken them. Raises OSError."""
-    socket.send_fds(channel, [_HELLO], [one.fileno() for one in sockets])
-    for one in sockets:
-        one.close()
-    if _exactly(channel, len(_GO)) != _GO:
-        raise OSError("network: the gateway did not take the listeners")
-
-
 class Opened:
     """What the parent has of a cell's network: its listeners. Close it when the cell has ended: the listeners are what
     keeps the network alive."""
@@ -84,29 +71,6 @@ class Opened:
         """Close every listener."""
         for one in (*self.tcp, *self.udp):
             one.close()
-
-
-def receive(channel: socket.socket, timeout: float = 10.0) -> Opened:
-    """The listeners `offer` sends, each checked to be one. Blocks; call `release` when they are in use.
-
-    Raises OSError: too late, malformed, or something that is not a listener.
-    """
-    channel.settimeout(timeout)
-    data, numbers, flags, _ = socket.recv_fds(channel, len(_HELLO), 253, socket.MSG_CMSG_CLOEXEC)
-    found: list[socket.socket] = []
-    try:
-        while numbers:
-            found.append(socket.socket(fileno=numbers[0]))
-            numbers.pop(0)
-        if flags & socket.MSG_CTRUNC or data + _exactly(channel, len(_HELLO) - len(data)) != _HELLO:
-            raise OSError("network: what the stage sent cannot be read")
-    except OSError:
-        for one in found:
-            one.close()
-        for number in numbers:
-            os.close(number)
-        raise
-    return checked(found)
 
 
 def checked(sockets: list[socket.socket]) -> Opened:
@@ -125,23 +89,8 @@ def checked(sockets: list[socket.socket]) -> Opened:
     return opened
 
 
-def release(channel: socket.socket) -> None:
-    """Let the stage go on. Raises OSError."""
-    channel.sendall(_GO)
-
-
 def _shape(one: socket.socket) -> tuple[int, int]:
     return one.family, one.type & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-
-
-def _exactly(channel: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        more = channel.recv(count - len(data))
-        if not more:
-            raise OSError("network: the other side is gone")
-        data += more
-    return data
 
 
 def _open(family: int, kind: int, port: int) -> socket.socket:
