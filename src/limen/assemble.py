@@ -33,7 +33,7 @@ from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
-from limen.identity.api_keys import ApiKeys, changes
+from limen.identity.api_keys import ApiKeys
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
@@ -55,7 +55,6 @@ FEEDS: Final = 60.0  # seconds between looks at files of indicators
 FETCH: Final = 900.0  # and at those elsewhere
 KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 _AUDITED: Final = "audited-history"
-_AUDITED_KEYS: Final = "audited-keys"
 
 
 class Servers(Outbound, Protocol):
@@ -108,7 +107,6 @@ class House:
         self._fetch = HttpFetch(max_size=MAX_SIZE)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self.continuity.misuse.refused
-        self._record_keys()
         self._first_feeds()
 
     # configuration
@@ -221,7 +219,6 @@ class House:
 
     def record_history(self) -> None:
         """Every approval, rejection and observed change goes to the log once, in order, whoever made it."""
-        self._record_keys()
         last = newest = self._audited()
         for row in self.registry.history(last):
             if row.sequence > last:
@@ -233,13 +230,6 @@ class House:
             self._followed = newest
         elif newest > last:
             self.state.marks.put(_AUDITED, str(newest).encode())
-
-    def _record_keys(self) -> None:
-        """What commands did to API keys, once each and in order."""
-        mark = (self.state.marks.get(_AUDITED_KEYS) or b"").decode()
-        for name, members in changes(self.state.keys, mark):
-            self.engine.event("key", **members)
-            self.state.marks.put(_AUDITED_KEYS, name.encode())
 
     def _audited(self) -> int:
         """How far the log has followed. A lock's history begins anew in every process, our records' never does."""

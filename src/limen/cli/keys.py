@@ -58,6 +58,7 @@ def create(
         try:
             key, record = create_key(
                 state.keys,
+                state.tell,
                 owner=owner,
                 servers=tuple(server),
                 scopes=tuple(scope or ()),
@@ -116,7 +117,7 @@ def revoke(
     from limen.identity.api_keys import revoke as revoke_key
 
     with _opened(context, config) as (_, state):
-        record = revoke_key(state.keys, _one(state, id).id, by=user(by), now=time.time())
+        record = revoke_key(state.keys, state.tell, _one(state, id).id, by=user(by), now=time.time())
         row = _shown(record, state)
     if as_json:
         emit(row)

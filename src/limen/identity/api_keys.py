@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from hmac import compare_digest
@@ -36,6 +36,7 @@ _KEY: Final = re.compile(rb"limen_([0-9a-f]{12})_[0-9a-f]{64}([0-9a-f]{8})\Z")
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")
 _USED: Final = 60.0  # seconds between two records of use
 _DAY: Final = 86_400.0
+Tell = Callable[..., None]  # kind of event and its members, for the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,18 @@ class ApiKey:
 
 
 def create(
-    table: Table, *, owner: str, servers: tuple[str, ...], scopes: tuple[str, ...], by: str, days: float, now: float
+    table: Table,
+    tell: Tell,
+    *,
+    owner: str,
+    servers: tuple[str, ...],
+    scopes: tuple[str, ...],
+    by: str,
+    days: float,
+    now: float,
 ) -> tuple[str, ApiKey]:
-    """A new key and its record; the key itself is nowhere else. Raises ValueError, DependencyFault."""
+    """A new key and its record; the key itself is nowhere else. The log hears of it first: a change that nobody
+    recorded must not take effect. Raises ValueError, DependencyFault."""
     if not 0 < len(owner) <= 255 or not owner.isprintable():
         raise ValueError("an owner is a printable name of at most 255 characters")
     if not servers:
@@ -83,13 +93,13 @@ def create(
         expires=now + days * _DAY,
         by=by,
     )
-    _note(table, "create", record, by, now)
+    tell("key", **_members("create", record, by, now))
     if not table.swap(f"key:{name}", None, _dump(record)):
         raise InvariantFault("two keys of one id")
     return key, record
 
 
-def revoke(table: Table, name: str, *, by: str, now: float) -> ApiKey:
+def revoke(table: Table, tell: Tell, name: str, *, by: str, now: float) -> ApiKey:
     """No call that begins after this returns is let in by the key. Raises LookupError, DependencyFault."""
     while True:
         raw = table.get(f"key:{name}")
@@ -99,7 +109,7 @@ def revoke(table: Table, name: str, *, by: str, now: float) -> ApiKey:
         if record.revoked:
             return record
         after = replace(record, revoked=now, revoked_by=by)
-        _note(table, "revoke", after, by, now)
+        tell("key", **_members("revoke", after, by, now))
         if table.swap(f"key:{name}", raw, _dump(after)):
             return after
 
@@ -116,18 +126,9 @@ def last_used(seen: Table, name: str) -> float | None:
     return float(raw) if raw else None
 
 
-def changes(table: Table, after: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What was done to keys since, in order: a mark to go on from, and members for the log."""
-    for name, raw in table.scan("event:"):
-        if name > after:
-            yield name, orjson.loads(raw)
-
-
-def _note(table: Table, change: str, record: ApiKey, by: str, now: float) -> None:
-    """Before it is done: a change that nobody recorded must not take effect."""
-    members: dict[str, Any] = {"change": change, "key": record.id, "owner": record.owner, "servers": record.servers}
-    members |= {"scopes": record.scopes, "expires": record.expires, "by": by, "at": now}
-    table.put(f"event:{time.time_ns():020d}:{record.id}", orjson.dumps(members))
+def _members(change: str, record: ApiKey, by: str, now: float) -> dict[str, Any]:
+    about = {"change": change, "key": record.id, "owner": record.owner, "servers": record.servers}
+    return {**about, "scopes": record.scopes, "expires": record.expires, "by": by, "at": now}
 
 
 def _dump(record: ApiKey) -> bytes:
