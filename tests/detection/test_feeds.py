@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from limen.detection.feeds import MAX_INDICATORS, Feed, FeedRefused, signed
+from limen.detection.settings import FeedSettings
 
 KEY = Ed25519PrivateKey.generate()
 ROWS = [
@@ -143,3 +144,20 @@ def test_the_format_is_what_the_document_says() -> None:
     label, signature = head.split(b" ")
     assert label == b"limen-feed/1"
     KEY.public_key().verify(base64.b64decode(signature), b"limen-feed/1\n" + payload)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://feeds.example/a", "http://127.0.0.1.evil.example/a", "http://localhost@evil.example/a", "https://", "x"],
+)
+def test_a_feed_comes_over_tls_or_from_this_machine(url: str) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    with pytest.raises(ValueError):
+        FeedSettings(url=url, key=key)
+    for honest in (
+        "https://feeds.example/a?edition=2",
+        "http://127.0.0.1:8080/a",
+        "http://localhost/a",
+        "http://[::1]/a",
+    ):
+        assert FeedSettings(url=honest, key=key).source == honest

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -133,6 +133,15 @@ class Exempt(Part):
         return self
 
 
+def _over_tls(url: str, what: str) -> SplitResult:
+    """The parts of an https URL, or of an http one on this machine. Raises ValueError."""
+    parts = urlsplit(url)
+    local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if not parts.hostname or (parts.scheme != "https" and not (parts.scheme == "http" and local)):
+        raise ValueError(f"{what} begins with https://")
+    return parts
+
+
 class FeedSettings(Part):
     """Indicators, in a file or at an address, and the Ed25519 key (standard base64, 32 bytes) that must have signed
     them. Looked at again every minute, an address every quarter of an hour."""
@@ -152,10 +161,8 @@ class FeedSettings(Part):
             raise ValueError("a feed has either path or url")
         if self.path is not None and not self.path.is_absolute():
             raise ValueError("the path of a feed is absolute")
-        if self.url is not None and not self.url.startswith(
-            ("https://", "http://127.0.0.1", "http://[::1]", "http://localhost")
-        ):
-            raise ValueError("the address of a feed begins with https://")
+        if self.url is not None:
+            _over_tls(self.url, "the address of a feed")
         return self
 
 
@@ -183,10 +190,7 @@ class RemoteSettings(Part):
     @field_validator("endpoint")
     @classmethod
     def _address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        local = parts.hostname in ("127.0.0.1", "::1", "localhost")
-        if parts.scheme != "https" and not (parts.scheme == "http" and local):
-            raise ValueError("the endpoint begins with https://")
+        parts = _over_tls(value, "the endpoint")
         if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError("the endpoint is a scheme and a host, nothing else")
         return value.rstrip("/")
