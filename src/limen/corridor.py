@@ -7,11 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from limen.core.call import (
-    Approved,
-    Call,
-    Caller,
-)
+from limen.core.call import Approved, Call, Caller
 from limen.core.chain import Chain, ResultGuard
 from limen.core.conversation import Conversation
 from limen.core.verdict import Permit

@@ -12,7 +12,7 @@ from base64 import b64decode
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final, Literal
 from urllib.parse import unquote
 
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
 
 from limen.core.verdict import Refuse, refuse
+from limen.gateway.forwarded import within
 from limen.identity.keys import encode_base64url
 
 Form = Literal["rfc9440", "nginx"]
@@ -41,7 +42,7 @@ class ForwardedCertificates:
 
     def read(self, peer: str, values: Sequence[str], own: str) -> str | Refuse:
         """The thumbprint to go by. `own` is that of the connection: the client's, unless a proxy is in between."""
-        if not self._trusts(peer):
+        if not within(peer, self._peers):
             return (
                 refuse("identity.forwarded", f"{self.header} from {peer}, which is no proxy of ours") if values else own
             )
@@ -53,15 +54,6 @@ class ForwardedCertificates:
             return _read(values[0], self._form)
         except ValueError as error:
             return refuse("identity.forwarded", f"{self.header}: {error}")
-
-    def _trusts(self, peer: str) -> bool:
-        try:
-            address = ip_address(peer)
-        except ValueError:
-            return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self._peers)
 
 
 @lru_cache(maxsize=1024)

@@ -18,7 +18,7 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 def client_address(socket: str, forwarded: Sequence[str], trusted: Networks) -> str:
     """The address to judge. `forwarded`: the values of X-Forwarded-For in order. What cannot be read is not believed:
     the address of the proxy that said it stands instead."""
-    if not trusted or not _within(socket, trusted):
+    if not trusted or not within(socket, trusted):
         return socket
     nearest = socket
     for entry in ",".join(forwarded).rsplit(",", MOST)[::-1][:MOST]:
@@ -26,7 +26,7 @@ def client_address(socket: str, forwarded: Sequence[str], trusted: Networks) -> 
         if _read(text) is None:
             return nearest
         nearest = text
-        if not _within(text, trusted):
+        if not within(text, trusted):
             return nearest
     return nearest
 
@@ -47,6 +47,7 @@ def _read(text: str) -> IPv4Address | IPv6Address | None:
     return parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
 
 
-def _within(text: str, networks: Networks) -> bool:
+def within(text: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    """Whether an address as text lies in one of these; an IPv4 address in IPv6 clothes is the IPv4 address."""
     parsed = _read(text)
     return parsed is not None and any(parsed in network for network in networks)
