@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TABLES: Final = (
     "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
-    "sessions", "spent", "reviews",
+    "sessions", "spent", "reviews", "oauth", "consents", "vault", "attempts",
 )  # fmt: skip
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 SPACING: Final = 0.02  # and at least, however much is written
@@ -57,7 +57,8 @@ def driver(name: str) -> Any:
 class State:
     """What is kept: definitions and their approvals, held calls, how far the log has followed them, labels,
     quarantine, revocations and counts; what commands did; API keys as digests, proofs that were used and when keys
-    were, sessions, states that were used, and reviews."""
+    were, sessions, states that were used, and reviews; of the authorization server its clients and grants, what people
+    consented to, sealed secrets, and the steps of attempts to sign in."""
 
     catalog: Kept
     approvals: Kept
@@ -72,6 +73,10 @@ class State:
     sessions: Kept
     spent: Kept
     reviews: Kept
+    oauth: Kept
+    consents: Kept
+    vault: Kept
+    attempts: Kept
     remote: bool = False  # reading waits for a network
     counter: Counter | None = None  # counts all replicas share; None: this process is alone
     bus: Bus | None = None

@@ -20,6 +20,7 @@ from limen.config.servers import ServerConfig, check_names
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
+from limen.oauth.settings import OAuthSettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings
 
@@ -246,6 +247,7 @@ class Config(Part):
         default={}, description="name -> servers offered together at /mcp/NAME; /mcp offers all of them"
     )
     identity: IdentitySettings = IdentitySettings()
+    oauth: OAuthSettings | None = Field(default=None, description="sign clients in ourselves, in front of a provider")
     policy: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
     sessions: SessionSettings = SessionSettings()

@@ -102,6 +102,53 @@ class Post(Protocol):
         ...
 
 
+class Fetched(NamedTuple):
+    """An answer of another server: header names in lower case, the last value of each."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Exchange(Protocol):
+    """Bounded exchange with an address that somebody else named: what it resolves to is checked, and that very address
+    is connected to; no redirects, no proxies. Any status is an answer. Raises DependencyFault for everything else."""
+
+    async def get(self, url: str, accept: str = "application/json") -> Fetched: ...
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Fetched: ...
+
+
+class KeyWrap(Protocol):
+    """Holds a key-encryption key and never shows it. Raises DependencyFault, ConfigFault."""
+
+    def wrap(self, key: bytes, context: bytes) -> bytes: ...
+    def unwrap(self, wrapped: bytes, context: bytes) -> bytes: ...
+
+
+class Sealer(Protocol):
+    """Encrypts small secrets for the records, under a key of their owner's. Raises DependencyFault."""
+
+    def seal(self, owner: str, place: str, secret: bytes) -> bytes:
+        """`place` says where the secret is kept and what for: it opens nowhere else."""
+        ...
+
+    def open(self, owner: str, place: str, sealed: bytes) -> bytes:
+        """Raises DependencyFault for what was not sealed for this owner and place, or was changed."""
+        ...
+
+
+class TokenSigner(Protocol):
+    """Signs JSON web tokens with the newest of its keys. Raises DependencyFault."""
+
+    def sign(self, kind: str, claims: Mapping[str, object]) -> str:
+        """A compact JWS; `kind` is its `typ`, `at+jwt` for an access token (RFC 9068 section 2.1)."""
+        ...
+
+    def key_set(self) -> bytes:
+        """The JWK set that verifies what was signed and what is still good (RFC 7517 section 5)."""
+        ...
+
+
 class Signer(Protocol):
     """Ed25519 signatures over whole messages."""
 

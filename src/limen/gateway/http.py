@@ -17,6 +17,7 @@ from limen.core.verdict import Refusal, Refuse
 from limen.gateway.app import Gateway, refusal_reply
 from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.forwarded import Networks, client_address
+from limen.gateway.pages import Pages
 from limen.gateway.server import Receive, Scope, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
@@ -101,8 +102,8 @@ class HttpOutlet:
 class HttpSurface:
     """The ASGI application."""
 
-    def __init__(self, gateway: Gateway, site: Site, healthy: Callable[[], bool]) -> None:
-        self._gateway, self._site, self._healthy = gateway, site, healthy
+    def __init__(self, gateway: Gateway, site: Site, healthy: Callable[[], bool], pages: Pages | None = None) -> None:
+        self._gateway, self._site, self._healthy, self._pages = gateway, site, healthy, pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -114,6 +115,10 @@ class HttpSurface:
             path, method = scope["raw_path"], scope["method"]
             endpoint = self._site.endpoints.get(path)
             if endpoint is None:
+                if self._pages is not None and (handler := self._pages.find(path)) is not None:
+                    body = direct.body if direct is not None else await _whole_body(receive)
+                    await self._pages.serve(handler, scope, body, send)
+                    return
                 reply = self._plain(path, method)
             else:
                 body = direct.body if direct is not None else await _whole_body(receive)
