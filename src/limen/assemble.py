@@ -28,7 +28,6 @@ from limen.core.announce import Announcement
 from limen.core.call import Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault, DependencyFault
-from limen.core.ports import Kept
 from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
 from limen.detection.feeds import MAX_SIZE
@@ -45,7 +44,7 @@ from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.decision import PolicySet
 from limen.policy.limit import Limit, Spend
-from limen.storage import Counts, Followed, State
+from limen.storage import Counts, Followed, Look, State
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
 FETCH: Final = 900.0  # and at those elsewhere
-KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 _AUDITED: Final = "audited-history"
 
 
@@ -272,9 +270,10 @@ class House:
         """What other processes did (approvals, revocations) and the end of an approval take effect within a second.
         Runs until cancelled. Raises DependencyFault when it is of no use to look again."""
         followed = Followed(self.state.bus, self.say)
+        look = Look(self.state, self.engine.event, self.continuity.renew_keys, lambda: self._expiry, self.swap)
         tasks = [
             asyncio.create_task(followed.follow("revocations", self.revocations.current)),
-            asyncio.create_task(followed.follow("records", _Look(self).once)),
+            asyncio.create_task(followed.follow("records", look.once)),
             asyncio.create_task(followed.listen()),
             asyncio.create_task(self.counts.slots.renew()),
         ]
@@ -303,13 +302,6 @@ class House:
             await asyncio.sleep(FEEDS)
             self._record_feeds(self.plan_in_force.inspection.read_feeds())
 
-    def _record_told(self) -> None:
-        """What commands did goes to the log, and is dropped here once it is there."""
-        for key, raw in list(self.state.told.scan("")):
-            fields = orjson.loads(raw)
-            self.engine.event(fields.pop("event"), **fields)
-            self.state.told.swap(key, raw, None)
-
     def _first_feeds(self) -> None:
         inspection = self.plan_in_force.inspection
         self._record_feeds(inspection.kept_feeds())
@@ -328,33 +320,6 @@ class House:
         await self.ledger.close()
         await self.counts.close()
         self.state.close()
-
-
-class _Look:
-    """Compares the catalog's records and the clock with what is in force."""
-
-    def __init__(self, house: House) -> None:
-        self._house, self._keys_seen = house, -KEYS
-        self._seen: tuple[int, int] | None = None
-        self._told: tuple[int, int] | None = None
-
-    async def once(self) -> None:
-        """Raises DependencyFault when the records cannot be read."""
-        house = self._house
-        if time.monotonic() - self._keys_seen >= KEYS:
-            self._keys_seen = time.monotonic()
-            if house.continuity.renew_keys():
-                house.engine.event("keys", detail="the key that seals handles was replaced")
-        if (told := await self._token(house.state.told)) != self._told:
-            self._told = told
-            house._record_told()
-        token = await self._token(house.state.catalog)
-        if token != self._seen or house._expiry <= time.time():
-            self._seen = token
-            house.swap()
-
-    async def _token(self, table: Kept) -> tuple[int, int]:
-        return await asyncio.to_thread(table.change_token) if self._house.state.remote else table.change_token()
 
 
 def _corridor(
