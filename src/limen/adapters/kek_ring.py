@@ -42,7 +42,7 @@ class KekRing(ABC):
         except InvalidTag as fault:
             raise DependencyFault("data keys", "a wrapped data key was changed", retryable=False) from fault
 
-    def current(self, wrapped: bytes) -> bool:
+    def newest(self, wrapped: bytes) -> bool:
         return int.from_bytes(wrapped[:4], "big") == max(self._keks())
 
 

@@ -130,7 +130,7 @@ class KeyWrap(Protocol):
         """The key, whichever key-encryption key sealed it. DependencyFault if it was changed or bound elsewhere."""
         ...
 
-    def current(self, wrapped: bytes) -> bool:
+    def newest(self, wrapped: bytes) -> bool:
         """Whether the newest key-encryption key sealed it."""
         ...
 

@@ -1,9 +1,9 @@
 """Secrets at rest: implements `core.ports.Sealer` by envelope encryption.
 
-Each owner has data keys of its own, wrapped by a key-encryption key that a `KeyWrap` holds. A secret is AES-256-GCM under
-its owner's newest data key, with owner and place as associated data: it opens for nobody else and nowhere else. The
-table holds wrapped data keys only, so whoever has the database has nothing; whoever destroys an owner's record
-has destroyed every secret sealed for that owner, wherever the copies are.
+Each owner has data keys of its own, wrapped by a key-encryption key that a `KeyWrap` holds. A secret is AES-256-GCM
+under its owner's newest data key, with owner and place as associated data: it opens for nobody else and nowhere else.
+The table holds wrapped data keys only, so whoever has the database has nothing; whoever destroys an owner's record has
+destroyed every secret sealed for that owner, wherever its copies are.
 
 In memory a data key lives in OpenSSL's cipher alone, which wipes it when it is let go of, `LIVES` seconds after it was
 unwrapped and with the next use of the vault. The bytes it came in, and those of an opened secret, are Python's: their
@@ -30,7 +30,7 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from limen.core.faults import ConfigFault, DependencyFault, InvariantFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import KeyWrap, Table
 
 LARGEST: Final = 1 << 20  # bytes of one secret
@@ -159,7 +159,7 @@ class Vault:
         records = [_parse(raw) for _, raw in self._table.scan(_PREFIX)]
         wrapped = [one for record in records for one in record.wrapped.values()]
         ours = self._table.get(_PREFIX + _digest(_OURS)) is not None
-        behind = sum(not self._wrap.current(one) for one in wrapped)
+        behind = sum(not self._wrap.newest(one) for one in wrapped)
         return Standing(len(records) - ours, len(wrapped) - ours, behind)
 
     def forget(self) -> None:
@@ -238,7 +238,7 @@ class Vault:
             if record is None:
                 return False  # destroyed meanwhile
             if len(record.wrapped) >= MOST:
-                raise InvariantFault("too many generations of an owner's data keys")
+                raise DependencyFault("vault", "too many generations of an owner's data keys", retryable=False)
             key, wrapped = self._fresh(digest)
             if self._table.swap(_PREFIX + digest, record.raw, _render(key, {**record.wrapped, key: wrapped})):
                 return True
@@ -247,7 +247,7 @@ class Vault:
     def _rewrap(self, digest: str) -> bool:
         for _ in range(_TRIES):
             record = self._read(digest)
-            if record is None or all(map(self._wrap.current, record.wrapped.values())):
+            if record is None or all(map(self._wrap.newest, record.wrapped.values())):
                 return False
             anew = {key: self._anew(digest, key, wrapped) for key, wrapped in record.wrapped.items()}
             if self._table.swap(_PREFIX + digest, record.raw, _render(record.newest, anew)):
@@ -255,7 +255,7 @@ class Vault:
         raise _restless()
 
     def _anew(self, digest: str, key: str, wrapped: bytes) -> bytes:
-        if self._wrap.current(wrapped):
+        if self._wrap.newest(wrapped):
             return wrapped
         context = _context(digest, key)
         return self._wrap.wrap(self._wrap.unwrap(wrapped, context), context)
