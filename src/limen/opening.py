@@ -84,8 +84,8 @@ def open_signer(config: Config) -> FileSigner:
 def open_vault(config: Config, state: State) -> Vault:
     """Where secrets are sealed. Waits for the disk, the device or the service that holds the key-encryption key.
 
-    Raises ConfigFault if that key is not there while there are data keys, or is not the one that wrapped them: a new one
-    is made only for a vault that was never used. DependencyFault.
+    Raises ConfigFault if that key is not there while there are data keys, or is not the one that wrapped them: a new
+    one is made only for a vault that was never used. DependencyFault.
     """
     vault = Vault(state.vault, open_key_wrap(config, create=not in_use(state.vault)))
     vault.prove()
