@@ -15,7 +15,11 @@ from limen.core.faults import DependencyFault
 from limen.core.ports import Fetched
 
 PORT: Final = "fetch"
-FAULTS: Final = (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade)  # of the wire, besides DependencyFault
+FAULTS: Final = (
+    OSError,
+    httptools.HttpParserError,
+    httptools.HttpParserUpgrade,
+)  # of the wire, besides DependencyFault
 _CHUNK: Final = 64 << 10
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}")
 _LONGEST_AWAY: Final = 3600.0
