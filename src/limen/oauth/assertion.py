@@ -92,7 +92,7 @@ class Assertions:
             return self.keys.read(assertion, again)
 
     async def _key_set(self, url: str, kept: _KeySet, age: float) -> bytes:
-        """Keys no older than that, if they can be had; never older than _FRESH. One fetch at a time. Raises NotProven."""
+        """Keys no older than that if they can be had, and never older than _FRESH. Raises NotProven."""
         async with kept.lock:
             now = self._now()
             if now >= kept.got + age and now >= kept.asked + _AGAIN:

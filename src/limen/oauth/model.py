@@ -17,6 +17,7 @@ class Client:
     source: Source
     name: str
     redirect_uris: tuple[str, ...]
+    localhost_ports: bool = False  # an operator lets the port of `localhost` vary as well
     auth_method: AuthMethod = "none"
     secret_digest: str = field(default="", repr=False)  # SHA-256 of the secret, hexadecimal
     jwks: str = ""  # keys of private_key_jwt, a JWK set

@@ -11,7 +11,7 @@ from limen.oauth.model import Client
 from limen.oauth.web import OAuthError
 
 MOST: Final = 10  # of one client
-_LOOPBACK: Final = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::([1-9][0-9]{0,4}))?(/.*|\?.*|)\Z")
+_LOOPBACK: Final = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::([1-9][0-9]{0,4}))?(/.*|\?.*|)\Z")
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]{0,63}):(/.*)\Z")
 _PRINTED: Final = re.compile(r"[A-Za-z0-9._~:/?\[\]@!$&'()+,;=%-]{1,2048}\Z")
@@ -27,12 +27,15 @@ def allowed(client: Client, presented: str) -> bool:
     """Whether this is one of the client's addresses, byte for byte.
 
     Only the port may differ, and only of a loopback address (RFC 8252 section 7.3): a program on this machine takes
-    whichever is free. `localhost` is a name, and names can be made to point elsewhere (RFC 8252 section 8.3).
+    whichever is free. `localhost` is a name, and names can be made to point elsewhere (RFC 8252 section 8.3), so it
+    is no such address unless an operator says so.
     """
     if presented in client.redirect_uris:
         return bool(presented)
     found = _LOOPBACK.match(presented)
     if found is None or found[2] is None or int(found[2]) > 65_535:
+        return False
+    if found[1].endswith("localhost") and not client.localhost_ports:
         return False
     mine = (_LOOPBACK.match(uri) for uri in client.redirect_uris)
     return any(one is not None and (one[1], one[3]) == (found[1], found[3]) for one in mine)
@@ -45,7 +48,7 @@ def lint(uris: object, own: Collection[str], *, configured: bool = False) -> tup
     operator wrote them, so an address on an inner network or a scheme of an application's own may be meant.
     """
     if not isinstance(uris, list | tuple) or not 0 < len(uris) <= MOST:
-        raise _refused(f"redirect_uris must be a list of 1 to {MOST} addresses")
+        raise _refused(f"redirect_uris: not a list of 1 to {MOST} addresses")
     for number, uri in enumerate(uris):
         if not isinstance(uri, str):
             raise _refused(f"redirect_uris[{number}] is not a string")
@@ -54,7 +57,7 @@ def lint(uris: object, own: Collection[str], *, configured: bool = False) -> tup
         except ValueError as error:
             raise _refused(f"redirect_uris[{number}]: {error}") from None
     if len(set(uris)) < len(uris):
-        raise _refused("redirect_uris holds the same address twice")
+        raise _refused("redirect_uris: the same address twice")
     return tuple(uris)
 
 

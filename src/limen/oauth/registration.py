@@ -243,13 +243,13 @@ class Registration:
 def _body(visit: Visit) -> dict[str, Any]:
     """The JSON object that was sent. Raises OAuthError."""
     if visit.header("content-type").partition(";")[0].strip().lower() != "application/json":
-        raise OAuthError("invalid_client_metadata", "the body must be application/json")
+        raise OAuthError("invalid_client_metadata", "body: not application/json")
     if visit.query:
         raise OAuthError("invalid_request", "no parameters belong here")
     try:
         return read_object(visit.body, _LARGEST)
     except ValueError as error:
-        raise OAuthError("invalid_client_metadata", f"the body cannot be read: {error}") from None
+        raise OAuthError("invalid_client_metadata", f"body: {error}") from None
 
 
 def _bearer(visit: Visit) -> str:

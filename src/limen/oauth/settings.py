@@ -99,6 +99,9 @@ class ClientSettings(Part):
     )
     documents: DocumentSettings = DocumentSettings()
     registration: bool = Field(default=False, description="dynamic registration (RFC 7591), for older clients")
+    unsafe_localhost_ports: bool = Field(
+        default=False, description="let the port of http://localhost vary as that of 127.0.0.1 may"
+    )
     limits: RegistrationLimits = Field(default=RegistrationLimits(), description="of dynamic registration")
 
 
