@@ -34,7 +34,8 @@ def refusal(body: Any, status: int = 200, *, settings: Any = None, **headers: st
 
 def test_an_honest_client_with_a_document() -> None:
     full = document(
-        client_uri="https://app.example.com/", logo_uri="https://cdn.app.example.com/l.png", scope="files.read files.write",
+        client_uri="https://app.example.com/", logo_uri="https://cdn.app.example.com/l.png",
+        scope="files.read files.write",
         grant_types=["authorization_code", "refresh_token"], response_types=["code"], token_endpoint_auth_method="none",
         contacts=["a@example.com"], something_new={"a": 1},
     )  # fmt: skip
@@ -67,19 +68,22 @@ def many(count: int) -> list[str]:
 @pytest.mark.parametrize(
     "body",
     [
-        document(client_id=CIMD + "/"), document(client_id=CIMD.upper()), document(client_id="https://app.example.com:443/oauth/client.json"),
+        document(client_id=CIMD + "/"), document(client_id=CIMD.upper()),
+        document(client_id="https://app.example.com:443/oauth/client.json"),
         document(client_id="https://evil.example/client.json"), document(client_id=None), document(client_id=...),
         document(client_id=[CIMD]),
         document(client_secret="x"), document(client_secret=None), document(client_secret_expires_at=0),
         document(client_name=...), document(client_name=""), document(client_name=7), document(client_name="\u200b"),
-        document(client_name="x" * 101), document(client_name="a\nb"), document(client_name="a\x1b[2J"), document(client_name="a\u2028b"),
+        document(client_name="x" * 101), document(client_name="a\nb"), document(client_name="a\x1b[2J"),
+        document(client_name="a\u2028b"),
         document(redirect_uris=...), document(redirect_uris=[]), document(redirect_uris="https://app.example.com/cb"),
         document(redirect_uris=["https://*.example.com/cb"]), document(redirect_uris=["https://app.example.com/*"]),
         document(redirect_uris=["https://evil.example/cb"]), document(redirect_uris=["http://app.example.com/cb"]),
         document(redirect_uris=["javascript:alert(1)"]), document(redirect_uris=["com.example.app:/cb"]),
         document(redirect_uris=[f"{ISSUER}/oauth/callback"]), document(redirect_uris=many(11)),
         document(redirect_uris=["https://app.example.com/cb", "https://app.example.com.evil.example/cb"]),
-        document(token_endpoint_auth_method="client_secret_basic"), document(token_endpoint_auth_method="client_secret_post"),
+        document(token_endpoint_auth_method="client_secret_basic"),
+        document(token_endpoint_auth_method="client_secret_post"),
         document(token_endpoint_auth_method="client_secret_jwt"), document(token_endpoint_auth_method=None),
         document(token_endpoint_auth_method="private_key_jwt"),
         document(token_endpoint_auth_method="private_key_jwt", jwks={"keys": []}),
@@ -111,7 +115,8 @@ def test_oa_42_a_redirect_or_an_error_is_no_document(status: int) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["text/html", "text/plain", "", "application/javascript", "application/json, text/html", "application/json; charset=utf-16",
+    ["text/html", "text/plain", "", "application/javascript", "application/json, text/html",
+    "application/json; charset=utf-16",
      "application/jsonp", "multipart/form-data", "+json", "application/+json"],
 )  # fmt: skip
 def test_oa_43_content_types_that_are_not_json(kind: str) -> None:
@@ -129,13 +134,20 @@ def test_content_types_of_documents(kind: str) -> None:
 @pytest.mark.parametrize(
     "client_id",
     [
-        "http://app.example.com/oauth/client.json", "https://app.example.com", "https://app.example.com/", "https://app.example.com/c?d=e",
-        "https://app.example.com/c?", "https://app.example.com/c#d", "https://u@app.example.com/c", "https://u:p@app.example.com/c",
-        "https://app.example.com/a/../c", "https://app.example.com/./c", "https://app.example.com/%2e%2e/c", "https://app.example.com//c",
-        "https://app.example.com/a%2fc", "https://APP.example.com/c", "HTTPS://app.example.com/c", "https://app.example.com./c",
-        "https://app.example.com:0/c", "https://127.0.0.1/c", "https://[::1]/c", "https://10.0.0.1/c", "https://2130706433/c",
-        "https://93.184.216.34/c", "https://localhost/c", "https://intranet/c", "https://169.254.169.254/c", "https://\u0430pp.example.com/c",
-        "https://limen.example.com/c", "https://login.provider.example/c", "https://app.example.com/c\n", "https://app.example.com/c d",
+        "http://app.example.com/oauth/client.json", "https://app.example.com", "https://app.example.com/",
+        "https://app.example.com/c?d=e",
+        "https://app.example.com/c?", "https://app.example.com/c#d", "https://u@app.example.com/c",
+        "https://u:p@app.example.com/c",
+        "https://app.example.com/a/../c", "https://app.example.com/./c", "https://app.example.com/%2e%2e/c",
+        "https://app.example.com//c",
+        "https://app.example.com/a%2fc", "https://APP.example.com/c", "HTTPS://app.example.com/c",
+        "https://app.example.com./c",
+        "https://app.example.com:0/c", "https://127.0.0.1/c", "https://[::1]/c", "https://10.0.0.1/c",
+        "https://2130706433/c",
+        "https://93.184.216.34/c", "https://localhost/c", "https://intranet/c", "https://169.254.169.254/c",
+        "https://\u0430pp.example.com/c",
+        "https://limen.example.com/c", "https://login.provider.example/c", "https://app.example.com/c\n",
+        "https://app.example.com/c d",
         "https://app.example.com\\@evil.example/c", "https://app.example.com/" + "x" * 512, "https://", "https:///c",
     ],
 )  # fmt: skip

@@ -131,7 +131,8 @@ def test_oa_11_only_what_was_registered(presented: str, possible: bool) -> None:
 
 def test_honest_addresses_are_registered_and_found_again() -> None:
     honest = (GOOD, "https://app.example.com", "https://app.example.com:8443/a/b?c=d", "http://127.0.0.1/cb",
-              "http://127.0.0.1:33418/", "http://[::1]:1/cb", "http://localhost:3000/cb", "http://localhost/callback")  # fmt: skip
+              "http://127.0.0.1:33418/", "http://[::1]:1/cb", "http://localhost:3000/cb",
+              "http://localhost/callback")  # fmt: skip
     assert lint(list(honest), OWN) == honest
     assert all(allowed(client(*honest), uri) for uri in honest)
 
@@ -147,11 +148,13 @@ def test_oa_12_the_port_of_a_loopback_address_may_vary(port: int, registered: st
 @pytest.mark.parametrize(
     "presented",
     [
-        "http://127.0.0.1:1/", "http://127.0.0.1:1/cb2", "http://127.0.0.1:1/CB", "http://127.0.0.1:1/cb/", "http://127.0.0.1:1/cb?x",
+        "http://127.0.0.1:1/", "http://127.0.0.1:1/cb2", "http://127.0.0.1:1/CB", "http://127.0.0.1:1/cb/",
+        "http://127.0.0.1:1/cb?x",
         "http://127.0.0.1:1/cb#x", "http://127.0.0.1:1//cb", "http://127.0.0.1:1/x/../cb", "http://127.0.0.1:0/cb",
         "http://127.0.0.1:01/cb", "http://127.0.0.1:65536/cb", "http://127.0.0.1:99999/cb", "http://127.0.0.1:/cb",
         "http://127.0.0.1:1@evil.tld/cb", "http://127.0.0.1:1\\@evil.tld/cb", "http://127.0.0.1:\u0661/cb",
-        "http://127.0.0.1.evil.tld:1/cb", "http://127.1:1/cb", "http://2130706433:1/cb", "http://0:1/cb", "http://127.0.0.2:1/cb",
+        "http://127.0.0.1.evil.tld:1/cb", "http://127.1:1/cb", "http://2130706433:1/cb", "http://0:1/cb",
+        "http://127.0.0.2:1/cb",
         "http://[::ffff:127.0.0.1]:1/cb", "http://[::1]:1/cb", "http://localhost:1/cb", "https://127.0.0.1:1/cb",
         "HTTP://127.0.0.1:1/cb", "http://127.0.0.1:1/cb\n", "http://127.0.0.1:1/cb\0", " http://127.0.0.1:1/cb",
     ],
@@ -203,8 +206,10 @@ def test_an_operator_may_mean_an_inner_address_or_an_applications_scheme_but_nev
     assert all(allowed(client(*meant), uri) for uri in meant)
     for uri in meant:
         refused(lambda uri=uri: lint([uri], OWN))
-    for uri in ("javascript:/x", "data:/x", "file:/x", "vbscript:/x", "intent:/x", "blob:/x", "http://10.0.0.7/cb", "com.a:cb",
-                "com.example.app:/cb#x", "com.example.app:/*", "com.example.app:/c b", "https://limen.example.com/x", "view-source:/x"):  # fmt: skip
+    for uri in ("javascript:/x", "data:/x", "file:/x", "vbscript:/x", "intent:/x", "blob:/x", "http://10.0.0.7/cb",
+    "com.a:cb",
+                "com.example.app:/cb#x", "com.example.app:/*", "com.example.app:/c b", "https://limen.example.com/x",
+                "view-source:/x"):  # fmt: skip
         refused(lambda uri=uri: lint([uri], OWN, configured=True), "invalid_redirect_uri")
 
 

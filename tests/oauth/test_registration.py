@@ -45,7 +45,8 @@ def manage(rig: Rig, made: dict[str, Any], method: str, sent: Any = b"", token: 
 
 def test_what_the_official_sdk_sends_and_what_it_gets_back() -> None:
     sent = OAuthClientMetadata(
-        redirect_uris=["http://localhost:3030/callback"], client_name="SDK", grant_types=["authorization_code", "refresh_token"],
+        redirect_uris=["http://localhost:3030/callback"], client_name="SDK", grant_types=["authorization_code",
+        "refresh_token"],
         response_types=["code"], scope="files.read", token_endpoint_auth_method="none",
     )  # fmt: skip
     rig = on()
@@ -90,7 +91,8 @@ def test_secrets_are_shown_once_and_kept_as_digests() -> None:
         (body(grant_types=["authorization_code", "implicit"]), "invalid_client_metadata", "grant_types"),
         (body(grant_types=["password"]), "invalid_client_metadata", "grant_types"),
         (body(grant_types=["client_credentials"]), "invalid_client_metadata", "grant_types"),
-        (body(grant_types=["authorization_code", "urn:ietf:params:oauth:grant-type:jwt-bearer"]), "invalid_client_metadata", "grant_types"),
+        (body(grant_types=["authorization_code", "urn:ietf:params:oauth:grant-type:jwt-bearer"]),
+        "invalid_client_metadata", "grant_types"),
         (body(grant_types=["refresh_token"]), "invalid_client_metadata", "grant_types"),
         (body(grant_types=[]), "invalid_client_metadata", "grant_types"),
         (body(response_types=["token"]), "invalid_client_metadata", "response_types"),
@@ -118,7 +120,8 @@ def test_secrets_are_shown_once_and_kept_as_digests() -> None:
         (body(padding="x" * (16 << 10)), "invalid_client_metadata", "body"),
         (b"", "invalid_client_metadata", "body"),
         (b"[]", "invalid_client_metadata", "body"),
-        (b'{"redirect_uris":["http://127.0.0.1/a"],"redirect_uris":["https://evil.example/"]}', "invalid_client_metadata", "body"),
+        (b'{"redirect_uris":["http://127.0.0.1/a"],"redirect_uris":["https://evil.example/"]}',
+        "invalid_client_metadata", "body"),
     ],
 )  # fmt: skip
 def test_oa_15_what_is_not_registered(sent: Any, code: str, field: str) -> None:
