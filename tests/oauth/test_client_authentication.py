@@ -346,7 +346,7 @@ def test_oa_50_key_sets_that_are_none(body: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"redirect_uris": ["javascript:/x"]}, {"redirect_uris": ["https://limen.example.com/x"]},
+        {"redirect_uris": ["https://limen.example.com/x"]}, {"redirect_uris": ["https://login.provider.example/cb"]},
         {"auth_method": "private_key_jwt", "jwks": '{"keys":[]}'},
     ],
 )  # fmt: skip
@@ -363,6 +363,7 @@ def test_a_client_written_down_wrongly_stops_the_start(wrong: dict[str, Any]) ->
         {"auth_method": "private_key_jwt"}, {"jwks": "{}"}, {"auth_method": "none", "secret": SECRET},
         {"redirect_uris": []},
         {"auth_method": "client_secret_jwt", "secret": SECRET}, {"extra": 1},
+        {"redirect_uris": ["javascript:/x"]}, {"redirect_uris": ["https://*.example.com/cb"]},
     ],
 )  # fmt: skip
 def test_settings_that_contradict_themselves(wrong: dict[str, Any]) -> None:

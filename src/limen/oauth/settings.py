@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from limen.oauth.model import AuthMethod
+from limen.oauth.redirects import lint
+from limen.oauth.web import OAuthError
 
 Host = Annotated[str, Field(pattern=r"^(?:[a-z0-9_-]+\.)+[a-z0-9-]+$", max_length=253)]
 Seconds = Annotated[int, Field(strict=True, ge=1)]
@@ -58,6 +60,14 @@ class KnownClient(Part):
     jwks: str | None = Field(default=None, description="its public keys as a JWK set, for private_key_jwt")
     scopes: tuple[str, ...] = Field(default=(), description="all it may ask for; none named: what its resource offers")
     uri: str = ""
+
+    @field_validator("redirect_uris")
+    @classmethod
+    def _fit_to_be_redirected_to(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return lint(value, (), configured=True)
+        except OAuthError as error:
+            raise ValueError(error.description) from None
 
     @model_validator(mode="after")
     def _proves_itself_in_one_way(self) -> KnownClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -150,7 +151,14 @@ def _tail(host: str) -> str:
 
 def _as_shown(host: str) -> str:
     """As a browser might show it: labels of punycode in their letters (RFC 3492). Raises ValueError."""
-    labels = (
-        label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label for label in host.split(".")
-    )
-    return ".".join(labels)
+    return ".".join(_letters(label[4:]) if label.startswith("xn--") else label for label in host.split("."))
+
+
+def _letters(coded: str) -> str:
+    """The letters of one label. Raises ValueError for what no registry would hand out."""
+    label = coded.encode("ascii").decode("punycode")
+    if label.isascii() or not all(one == "-" or unicodedata.category(one)[0] in "LMN" for one in label):
+        raise ValueError("not letters")
+    if label.encode("punycode").decode("ascii") != coded:
+        raise ValueError("not the only way to write it")
+    return label
