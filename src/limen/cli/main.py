@@ -15,6 +15,7 @@ from limen.cli import (
     content,
     egress,
     keys,
+    oauth_clients,
     policy,
     revoke,
     servers,
@@ -48,6 +49,7 @@ app.add_typer(revoke.app, name="revoke")
 app.add_typer(access.app, name="access")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(egress.app, name="egress")
 app.add_typer(configuration, name="config")
 app.command()(setup.init)
