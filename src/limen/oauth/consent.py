@@ -25,7 +25,7 @@ from limen.oauth.settings import ConsentSettings
 from limen.oauth.web import OAuthError
 
 MOST: Final = 500  # rows of one person
-_TRIES: Final = 16  # of a compare-and-set that others are quicker at
+_TRIES: Final = 64  # of a compare-and-set; in each round somebody is the quickest
 _ID: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{16})\Z")
 _LOOPBACK: Final = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\])):\d{1,5}(?=[/?]|\Z)")
 Record = Callable[[str, Mapping[str, Any]], None]  # kind of event and its members, for the log
@@ -200,7 +200,8 @@ def _digest(*parts: str) -> str:
 
 
 def _members(change: str, row: Consent, **more: str) -> dict[str, Any]:
-    return {"change": change, **as_row(row), **more}
+    members = as_row(row)
+    return {"change": change, "given": members.pop("at"), **members, **more}
 
 
 def as_row(row: Consent) -> dict[str, Any]:

@@ -45,13 +45,14 @@ font-weight:600;margin-right:.4rem}
 .tools .names{font-size:.875rem;color:var(--soft)}
 .odd{background:var(--code);color:var(--bad);border-radius:.2rem;padding:0 .2rem;font-size:.85em}
 .device{font-size:1.4rem;letter-spacing:.12em}
-fieldset{border:0;margin:0;padding:0;min-width:0}
-legend{font-size:1.05rem;font-weight:700;margin:1.75rem 0 .5rem;padding:0}
+fieldset{border:0;margin:2rem 0 0;padding:0;min-width:0}
+legend{font-size:1.05rem;font-weight:700;margin:0;padding:0}
 .scope{display:grid;grid-template-columns:1.5rem 1fr;gap:.1rem .5rem;padding:.6rem 0;border-top:1px solid var(--line)}
 .scope input{width:1.15rem;height:1.15rem;margin:.2rem 0 0;accent-color:var(--accent)}
 .scope .says{grid-column:2;margin:0}
 label,.fixed{font-weight:600}
 .answer{display:grid;grid-template-columns:1fr 1fr;gap:.75rem;margin-top:1.75rem}
+form>.note{margin:.75rem 0 0}
 @media (max-width:26rem){.answer{grid-template-columns:1fr}}
 button,.go{font:inherit;font-weight:650;min-height:2.9rem;padding:.5rem 1rem;border-radius:.5rem;cursor:pointer;
 border:2px solid var(--accent);background:var(--card);color:var(--accent);text-align:center}
