@@ -10,6 +10,7 @@ import pytest
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.oauth.asking import COOKIE, MOST_SCOPES, Asking, Decision
 from limen.oauth.model import Ability
+from limen.oauth.own_page import origin_of
 from limen.oauth.page import WARNINGS
 from limen.oauth.shown import disguised, duration, host_of, shown
 from limen.oauth.web import OAuthError, Reply, Visit
@@ -96,7 +97,7 @@ def test_page_says_who_vouches_for_the_client_oa08(ours: Asking, words: str) -> 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:4545/cb", "http://[::1]:1/cb", "http://localhost:1/cb"])
 def test_loopback_has_a_warning_of_its_own_oa45(ours: Asking, uri: str) -> None:
     text = Read(ours.page(arrive(), "t", asked(redirect_uri=uri), CLIENT)).text
-    assert WARNINGS["loopback"] in text
+    assert WARNINGS["loopback_only"] in text
     assert "a program on this computer" in text
     assert uri in text
 
@@ -104,7 +105,7 @@ def test_loopback_has_a_warning_of_its_own_oa45(ours: Asking, uri: str) -> None:
 def test_warnings_stand_in_words_and_unknown_ones_as_they_are(ours: Asking) -> None:
     about = client(warnings=("everywhere", "zig<zag"), name="Ex\u0430mple")
     read = Read(ours.page(arrive(), "t", asked(redirect_uri="com.app:/cb", route=""), about))
-    for id in ("everywhere", "private_scheme", "disguised"):
+    for id in ("everywhere", "private_scheme", "name_disguised"):
         assert read.text.count(WARNINGS[id]) == 1
     assert "zig<zag" in read.text
     assert [members for tag, members in read.tags if members.get("role") == "alert"]
@@ -121,11 +122,22 @@ def test_international_names_show_as_they_are_resolved_as20(ours: Asking) -> Non
     assert long in Read(ours.page(arrive(), "t", asked(redirect_uri=long), CLIENT)).text
 
 
-def test_device_shows_its_code_and_no_address(ours: Asking) -> None:
-    text = Read(ours.page(arrive(), "t", asked(redirect_uri=""), CLIENT, device="WDJB-MJHT")).text
-    assert "WDJB-MJHT" in text
+def test_device_has_a_warning_and_no_address(ours: Asking) -> None:
+    text = Read(ours.page(arrive(), "t", asked(redirect_uri=""), CLIENT, device="handle")).text
     assert WARNINGS["device"] in text
     assert "Access is handed to" not in text
+    assert "handle" not in text
+
+
+def test_every_warning_of_a_client_has_words_oa08(ours: Asking) -> None:
+    ids = ("localhost", "foreign_redirect", "foreign_page", "name_disguised", "lookalike:Cla<b>ude", "unverified")
+    read = Read(ours.page(arrive(), "t", ASKED, client(warnings=ids)))
+    for id in ids[:-1]:
+        assert WARNINGS[id.partition(":")[0]] in read.text
+        assert id not in read.text
+    assert "Cla<b>ude" in read.text
+    assert WARNINGS["unverified"] not in read.text  # the mark says so
+    assert WARNINGS["unverified"] in Read(ours.page(arrive(), "t", ASKED, client(warnings=ids, verified=True))).text
 
 
 NAMES = {
@@ -166,6 +178,17 @@ def test_display_of_texts() -> None:
     assert [host_of(uri) for uri in ("com.app:/cb", "http://[::1]:9/x", "https://h:x/", "https://A.Example/")] == [
         "", "[::1]:9", "", "a.example",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Limen.Example:443", "https://limen.example"), ("http://h:80", "http://h"),
+        ("https://h:80", "https://h:80"), ("http://[::1]:8300", "http://[::1]:8300"),
+    ],
+)  # fmt: skip
+def test_origins_as_browsers_write_them(url: str, origin: str) -> None:
+    assert origin_of(url) == origin
 
 
 # headers

@@ -281,7 +281,6 @@ def test_markup_of_strangers_is_text_oa08_oa27(browser: Any, place: Scene) -> No
         place.client = client(name=text, id=f"https://app.example/{text}", uri=text, warnings=(text,))
         scope = re.sub(r'[\s"\\]', "", text)
         place.asked = asked(redirect_uri=f"https://app.example/{text}", state=text, scopes=(scope, "b"), resource=text)
-        place.device = text[:32]
         page.goto(f"{place.issuer}/oauth/authorize?transaction=t1")
         assert page.evaluate("window.pwned") is None
         assert page.locator("script, img, svg, iframe, object, embed, [onload], [onerror], [onfocus]").count() == 0

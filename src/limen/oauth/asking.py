@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from limen.core.faults import ConfigFault
 from limen.oauth.model import Ability, Asked, Client
+from limen.oauth.own_page import foreign, framed, origin_of
 from limen.oauth.page import Question, consent_page, message_page, onward_page
 from limen.oauth.recorder import Recorder
 from limen.oauth.settings import ConsentSettings, ProviderSettings
@@ -68,18 +69,18 @@ class Asking:
             raise ConfigFault(f"the key that binds answers to browsers has {_SIZE} bytes", "oauth.consent")
         self._issuer, self._key, self._provider, self._settings = issuer, key, provider, settings
         self._recorder, self._record, self._can, self._needed, self._now = recorder, record, can, needed, now
-        self._origin = _origin(issuer)
+        self._origin = origin_of(issuer)
         self._minute, self._alerts, self._untold = 0.0, 0, 0
 
     def page(self, visit: Visit, transaction: str, asked: Asked, client: Client, *, device: str = "") -> Reply:
-        """Ask whether `client` may have what it asked for. `device`: the code on the device it is for.
+        """Ask whether `client` may have what it asked for. `device`: what waits for it, if not a browser; not shown.
 
         Raises OAuthError for a connection others can read, for a page inside another one (OA-07), and for more scopes
         than a person reads; DependencyFault when what the client could do cannot be found out.
         """
         if not visit.secure:
             raise OAuthError("invalid_request", "this page needs a connection with TLS")
-        if _destination(visit) not in ("", "document"):
+        if framed(visit):
             raise self._refused(visit, "sec-fetch-dest", "asked for inside another page", transaction)
         if len(asked.scopes) > MOST_SCOPES:
             raise OAuthError("invalid_scope", f"more than {MOST_SCOPES} scopes at once")
@@ -98,7 +99,8 @@ class Asking:
         hidden["csrf"] = self._mac("answer", value, *hidden.values())
         question = Question(
             asked, client, self._can(asked.route, asked.scopes), needed, self._settings.explain,
-            self._settings.expires, self._issuer, self._provider.issuer, self._provider.scopes, hidden, device,
+            self._settings.expires, self._issuer, self._provider.issuer, self._provider.scopes, hidden,
+            bool(device),
         )  # fmt: skip
         self._recorder.note(
             "consent", "ok", visit=visit, client=client.id, resource=asked.resource, transaction=transaction,
@@ -111,10 +113,11 @@ class Asking:
         if visit.method != "POST":
             raise OAuthError("invalid_request", "an answer is sent by the form", status=405)
         try:
-            self._from_our_page(visit)
-            form = visit.parameters()
+            stranger, form = foreign(visit, self._origin), visit.parameters()
         except OAuthError as error:
-            raise error if error.status == 403 else self._refused(visit, "form", error.detail) from None
+            raise self._refused(visit, "form", error.detail) from None
+        if stranger is not None:
+            raise self._refused(visit, *stranger)
         transaction = form.get("transaction", "")
         value = self._presented(visit)
         if not value:
@@ -166,17 +169,6 @@ class Asking:
         title = "This did not work" if error.status < 500 else "This does not work at the moment"
         return message_page(self._issuer, title, words, code=error.code, status=error.status)
 
-    def _from_our_page(self, visit: Visit) -> None:
-        """Fetch Metadata and Origin, where the browser sends them. Our own pages send no referrer, for which Chromium
-        and Firefox say `Origin: null`: it counts where `Sec-Fetch-Site`, which no page can set, says whose it is."""
-        site, origin = visit.header("sec-fetch-site"), visit.header("origin")
-        if site not in ("", "same-origin"):
-            raise self._refused(visit, "sec-fetch-site", f"sent by another site ({site[:32]})")
-        if _destination(visit) not in ("", "document"):
-            raise self._refused(visit, "sec-fetch-dest", "sent from inside another page")
-        if origin not in ("", self._origin) and not (origin == "null" and site):
-            raise self._refused(visit, "origin", f"sent by {origin[:200]}")
-
     def _presented(self, visit: Visit) -> str:
         """The random number of the browser's cookie; "" unless it is one of ours, whole and unchanged (OA-06)."""
         cookie = visit.cookie(COOKIE)
@@ -212,18 +204,6 @@ class Asking:
         if self._untold:
             members["held_back"], self._untold = self._untold, 0
         self._record("security", members)
-
-
-def _destination(visit: Visit) -> str:
-    return visit.header("sec-fetch-dest")
-
-
-def _origin(url: str) -> str:
-    """As browsers write it: lower case, and no port where it is the usual one (RFC 6454 section 6.1)."""
-    parts = urlsplit(url.lower())
-    usual = {"https": 443, "http": 80}.get(parts.scheme)
-    host = parts.netloc if parts.port != usual else parts.netloc.rpartition(":")[0]
-    return f"{parts.scheme}://{host}"
 
 
 def _digest(value: str) -> str:

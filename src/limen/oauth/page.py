@@ -45,16 +45,25 @@ SCOPES: Final = MappingProxyType(
         "offline_access": "Stay connected while you are away, until this consent ends.",
     }
 )
+_HERE: Final = (
+    "The answer goes to a program on the computer you are using. Any program there can give itself the name shown "
+    "here: go on only if you have just started this yourself."
+)
 WARNINGS: Final = MappingProxyType(
     {
-        "loopback": "The answer goes to a program on the computer you are using. Any program there can give itself the "
-        "name shown here: go on only if you have just started this yourself.",
+        "loopback_only": _HERE,
+        "localhost": _HERE,
         "private_scheme": "The answer goes to an app on this device, by a kind of address that any other app can claim "
         "as well: go on only if you have just started this yourself.",
-        "disguised": "The name holds characters that do not show, or that look like others. Honest names rarely do.",
-        "international": "An address below is written in another alphabet than it seems, or looks like another "
-        "one. Compare it letter by letter.",
-        "device": "You are about to connect another device. Never enter a code that somebody sent you.",
+        "name_disguised": "The name holds characters that do not show, or that look like others. Honest names rarely "
+        "do.",
+        "international": "An address below is written in another alphabet than it seems, or looks like another one. "
+        "Compare it letter by letter.",
+        "foreign_redirect": "The answer goes to another site than the one that says what this application is.",
+        "foreign_page": "It points to pages of other sites as if they were its own.",
+        "unverified": "Nobody here has checked who this is.",
+        "lookalike": "Its name or address can be taken for this one, and nothing shows that it is theirs:",
+        "device": "You are about to connect another device. Never go on with a code that somebody sent you.",
         "everywhere": "This asks for every server behind this gateway, not for one.",
     }
 )
@@ -74,7 +83,7 @@ class Question:
     provider: str  # issuer that signs the person in
     provider_scopes: Sequence[str]
     hidden: Mapping[str, str]  # members of the form
-    device: str = ""  # code shown on the device that asks
+    device: bool = False  # for one the person typed the code of
 
 
 def consent_page(question: Question, *headers: tuple[str, str]) -> Reply:
@@ -87,7 +96,6 @@ def consent_page(question: Question, *headers: tuple[str, str]) -> Reply:
         f'<h1 id="title">Allow {who} to use {route} as you?</h1>',
         f'<p class="lead">{_vouched(client)}</p>',
         _warnings(question),
-        _device(question.device),
         _who(question),
         _tools(question.abilities),
         '<form method="post" action="/oauth/consent" autocomplete="off">',
@@ -149,14 +157,15 @@ def _vouched(client: Client) -> str:
 def _found(question: Question) -> list[str]:
     """Ids of what a person should know: what was found about the client before, and what is seen here."""
     asked, client = question.asked, question.client
-    found = list(client.warnings)
+    marked = client.source != "configured" and not client.verified  # as unverified, above
+    found = [one for one in client.warnings if one != "unverified" or not marked]
     target = urlsplit(asked.redirect_uri)
     if asked.redirect_uri and is_loopback(asked.redirect_uri):
-        found.append("loopback")
+        found = ["loopback_only", *(one for one in found if one != "localhost")]
     elif asked.redirect_uri and target.scheme not in ("https", "http"):
         found.append("private_scheme")
     if disguised(client.name):
-        found.append("disguised")
+        found.append("name_disguised")
     hosts = (host_of(asked.redirect_uri), host_of(client.id) if client.source == "metadata" else "")
     if any(label.startswith("xn--") for host in hosts for label in host.split(".")):
         found.append("international")
@@ -171,14 +180,16 @@ def _warnings(question: Question) -> str:
     found = _found(question)
     if not found:
         return ""
-    rows = "".join(f"<li>{escape(WARNINGS[one]) if one in WARNINGS else shown(one, 200)}</li>" for one in found)
+    rows = "".join(f"<li>{_warning(one)}</li>" for one in found)
     return f'<div class="warnings" role="alert"><h2>Before you allow this</h2><ul>{rows}</ul></div>'
 
 
-def _device(code: str) -> str:
-    if not code:
-        return ""
-    return f'<p>The device must show this code: <b class="device">{shown(code, 32)}</b></p>'
+def _warning(found: str) -> str:
+    """In words; `id:what` has something of its own to show, and what nobody explained stands as it is."""
+    id, _, what = found.partition(":")
+    if id not in WARNINGS:
+        return shown(found, 200)
+    return escape(WARNINGS[id]) + (f" <b>{shown(what, 80)}</b>" if what else "")
 
 
 def _who(question: Question) -> str:

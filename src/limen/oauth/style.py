@@ -41,10 +41,9 @@ ul{margin:.25rem 0;padding-left:1.2rem}
 font-weight:600;margin-right:.4rem}
 .mark.no,.destructive{color:var(--bad)}
 .tools{list-style:none;padding:0}
-.tools .names,.odd,.device{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+.tools .names,.odd{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .tools .names{font-size:.875rem;color:var(--soft)}
 .odd{background:var(--code);color:var(--bad);border-radius:.2rem;padding:0 .2rem;font-size:.85em}
-.device{font-size:1.4rem;letter-spacing:.12em}
 fieldset{border:0;margin:2rem 0 0;padding:0;min-width:0}
 legend{font-size:1.05rem;font-weight:700;margin:0;padding:0}
 .scope{display:grid;grid-template-columns:1.5rem 1fr;gap:.1rem .5rem;padding:.6rem 0;border-top:1px solid var(--line)}
