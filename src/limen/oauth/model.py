@@ -48,6 +48,15 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Ability:
+    """One approved tool a client could call, and what approval says of it: for the person who is asked."""
+
+    server: str
+    name: str
+    effect: str = "unknown"  # "read" | "write" | "destructive" | "unknown", as core.call.Approved
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """Who signed in at the provider, as its ID token says."""
 
