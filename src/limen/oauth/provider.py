@@ -174,6 +174,8 @@ class Provider:
 
     def ended(self, visit: Visit) -> tuple[str, ...]:
         """Values of Set-Cookie that take back the cookie of a way that is over."""
+        if visit.method != "GET":
+            return ()
         try:
             state = visit.parameters().get("state", "")
         except OAuthError:
