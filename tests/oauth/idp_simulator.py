@@ -1,9 +1,9 @@
 """An identity provider behind the port Exchange, in process: honest until told otherwise.
 
-    idp = Idp(clock)
-    back = idp.authorize(url)                    # what a browser brings back from the provider: a path with a query
-    idp.claims["aud"] = "another"                # of the ID tokens it signs from now on; None leaves a claim out
-    idp.answer["token_type"] = "mac"             # the same for the token response, and `metadata` for that
+idp = Idp(clock)
+back = idp.authorize(url)                    # what a browser brings back from the provider: a path with a query
+idp.claims["aud"] = "another"                # of the ID tokens it signs from now on; None leaves a claim out
+idp.answer["token_type"] = "mac"             # the same for the token response, and `metadata` for that
 """
 
 from __future__ import annotations

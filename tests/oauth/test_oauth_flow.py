@@ -117,7 +117,7 @@ def test_tokens_of_the_provider_are_kept_and_told_to_nobody(world: World) -> Non
 def test_a_device_waits_for_the_same_questions(world: World) -> None:
     browser, asked = world.browser(), None
     page = browser.ask()
-    asked = world.flow._transactions._read(re.findall(r'value="([\w-]{43})"', page.text)[0])[1]  # noqa: SLF001
+    asked = world.flow._transactions._read(re.findall(r'value="([\w-]{43})"', page.text)[0])[1]
     assert asked is not None
 
     def start(device: str) -> Answer:
@@ -163,8 +163,13 @@ def test_other_purposes_come_back_to_whoever_began_them(tmp_path: Path) -> None:
 
 def test_a_refusal_of_the_provider_reaches_the_client_in_our_words(world: World) -> None:
     browser = world.browser()
-    for error, told in (("access_denied", "access_denied"), ("interaction_required", "login_required"),
-                        ("invalid_scope", "server_error"), ("temporarily_unavailable", "temporarily_unavailable")):  # fmt: skip
+    ours = {
+        "access_denied": "access_denied",
+        "interaction_required": "login_required",
+        "invalid_scope": "server_error",
+        "temporarily_unavailable": "temporarily_unavailable",
+    }
+    for error, told in ours.items():
         onward = browser.allow(browser.ask())
         answer = browser.open(world.idp.authorize(onward, code=None, error=error, error_description="its own words"))
         assert answer.status == 302 and answer.query["error"] == told and answer.query["iss"] == GATEWAY
@@ -288,7 +293,7 @@ def test_everything_strangers_leave_behind_is_forgotten(world: World) -> None:
 
 def test_the_clients_state_comes_back_as_it_was(world: World) -> None:
     """OA-27, honest half: whatever it holds, it is one value of the query."""
-    odd = "\"><script>alert(1)</script>\r\nSet-Cookie: a=b & # \u00e4"
+    odd = '"><script>alert(1)</script>\r\nSet-Cookie: a=b & # \u00e4'
     answer = world.browser().sign_in(state=odd)
     assert answer.query["state"] == odd
     assert "\r" not in answer.location and "<" not in answer.location

@@ -53,7 +53,7 @@ def test_only_what_is_on_is_told() -> None:
 def test_metadata_is_the_configurations_whatever_a_request_says() -> None:
     """OA-49, OA-93: no name of a host, and no proxy's header, gets into it."""
     serve = Metadata(document(), Neighbours()).serve
-    headers = {name: ("evil.example",) for name in ("host", "x-forwarded-host", "x-forwarded-proto", "forwarded")}
+    headers = dict.fromkeys(("host", "x-forwarded-host", "x-forwarded-proto", "forwarded"), ("evil.example",))
     honest, spoofed = (asyncio.run(serve(Visit("GET", "/", headers=one))) for one in ({}, headers))
     assert honest.body == spoofed.body and b"evil" not in spoofed.body and honest.headers == spoofed.headers
 

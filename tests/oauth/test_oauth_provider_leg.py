@@ -201,7 +201,12 @@ def test_metadata_on_loopback_may_stay_there() -> None:
         '"token_endpoint":"http://127.0.0.1:9/t","jwks_uri":"http://127.0.0.1:9/j"}'
     )
     assert read_server("http://127.0.0.1:9", text.encode()).token == "http://127.0.0.1:9/t"
-    for bad in (text.replace("127.0.0.1:9/t", "192.0.2.1/t"), text.replace('"jwks_uri"', '"token_endpoint"'), "[]", "{"):
+    for bad in (
+        text.replace("127.0.0.1:9/t", "192.0.2.1/t"),
+        text.replace('"jwks_uri"', '"token_endpoint"'),
+        "[]",
+        "{",
+    ):
         with pytest.raises(ValueError, match=r"token_endpoint|issuer|JSON"):
             read_server("http://127.0.0.1:9", bad.encode())
 

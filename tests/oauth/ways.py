@@ -1,11 +1,11 @@
 """A browser, a gateway's sign-in and its neighbours, small enough for tests of the way between them.
 
-    world = World(tmp_path)
-    browser = world.browser()
-    page = browser.ask()                          # GET /oauth/authorize
-    onward = browser.allow(page)                  # POST /oauth/consent: the URL at the provider
-    answer = browser.open(world.idp.authorize(onward))
-    answer.query["code"]                          # what the client gets
+world = World(tmp_path)
+browser = world.browser()
+page = browser.ask()                          # GET /oauth/authorize
+onward = browser.allow(page)                  # POST /oauth/consent: the URL at the provider
+answer = browser.open(world.idp.authorize(onward))
+answer.query["code"]                          # what the client gets
 """
 
 from __future__ import annotations
