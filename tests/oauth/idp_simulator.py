@@ -81,8 +81,6 @@ class Idp:
             raise DependencyFault("fetch", "down")
         if self.token_status != 200:
             return _json(self.token_status, {"error": "invalid_client", **self.answer})
-        if form["grant_type"] == "refresh_token":
-            return _json(200, without({"access_token": "provider-access-2", "token_type": "Bearer", **self.answer}))
         grant = self.codes.pop(form.get("code", ""), None)
         challenge = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         if (

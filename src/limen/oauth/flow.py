@@ -109,16 +109,17 @@ class Flow:
                 raise OAuthError("invalid_request", "An authorization is asked for with GET.", status=405)
             self._arrivals.take(visit.address)
             asked, client = await self._judge.judge(visit)
-            return await self._ask(visit, asked, client, "")
+            return await self._ask(visit, asked, client)
 
         return await self._shown("authorize", visit, work)
 
-    async def start(self, visit: Visit, asked: Asked, client: Client, device: str = "") -> Reply:
-        """Ask a person about what a device asked for. `device` is handed back when they agreed or refused."""
+    async def start(self, visit: Visit, asked: Asked, client: Client, device: str, shown: str = "") -> Reply:
+        """Ask a person about what a device asked for. `device` is handed back when they agreed or refused; `shown` is
+        the code they see on it."""
 
         async def work() -> Reply:
             self._arrivals.take(visit.address)
-            return await self._ask(visit, asked, client, device)
+            return await self._ask(visit, asked, client, device, shown or device)
 
         return await self._shown("device", visit, work)
 
@@ -140,15 +141,14 @@ class Flow:
     async def callback(self, visit: Visit) -> Reply:
         """The provider's answer, and what it was for."""
         reply = await self._shown("callback", visit, lambda: self._back(visit))
-        cookies = tuple(("set-cookie", cookie) for cookie in self._provider.ended(visit))
-        return Reply(reply.status, reply.body, (*reply.headers, *cookies))
+        return Reply(reply.status, reply.body, (*reply.headers, *self._provider.ended(visit)))
 
-    async def _ask(self, visit: Visit, asked: Asked, client: Client, device: str) -> Reply:
+    async def _ask(self, visit: Visit, asked: Asked, client: Client, device: str = "", shown: str = "") -> Reply:
         transaction = await asyncio.to_thread(self._transactions.open, asked, device)
         self._recorder.note(
             "authorize", "ok", visit=visit, client=client.id, resource=asked.resource, transaction=transaction
         )
-        return self._pages.page(visit, transaction, asked, client, device=device)
+        return self._pages.page(visit, transaction, asked, client, device=shown)
 
     async def _agreed(self, visit: Visit, decision: Decided) -> Reply:
         found = await asyncio.to_thread(
@@ -162,7 +162,7 @@ class Flow:
             prompt=asked.prompt, max_age=asked.max_age, acr_values=asked.acr_values,
         )  # fmt: skip
         self._note("provider", "ok", visit, asked, decision.transaction, detail="left for the provider")
-        return self._pages.leave(url, cookies)
+        return self._pages.leave(url, tuple(value for _, value in cookies))
 
     async def _denied(self, visit: Visit, decision: Decided) -> Reply:
         found = await asyncio.to_thread(self._transactions.end, decision.transaction, browser=decision.browser)

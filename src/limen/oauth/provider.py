@@ -101,8 +101,8 @@ class Provider:
         prompt: str = "",
         max_age: int | None = None,
         acr_values: tuple[str, ...] = (),
-    ) -> tuple[str, tuple[str, ...]]:
-        """Where the browser goes now, and the values of Set-Cookie it takes along. Only for a browser that is known.
+    ) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """Where the browser goes now, and the cookies it takes along, as headers. Only for a browser that is known.
 
         Nothing else a client asked reaches the provider (OA-34). Raises DependencyFault, OAuthError.
         """
@@ -161,19 +161,8 @@ class Provider:
         code = self._judge(way, answer)
         return await self._redeem(way, _place(state), code)
 
-    async def refresh(self, refresh: str) -> Tokens:
-        """New tokens for a refresh token of this provider, under the same scopes. Raises DependencyFault; not retryable
-        when the provider refuses it."""
-        server = await self._published.server()
-        form = {"grant_type": "refresh_token", "refresh_token": refresh}
-        try:
-            redeemed = await self._post(server.token, self._method(server), form)
-        except RedeemRefused as refused:
-            raise DependencyFault("identity provider", refused.detail, retryable=refused.retryable) from None
-        return self._tokens(redeemed, refresh)
-
-    def ended(self, visit: Visit) -> tuple[str, ...]:
-        """Values of Set-Cookie that take back the cookie of a way that is over."""
+    def ended(self, visit: Visit) -> tuple[tuple[str, str], ...]:
+        """The cookie of a way that is over, taken back, as headers."""
         if visit.method != "GET":
             return ()
         try:
@@ -246,7 +235,7 @@ class Provider:
             raise NotSignedIn(way, untrusted.claim, str(untrusted), tell="server_error", status=502) from None
         except DependencyFault as fault:
             raise NotSignedIn(way, "provider", str(fault), tell="temporarily_unavailable", status=503) from None
-        return SignedIn(way.purpose, way.about, user, self._tokens(redeemed, ""))
+        return SignedIn(way.purpose, way.about, user, self._tokens(redeemed))
 
     async def _post(self, endpoint: str, method: str, form: Mapping[str, str]) -> Redeemed:
         """`scope` goes along on every leg: some providers cannot do without it (AADSTS900144)."""
@@ -259,9 +248,11 @@ class Provider:
         redemption = Redemption(endpoint, method, self._settings.client_id, given, {**form, **more})
         return await redeem(self._exchange, redemption)
 
-    def _tokens(self, redeemed: Redeemed, before: str) -> Tokens:
+    def _tokens(self, redeemed: Redeemed) -> Tokens:
         scopes = redeemed.scopes or self._scopes
-        return Tokens(redeemed.access, redeemed.refresh or before, self._now() + redeemed.lifetime, scopes)
+        return Tokens(
+            redeemed.access, redeemed.refresh, self._now() + redeemed.lifetime, scopes, redeemed.id_token
+        )  # fmt: skip
 
     def _method(self, server: Server) -> str:
         if self._settings.client_secret is None:
@@ -286,6 +277,6 @@ def _cookie_name(state: str) -> str:
     return f"{_COOKIE}{_digest(state)[:16]}"
 
 
-def _cookie(state: str, value: str, seconds: int) -> str:
+def _cookie(state: str, value: str, seconds: int) -> tuple[str, str]:
     """AS-36: set when the browser leaves, and never before a person agreed."""
-    return f"{_cookie_name(state)}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}"
+    return "set-cookie", f"{_cookie_name(state)}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}"
