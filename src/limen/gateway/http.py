@@ -26,6 +26,7 @@ from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply
 
 _JSON: Final = (b"content-type", b"application/json")
+_NOT_HERE: Final = b'{"error":"not_found","error_description":"Nothing is published at this address."}'
 _HEAD: Final = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
 _HEAD_JSON: Final = _HEAD + b"content-type: application/json\r\n"
 _FIXED: Final = (
@@ -235,6 +236,8 @@ class HttpSurface:
         document = self._site.metadata.get(path)
         if document is not None and method in ("GET", "HEAD"):
             return Reply(200, document, ((b"access-control-allow-origin", b"*"),))
+        if b"/.well-known/" in path:  # clients try several forms; one that cannot read an empty answer gives up
+            return Reply(404, _NOT_HERE, ((b"access-control-allow-origin", b"*"),))
         return Reply(404, b"")
 
 

@@ -83,6 +83,7 @@ class Tokens:
     refresh: str = field(default="", repr=False)
     expires: float = 0.0  # seconds since the epoch
     scopes: tuple[str, ...] = ()
+    identity: str = field(default="", repr=False)  # the ID token
 
 
 @dataclass(frozen=True, slots=True)

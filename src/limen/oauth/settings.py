@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from limen.oauth.model import AuthMethod
+from limen.oauth.provider_kinds import KINDS, SIGNED_WITH
 from limen.oauth.redirects import lint
-from limen.oauth.web import OAuthError
+from limen.oauth.web import SCOPE, OAuthError, plain_url
 
 Host = Annotated[str, Field(pattern=r"^(?:[a-z0-9_-]+\.)+[a-z0-9-]+$", max_length=253)]
 Seconds = Annotated[int, Field(strict=True, ge=1)]
@@ -30,6 +31,39 @@ class ProviderSettings(Part):
         default=None, description="by reference; without one we are a public client"
     )
     scopes: tuple[str, ...] = Field(default=("openid", "profile"), description="asked of the provider")
+    refresh: bool = Field(default=False, description="ask for a refresh token, where a server's credential needs one")
+    resource: str | None = Field(default=None, description="RFC 8707, for providers that issue tokens by it")
+    algorithms: tuple[str, ...] = Field(default=(), description="of ID tokens; default: the usual ones of the kind")
+    groups_claim: str = Field(default="groups", description="of the ID token; empty: none is read")
+    roles_claim: str = Field(default="roles", description="of the ID token; empty: none is read")
+
+    @field_validator("issuer", "resource")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        return None if value is None else plain_url(value)
+
+    @field_validator("scopes")
+    @classmethod
+    def _scopes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(SCOPE.match(one) for one in value):
+            raise ValueError("one scope in each entry (RFC 6749 section 3.3)")
+        return value
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> ProviderSettings:
+        kind = KINDS[self.kind]
+        if not kind.issuer.match(self.issuer):
+            raise ValueError(f"an issuer of kind {self.kind} reads {kind.hint}")
+        if self.resource is not None and not kind.takes_resource:
+            raise ValueError(f"a provider of kind {self.kind} refuses `resource`: name a scope of the API instead")
+        if not set(self.algorithms) <= set(kind.algorithms):
+            raise ValueError(f"choose from {', '.join(kind.algorithms)}")
+        return self
+
+    @property
+    def signed_with(self) -> tuple[str, ...]:
+        """Algorithms an ID token may be signed with, and no others."""
+        return self.algorithms or tuple(one for one in SIGNED_WITH if one in KINDS[self.kind].algorithms)
 
 
 class TokenSettings(Part):
