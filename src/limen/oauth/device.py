@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from html import escape
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import orjson
 
@@ -67,6 +67,7 @@ class Device:
     polled: float = 0.0
     typed: int = 0
     state: str = "pending"  # "approved", "denied"
+    ticket: str = ""  # where the approval is
     name: str = field(default="", repr=False)  # digest of the user code
 
 
@@ -162,7 +163,7 @@ class Devices:
         if not compare_digest(device.asked.client.encode(), client.id.encode()):
             raise OAuthError("invalid_grant", "not valid, or not any more", detail="asked for by another client")
         if device.state == "approved":
-            return f"{PREFIX}{place}"
+            return device.ticket
         if device.state == "denied":
             raise OAuthError("access_denied")
         now = self._now()
@@ -216,14 +217,14 @@ class Devices:
             return "", None
         found = self._table.get(self._name(typed))
         handle = found.decode() if found is not None else ""
-        raw = self._table.get(_PLACE + handle) if handle else None
-        device = _read(raw) if raw is not None else None
-        if raw is None or device is None or device.state != "pending" or self._now() >= device.until:
-            return "", None
-        after = replace(device, typed=device.typed + 1)
-        if after.typed > _TRIES or not self._table.swap(_PLACE + handle, raw, orjson.dumps(after), device.until):
-            return "", None
-        return handle, after
+        while handle and (raw := self._table.get(_PLACE + handle)) is not None:
+            device = _read(raw)
+            if device.state != "pending" or device.typed >= _TRIES or self._now() >= device.until:
+                break
+            after = replace(device, typed=device.typed + 1)
+            if self._table.swap(_PLACE + handle, raw, orjson.dumps(after), device.until):
+                return handle, after
+        return "", None
 
     def approved(self, device: str, asked: Asked, user: User, consent: str) -> Reply:
         """The end of the way for a device. `device` is what `start` was given. Synchronous; raises OAuthError when it
@@ -236,10 +237,14 @@ class Devices:
             found.asked.client, found.asked.resource, found.asked.client_digest,
         ) or not set(asked.scopes) <= set(found.asked.scopes):  # fmt: skip
             raise OAuthError("invalid_request", detail="agreed to something else than the device asked for")
-        # First what it may have, then that it may: whoever is killed between the two leaves a device that waits.
-        ticket = Ticket(replace(asked, state=""), user, consent, found.until)
-        self._table.put(f"{PREFIX}{_PLACE}{device}", orjson.dumps(ticket), found.until)
-        if not self._decide(device, raw, found, "approved"):
+        # First what it may have, then that it may: whoever is killed between the two leaves a device that waits, and
+        # of two people who agree at once only one is who the device acts for.
+        ticket, place = (
+            Ticket(replace(asked, state=""), user, consent, found.until),
+            f"{PREFIX}{_PLACE}{new_secret(16)}",
+        )
+        self._table.put(place, orjson.dumps(ticket), found.until)
+        if not self._decide(device, raw, replace(found, ticket=place, state="approved")):
             raise OAuthError("expired_token", detail="the device was decided about meanwhile")
         return _page("The device is connected", "<p>You can close this page and go back to the device.</p>")
 
@@ -247,16 +252,18 @@ class Devices:
         """A person said no. Synchronous; raises DependencyFault."""
         raw = self._table.get(_PLACE + device)
         if raw is not None and (found := _read(raw)).state == "pending":
-            self._decide(device, raw, found, "denied")
+            self._decide(device, raw, replace(found, state="denied"))
         return _page("The device was not connected", "<p>You can close this page.</p>")
 
-    def _decide(self, device: str, raw: bytes, found: Device, state: str) -> bool:
-        while not self._table.swap(_PLACE + device, raw, orjson.dumps(replace(found, state=state)), found.until):
-            again = self._table.get(_PLACE + device)  # a poll came between
+    def _decide(self, device: str, raw: bytes, decided: Device) -> bool:
+        """Whether this decision is the one that counts."""
+        place = _PLACE + device
+        while not self._table.swap(place, raw, orjson.dumps(decided), decided.until):
+            again = self._table.get(place)
             if again is None or (found := _read(again)).state != "pending":
                 return False
-            raw = again
-        self._table.swap(_NAMES + found.name, device.encode(), None)
+            raw, decided = again, replace(found, state=decided.state, ticket=decided.ticket)  # a poll came between
+        self._table.swap(_NAMES + decided.name, device.encode(), None)
         return True
 
     def _name(self, typed: str) -> str:
@@ -267,12 +274,12 @@ def _form(said: str, status: int = 200, headers: tuple[tuple[str, str], ...] = (
     value = new_secret(16)
     alert = f'<p role="alert">{escape(said)}</p>' if said else ""
     body = f"""{alert}
-<p>Type in the code that your own device shows. <strong>If somebody sent you a code, or asked you to come here, stop:</strong>
-whoever holds that device will act in your name.</p>
+<p>Type in the code that your own device shows. <strong>If somebody sent you a code, or asked you to come here,
+stop:</strong> whoever holds that device will act in your name.</p>
 <form method="post" action="/oauth/device" autocomplete="off">
 <input type="hidden" name="csrf" value="{value}">
 <p><label for="user_code">Code</label><br>
-<input id="user_code" name="user_code" required maxlength="16" autocapitalize="characters" spellcheck="false" autofocus></p>
+<input id="user_code" name="user_code" required maxlength="16" autocapitalize="characters" spellcheck="false"></p>
 <p><button type="submit">Continue</button></p>
 </form>"""
     cookie = f"{_COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={int(LIFETIME)}"
@@ -287,5 +294,4 @@ def _page(title: str, body: str, status: int = 200, headers: tuple[tuple[str, st
 {body}
 </main></body></html>
 """
-    more: tuple[tuple[str, Any], ...] = (*_PAGE, *headers)
-    return Reply(status, text.encode(), more)
+    return Reply(status, text.encode(), (*_PAGE, *headers))
