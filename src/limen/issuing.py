@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,8 @@ def _revoke(issuer: str, state: State) -> Callable[[str, str, float], None]:
         except ValueError as error:  # too many stand already
             raise DependencyFault("revocations", str(error)) from None
         if state.bus is not None:
-            state.bus.publish("revocations")
+            with suppress(DependencyFault):  # gateways that are not woken look by themselves within a quarter second
+                state.bus.publish("revocations")
 
     return put
 

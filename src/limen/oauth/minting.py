@@ -71,7 +71,7 @@ class Mint:
             "scope": " ".join(granted),
         }
         optional: dict[str, object] = {
-            "auth_time": user.auth_time,
+            "auth_time": user.auth_time and min(user.auth_time, now),  # by the provider's clock, which may be ahead
             "acr": user.acr,
             "amr": list(user.amr),
             self._claims.groups: list(user.groups),
