@@ -64,6 +64,7 @@ class Servers(Outbound, Protocol):
 
 
 Connect = Callable[["Config", Callable[[str], None]], Servers]
+Own = Callable[["Config"], tuple[str, Callable[[], bytes]] | None]  # our name as an issuer, and its keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,10 @@ class Plan:
 class House:
     """Everything that runs, and how it changes while it runs."""
 
-    def __init__(self, config: Config, connect: Connect, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(
+        self, config: Config, connect: Connect, say: Callable[[str], None], own: Own = lambda config: None
+    ) -> None:
+        self.say, self._own = say, own
         self.state = State.open(config)
         self.signer = open_signer(config)
         self.ledger = Ledger.open(directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
@@ -118,8 +121,8 @@ class House:
             registry = before.registry if config.catalog.lock is None else None  # a lock may be another one by now
         if registry is None:
             registry = registry_of(config, self.state.catalog, self.signer)
-        same_identity = before is not None and before.config.identity == config.identity
-        issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
+        issuers = before.issuers if before is not None and before.config.issuing == config.issuing else None
+        issuers = issuers or Issuers(config.identity, HttpFetch(), own=self._own(config))
         kept = before.fixed if before is not None and before.config.limits == config.limits else None
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)

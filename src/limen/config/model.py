@@ -295,6 +295,16 @@ class Config(Part):
         return {**joined, **own}
 
     @property
+    def authorization_servers(self) -> tuple[str, ...]:
+        """Where clients are sent to sign in (RFC 9728): to us alone, once we stand in front of the provider."""
+        return self.identity.authorization_servers if self.oauth is None else (self.listen.url,)
+
+    @property
+    def issuing(self) -> tuple[object, ...]:
+        """All that decides whose tokens are taken."""
+        return self.identity, self.oauth is not None, self.listen.url
+
+    @property
     def servers(self) -> dict[str, ServerConfig]:
         """The servers that are in use."""
         return {name: server for name, server in self.mcpServers.items() if not server.disabled}
