@@ -15,6 +15,7 @@ import httptools
 
 from limen import __version__
 from limen.core.faults import DependencyFault
+from limen.core.ports import Fetched
 
 _CHUNK: Final = 64 << 10
 _PORT: Final = "fetch"
@@ -23,7 +24,10 @@ _LONGEST_AWAY: Final = 3600.0
 
 
 class HttpFetch:
-    """Implements ports.Fetch. Every failure is a DependencyFault that names the host, never the content."""
+    """Implements ports.Fetch and, for addresses an operator configured, ports.Exchange.
+
+    Every failure is a DependencyFault that names the host, never the content.
+    """
 
     def __init__(self, *, timeout: float = 5.0, max_size: int = 512 << 10, tls: ssl.SSLContext | None = None) -> None:
         self._timeout, self._max_size = timeout, max_size
@@ -65,23 +69,43 @@ class HttpFetch:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         return await self._bounded(parts, host, port, _request("POST", parts, *lines) + body)
 
-    async def _bounded(self, parts: SplitResult, host: str, port: int, request: bytes) -> bytes:
+    async def get(self, url: str, accept: str = "application/json") -> Fetched:
+        """ports.Exchange for configured addresses: any status is an answer, under the same bounds as `get_json`."""
+        parts, host, port = _target(url)
+        answer = _Answer(host, self._max_size, any_status=True)
+        body = await self._bounded(parts, host, port, _request("GET", parts), answer)
+        return Fetched(answer.status, answer.headers, body)
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Fetched:
+        """The same for POST. Raises DependencyFault."""
+        parts, host, port = _target(url)
+        if any(not value.isascii() or not value.isprintable() for value in headers.values()):
+            raise DependencyFault(_PORT, f"{host}: a header that cannot be sent", retryable=False)
+        lines = [f"{name}: {value}" for name, value in headers.items() if name.lower() != "accept"]
+        request = _request("POST", parts, *lines, f"Content-Length: {len(body)}") + body
+        answer = _Answer(host, self._max_size, any_status=True)
+        received = await self._bounded(parts, host, port, request, answer)
+        return Fetched(answer.status, answer.headers, received)
+
+    async def _bounded(
+        self, parts: SplitResult, host: str, port: int, request: bytes, answer: _Answer | None = None
+    ) -> bytes:
+        answer = answer or _Answer(host, self._max_size)
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._exchange(parts, host, port, request)
+                return await self._exchange(parts, host, port, request, answer)
         except TimeoutError:
             raise DependencyFault(_PORT, f"{host}: no answer within {self._timeout} s") from None
         except (OSError, httptools.HttpParserError) as error:
             raise DependencyFault(_PORT, f"{host}: {type(error).__name__}: {error}") from None
 
-    async def _exchange(self, parts: SplitResult, host: str, port: int, request: bytes) -> bytes:
+    async def _exchange(self, parts: SplitResult, host: str, port: int, request: bytes, answer: _Answer) -> bytes:
         secure = parts.scheme == "https"
         reader, writer = await asyncio.open_connection(host, port, ssl=self._tls if secure else None)
         try:
             if not secure and not _is_loopback(str(writer.get_extra_info("peername")[0])):
                 raise DependencyFault(_PORT, f"{host}: plain http to another machine", retryable=False)
             writer.write(request)
-            answer = _Answer(host, self._max_size)
             parser = httptools.HttpResponseParser(answer)
             received = 0
             while not answer.complete:
@@ -100,14 +124,17 @@ class HttpFetch:
 class _Answer:
     """Collects one response within bounds. Callback names are httptools'."""
 
-    def __init__(self, host: str, max_size: int) -> None:
-        self.host, self.left = host, max_size
+    def __init__(self, host: str, max_size: int, *, any_status: bool = False) -> None:
+        self.host, self.left, self._any_status = host, max_size, any_status
+        self.headers: dict[str, str] = {}
         self.status, self.headers_read, self.complete = 0, False, False
         self.body: list[bytes] = []
         self.refusal = ""
         self.retry_after = 0.0
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._any_status:
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
         if name.lower() == b"retry-after" and _SECONDS.fullmatch(value.strip()):
             self.retry_after = min(float(value), _LONGEST_AWAY)
         if name.lower() == b"content-encoding" and value.strip().lower() != b"identity":
@@ -128,7 +155,7 @@ class _Answer:
 
     def judge(self) -> None:
         """Raises DependencyFault as soon as this cannot become a good answer."""
-        if self.headers_read and self.status != 200:
+        if self.headers_read and self.status != 200 and not self._any_status:
             raise DependencyFault(_PORT, f"{self.host}: status {self.status}", retry_after=self.retry_after)
         if self.refusal:
             raise DependencyFault(_PORT, f"{self.host}: {self.refusal}")

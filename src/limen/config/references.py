@@ -64,7 +64,7 @@ class References:
             if not isinstance(inner, str):
                 self._walk(inner, here, document, base, wanted)
                 continue
-            if is_header(here) or is_client_secret(here) or is_remote_credential(here):
+            if is_header(here) or is_client_secret(here) or is_remote_credential(here) or is_own_client(here):
                 refuse_inline(inner, here, document)
             if "${" in inner and wanted:
                 value[key] = self._replace(inner, here, document, base)
@@ -149,7 +149,7 @@ def is_server_url(path: Path) -> bool:
 
 def is_client_secret(path: Path) -> bool:
     """What we authenticate ourselves to some issuer with."""
-    return path[:1] == ("identity",) and path[-1] == "client_secret"
+    return path[:1] in (("identity",), ("oauth",)) and path[-1] == "client_secret"
 
 
 def is_remote_credential(path: Path) -> bool:
@@ -157,8 +157,13 @@ def is_remote_credential(path: Path) -> bool:
     return path[:2] == ("content", "remote") and path[-1] in ("key", "token")
 
 
+def is_own_client(path: Path) -> bool:
+    """What we authenticate ourselves with where credentials for some server are obtained."""
+    return _below_server(path)[:2] == ("security", "credential") and path[-1] in ("secret", "key")
+
+
 def is_wrapped(path: Path) -> bool:
     """Does what a reference gives here stay wrapped?"""
     wrapped = (("headers",), ("env",), ("args",))
-    ours = is_client_secret(path) or is_remote_credential(path)
+    ours = is_client_secret(path) or is_remote_credential(path) or is_own_client(path)
     return ours or path in _STORES or _below_server(path)[:1] in wrapped
