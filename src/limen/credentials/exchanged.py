@@ -105,13 +105,10 @@ class OnBehalf:
             return refuse("credentials.refused", "the token is not meant for our application: not shown to anybody")
         form = {
             "grant_type": _JWT_BEARER,
-            "client_id": self._settings.client.id,
             "assertion": subject.token,
             "scope": " ".join(self._settings.scopes),
             "requested_token_use": "on_behalf_of",
         }
-        if self._settings.client.key is not None:
-            del form["client_id"]  # comes with the assertion
         try:
             got = await self._endpoint.token(form)
         except Denied as denied:

@@ -200,6 +200,12 @@ class OnBehalfOf(Credential):
     )
     describe: Described = "headers"
 
+    @field_validator("client")
+    @classmethod
+    def _in_the_form(cls, value: OwnClient) -> OwnClient:
+        """Entra ID wants the client's id in the form."""
+        return value.model_copy(update={"send": "body"}) if value.secret is not None else value
+
     @field_validator("tenant")
     @classmethod
     def _one_tenant(cls, value: str) -> str:
