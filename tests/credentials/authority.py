@@ -1,6 +1,6 @@
 """A strict authorization server for tests, and what a guard is asked with. In the process, or behind a real socket.
 
-Written from RFC 6749, 7523 and 8693, Entra ID's description of its on-behalf-of flow, and the draft of ID-JAG: whatever a
+Written from RFC 6749, 7523 and 8693, the description of Entra ID of its on-behalf-of flow, and the draft of ID-JAG: what a
 real one refuses is refused here.
 """
 
@@ -283,10 +283,12 @@ def asking(
     protected: bytes = b"",
     session: str = "",
     kind: str = "tool",
+    shown: str = "",
     seconds: float = 30.0,
 ) -> Context:
-    """What AttachCredential is asked with."""
-    call = Call("tools/call", "up", "up", Era.MODERN, "2026-07-28", 7, tool, arguments)
+    """What AttachCredential is asked with. `shown`: the tool's name on a bundle."""
+    method = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}[kind]
+    call = Call(method, "up", "up", Era.MODERN, "2026-07-28", 7, shown or tool, arguments)
     presented = Presented((b"Bearer " + token.encode(),) if token else (), "https://gw.example/mcp/up")
     facts = (
         caller or Caller("https://as.example", "alice", "editor", token_id="t1"),

@@ -55,7 +55,8 @@ class MintedToken:
             claims["act"] = act
         if self._bound:
             protected, session = context.find(Protected), context.find(Session)
-            claims["limen_call"] = call_digest(protected.over(context.call) if protected else context.call)
+            sent = protected.over(context.call) if protected is not None else context.call
+            claims["limen_call"] = call_digest(sent, context.get(Approved))
             if session is not None and session.id:
                 claims["limen_session"] = _digest(session.id.encode())
         return self._signed(claims, 0.0 if self._bound else float(claims["exp"]))
@@ -99,11 +100,12 @@ class EachCall:
         return None
 
 
-def call_digest(call: Call) -> str:
+def call_digest(call: Call, approved: Approved) -> str:
     """What a server compares with the request it got: SHA-256 of `{"arguments","method","name"}` as canonical JSON
-    (sorted keys, no spaces, UTF-8), base64url. `name` is that of the request as the server sees it."""
+    (sorted keys, no spaces, UTF-8), base64url. `name` is the server's own, the URI of a resource that is read."""
+    name = call.name if call.method == "resources/read" else approved.name
     arguments = orjson.Fragment(call.arguments or b"{}")
-    return _digest(orjson.dumps({"arguments": arguments, "method": call.method, "name": call.name}))
+    return _digest(orjson.dumps({"arguments": arguments, "method": call.method, "name": name}))
 
 
 def actors(caller: Caller) -> dict[str, Any] | None:
