@@ -16,6 +16,7 @@ import orjson
 
 from limen import posture
 from limen.adapters.http import HttpFetch
+from limen.adapters.public_http import PublicHttp
 from limen.audit.ledger import Ledger
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
@@ -30,6 +31,7 @@ from limen.core.chain import Chain
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
+from limen.delegation import Delegation
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
 from limen.identity.api_keys import ApiKeys
@@ -104,10 +106,15 @@ class House:
         self.upstreams = connect(config, lambda name: self.on_announced(name))
         self._timeouts: dict[str, float] = {}
         self._seen: dict[str, Inspected] = {}
+        self.delegation = Delegation(
+            self.state.vault, PublicHttp(private=True), lambda event, told: self._emit({"t": event, **told})
+        )
         self._put(self.plan(config))
+        self.delegation.serve(self.upstreams.by_name)
         self._fetch = HttpFetch(max_size=MAX_SIZE)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self.continuity.misuse.refused
+        self.engine.on_rejected = self.delegation.rejected
         self._first_feeds()
 
     # configuration
@@ -134,7 +141,7 @@ class House:
             SpendState: SpendState(lasts.states),
             **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
             RequireApproval: RequireApproval(self.state.approvals),
-            AttachCredential: AttachCredential(headers),
+            AttachCredential: AttachCredential(headers, self.delegation.sources(config)),
         }
         catalog = registry.snapshot()
         policy = open_policy(config, registry, catalog)
@@ -188,6 +195,7 @@ class House:
 
     def _put(self, plan: Plan) -> None:
         self.plan_in_force, self.config, self.registry = plan, plan.config, plan.registry
+        self.delegation.attach = plan.fixed[AttachCredential]
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
         self.continuity.adopt(plan.config)
         self._expiry, self._followed = plan.catalog.next_expiry, 0
@@ -287,8 +295,9 @@ class House:
                 task.cancel()
 
     def _revoked(self, added: list[Revocation], gone: list[Revocation]) -> None:
-        """End what is under way, tell and record what changed."""
+        """End what is under way, keep no credential of whom it is about, tell and record what changed."""
         self.on_revoked()
+        self.delegation.forget(added)
         for kind, records in (("revoked", added), ("unrevoked", gone)):
             for record in records:
                 self.engine.event(kind, **as_row(record))
@@ -318,6 +327,7 @@ class House:
     async def close(self) -> None:
         """Stop servers, then the log, then the database."""
         await self.upstreams.close()
+        await self.delegation.close()
         self.plan_in_force.inspection.close()
         await self.issuers.close()
         await self.ledger.close()
