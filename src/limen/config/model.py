@@ -282,6 +282,13 @@ class Config(Part):
             raise ValueError("sender_constrained: mtls needs listen.tls.client_ca or listen.client_certificate")
         return self
 
+    @model_validator(mode="after")
+    def _people_sign_in(self) -> Config:
+        own = [name for name, server in self.servers.items() if server.security.credential is not None]
+        if own and self.oauth is None:
+            raise ValueError(f"{own[0]}: accounts of people need oauth.provider, which says who they are")
+        return self
+
     @property
     def demands(self) -> dict[str, frozenset[str]]:
         """Kinds of proof every caller of a route must give; of a bundle, what any of its servers demands."""

@@ -15,6 +15,7 @@ from limen.config.references import CREDENTIAL_NAME
 from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
+from limen.credentials.user_settings import UserCredential
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Form, Image, NotLaunchable, Package, contained, environment, read
 from limen.sandbox.settings import Directory, Limits
@@ -56,6 +57,7 @@ class ServerSecurity(BaseModel):
     )
     effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
     egress: EgressSettings = Field(default=EgressSettings(), description="where a sandboxed command may connect to")
+    credential: UserCredential | None = Field(default=None, description="what it gets to see of whom; default: headers")
 
     @property
     def demands(self) -> frozenset[str]:
@@ -157,6 +159,8 @@ class ServerConfig(BaseModel):
         named = self.security.model_fields_set
         if not local and (found := [name for name in CELL if name in named]):
             raise ValueError(f"security.{found[0]} goes with command: a server at a url runs elsewhere")
+        if self.security.credential is not None and local:
+            raise ValueError("security.credential goes with url: a local command gets its secrets by env")
         self._check_container()
         if self.security.artifact and (not local or self.security.unsafe_unverified):
             raise ValueError("security.artifact goes with a command that is verified")
