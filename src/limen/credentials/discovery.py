@@ -135,7 +135,7 @@ class Discovery:
                 continue
             document = _read(url, answer)
             # RFC 9728 section 3.3: what was asked for, exactly. The document at the root stands for the whole origin.
-            allowed = {place.url, root, f"{root}/"} if url == f"{root}{_RESOURCE}" else {place.url}
+            allowed = (place.url, root, f"{root}/") if url == f"{root}{_RESOURCE}" else (place.url,)
             if (resource := document.get("resource")) not in allowed:
                 raise _wrong(url, f"resource is {str(resource)[:200]!r} and not {place.url!r}")
             return document
