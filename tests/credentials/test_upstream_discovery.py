@@ -27,7 +27,7 @@ def find(tmp_path: Path, world: World, place: Place | None = None, challenge: st
     ("header", "expected"),
     [
         ('Bearer resource_metadata="https://a/x"', {"resource_metadata": "https://a/x"}),
-        ('Basic realm="a, b=c", Bearer error="insufficient_scope", scope="a b"', {"error": "insufficient_scope", "scope": "a b"}),
+        ('Basic realm="a, b=c", Bearer error="invalid_token", scope="a b"', {"error": "invalid_token", "scope": "a b"}),
         ('bearer scope=read , Digest qop="auth", nonce=x', {"scope": "read"}),
         ('Negotiate YII=, Bearer realm="q\\"uoted", unknown=1', {"realm": 'q"uoted', "unknown": "1"}),
         ("Bearer", {}),
@@ -113,7 +113,8 @@ def test_without_pkce_nobody_is_sent_there_cli11(tmp_path: Path, methods: Any) -
     [
         "javascript:alert(1)", "file:///etc/passwd", "data:text/html,x", "vbscript:x", "https://as.example/$(id)",
         "https://as.example/`id`", "https://as.example/a|b", "http://as.example/token", "https://evil.example/token",
-        "https://as.example@evil.example/", "https://as.example.evil.example/", "https://as.example/#x", "//as.example/x",
+        "https://as.example@evil.example/", "https://as.example.evil.example/", "https://as.example/#x",
+        "//as.example/x",
         "https://as.example\\@evil.example", " https://as.example/x", "https://as.example/\n", "https:///x", "",
         "https://169.254.169.254/latest", "http://127.0.0.1/x", "HTTPS://as.example:x/", 5, ["https://as.example/x"],
     ],
@@ -206,6 +207,14 @@ def test_the_first_authorization_server_is_kept_to_oa48_cli14(tmp_path: Path) ->
 def test_the_operators_issuer_must_be_named_by_the_server_cli15(tmp_path: Path) -> None:
     with pytest.raises(DependencyFault, match="names"):
         find(tmp_path, World(), Place("notes", URL, issuer="https://other.example"))
+
+
+def test_a_slash_behind_an_issuer_is_another_issuer_until_an_operator_says_which_cli04(tmp_path: Path) -> None:
+    world = World()
+    world.documents[f"{PRM}/tools/mcp"] = reply(world.resource(authorization_servers=[f"{ISSUER}/"]))
+    with pytest.raises(DependencyFault, match="issuer is"):
+        find(tmp_path, world)
+    assert find(tmp_path, world, Place("notes", URL, issuer=ISSUER)).server.issuer == ISSUER
 
 
 @pytest.mark.parametrize("listed", [[], "https://as.example", [7], None])

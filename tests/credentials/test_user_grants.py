@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from credentials.account_kit import ALICE, BOB, URL, House, World
+from credentials.account_kit import ALICE, BOB, URL, House
 from limen.core.faults import DependencyFault
 from limen.credentials.connection import key_of, read
 from limen.credentials.discovery import Place

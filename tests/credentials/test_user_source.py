@@ -30,8 +30,9 @@ def context(
     revision: str = "",
     responses: bytes = b"",
 ) -> Context:
+    spoken = revision or ("2026-07-28" if era is Era.MODERN else "2025-11-25")
     asked = Call(
-        "tools/call", "notes", "notes", era, revision or ("2026-07-28" if era is Era.MODERN else "2025-11-25"), 7, "add",
+        "tools/call", "notes", "notes", era, spoken, 7, "add",
         b"{}", capabilities=orjson.dumps(declared) if era is Era.MODERN else b"{}", input_responses=responses,
     )  # fmt: skip
     facts = (

@@ -149,7 +149,9 @@ class Discovery:
         if type(named) is not list or not named or any(type(one) is not str for one in named):
             raise _wrong(place.url, "authorization_servers is missing or not a list of texts")
         wanted = place.issuer or self._pinned(place)
-        if wanted and wanted not in named:
+        # Some servers write an issuer without a path with a slash behind. An operator's word settles which it is.
+        known = [one.removesuffix("/") if place.issuer else one for one in named]
+        if wanted and (wanted.removesuffix("/") if place.issuer else wanted) not in known:
             shown = ", ".join(named)[:300]
             self._record("upstream_issuer", {"server": place.name, "known": wanted, "named": shown, "accepted": False})
             raise _wrong(

@@ -24,7 +24,7 @@ from limen.credentials.discovery import AuthorizationServer
 from limen.protocol.jsonrpc import JsonLimits, NotJson, parse
 
 Method = Literal["none", "client_secret_basic", "client_secret_post"]
-METHODS: Final = ("none", "client_secret_basic", "client_secret_post")
+METHODS: Final = ("client_secret_basic", "client_secret_post", "none")  # a server can keep a secret
 _PORT: Final = "upstream sign-in"
 _PREFIX: Final = "upstream-client/"
 _OWNER: Final = "limen"
@@ -175,6 +175,8 @@ async def revoke(exchange: Exchange, endpoint: str, client: Identity, refresh: s
     for text, hint in ((refresh, "refresh_token"), (access, "access_token")):
         if text:
             answer = await exchange.post(endpoint, *_signed(client, {"token": text, "token_type_hint": hint}))
+            if answer.status == 400 and _object(endpoint, answer).get("error") == "unsupported_token_type":
+                continue  # RFC 7009 section 2.2.1: some cannot be ended, they run out
             if answer.status != 200:
                 raise DependencyFault(_PORT, f"{_host(endpoint)}: status {answer.status} to a revocation")
 
