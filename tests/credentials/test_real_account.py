@@ -166,5 +166,3 @@ def test_each_person_acts_with_their_own_account_at_a_real_server_b2_b3(tmp_path
 
     with running(port, "use") as issuer:
         asyncio.run(run(issuer))
-
-

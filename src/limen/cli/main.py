@@ -12,6 +12,7 @@ from limen.cli import (
     access,
     approvals,
     audit,
+    connections,
     content,
     egress,
     keys,
@@ -45,6 +46,7 @@ app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
