@@ -12,6 +12,7 @@ from limen.cli import (
     access,
     approvals,
     audit,
+    connections,
     consents,
     content,
     egress,
@@ -47,6 +48,7 @@ app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")
 app.add_typer(audit.app, name="audit")

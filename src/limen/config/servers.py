@@ -15,7 +15,7 @@ from limen.config.references import CREDENTIAL_NAME
 from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
-from limen.credentials.settings import AnyCredential, IdJag, TokenExchange
+from limen.credentials.settings import AnyCredential, IdJag, TokenExchange, UserCredential
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Form, Image, NotLaunchable, Package, contained, environment, read
 from limen.sandbox.settings import Directory, Limits
@@ -175,7 +175,8 @@ class ServerConfig(BaseModel):
             return
         if self.url is None:
             raise ValueError("security.credential goes with url: a local command is given secrets in env")
-        if credential.header.lower() in {name.lower() for name in self.headers}:
+        both = credential.header.lower() in {name.lower() for name in self.headers}
+        if both and not isinstance(credential, UserCredential):  # without a person, it is read with the one in headers
             raise ValueError(f"the header {credential.header} is both in headers and in security.credential")
         needs_resource = isinstance(credential, TokenExchange | IdJag) and not credential.resource
         if needs_resource and "?" in self.url:

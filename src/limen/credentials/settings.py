@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, fi
 
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
+from limen.credentials.user_settings import UserCredential
 
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")
 _TENANT: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,253}")
@@ -271,7 +272,7 @@ class Minted(Credential):
 
 
 AnyCredential = Annotated[
-    ClientCredentials | TokenExchange | OnBehalfOf | IdJag | Minted, Field(discriminator="kind")
+    ClientCredentials | TokenExchange | OnBehalfOf | IdJag | Minted | UserCredential, Field(discriminator="kind")
 ]  # the one place where a kind is added
 
 
@@ -285,6 +286,10 @@ def check_credential(
             raise ValueError(f"exchange names servers without minted credentials: {', '.join(sorted(unknown))}")
         return
     if isinstance(credential, ClientCredentials):
+        return
+    if isinstance(credential, UserCredential):
+        if provider is None:
+            raise ValueError("accounts of people need oauth.provider, which says who they are")
         return
     brought = credential.subject_issuers & set(issuers)
     if isinstance(credential, IdJag) and credential.subject != "access_token":
