@@ -25,7 +25,7 @@ from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
 from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
-from limen.core.call import Inspected
+from limen.core.call import Caller, Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Kept
@@ -99,6 +99,7 @@ class House:
         self.on_revoked: Callable[[], object] = lambda: None
         self.counts = Counts(self.state, config.limits, say)
         self.on_change: Callable[[], None] = lambda: None
+        self.on_first_use: Callable[[Caller, str], object] = lambda caller, resource: None
         self.on_announced: Callable[[str], None] = lambda name: None
         self.upstreams = connect(config, lambda name: self.on_announced(name))
         self._timeouts: dict[str, float] = {}
@@ -152,6 +153,7 @@ class House:
             proofs=Proofs(identity.dpop, identity.leeway, kept.seen),
             keys=ApiKeys(kept.keys, kept.seen, implied=identity.implied) if identity.api_keys else None,
             demands=config.demands,
+            first=lambda caller, resource: self.on_first_use(caller, resource),
         )
 
     def _limits(self, config: Config) -> dict[type, Any]:
