@@ -19,6 +19,7 @@ import hashlib
 import html
 import json
 import secrets
+import ssl
 import time
 import uuid
 from base64 import b64decode, urlsafe_b64encode
@@ -155,9 +156,9 @@ class EntraProvider:
             "scopes": scopes, **changes,
         }  # fmt: skip
 
-    def follow(self, url: str, user: str = "") -> str:
+    def follow(self, url: str, user: str = "", verify: ssl.SSLContext | bool = True) -> str:
         """A browser without a past opens the URL and signs in: the address it is sent back to."""
-        with httpx2.Client(timeout=20, trust_env=False) as client:
+        with httpx2.Client(timeout=20, trust_env=False, verify=verify) as client:
             page = client.get(url)
             if page.status_code == 200 and 'name="login"' in page.text:
                 page = client.post(url.split("?")[0] + "?" + urlsplit(url).query, data={"login": user or "alice"})
@@ -425,8 +426,10 @@ def running_entra(
     redirect_uris: Sequence[str] = ("http://127.0.0.1:9/oauth/callback",),
     scopes: Sequence[str] = ("access_as_user",),
     downstream: Mapping[str, Sequence[str]] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[EntraProvider]:
-    """A tenant that listens. `downstream`: scopes of other APIs by application ID URI, for on-behalf-of."""
+    """A tenant that listens. `downstream`: scopes of other APIs by application ID URI, for on-behalf-of. With `tls` it
+    is at https://localhost, whose certificate the test brings."""
     tenant = EntraProvider(redirect_uris, scopes, downstream or {})
 
     class Handler(BaseHTTPRequestHandler):
@@ -456,8 +459,15 @@ def running_entra(
         def log_message(self, *_: object) -> None:
             """Tests look at `seen`."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    tenant.issuer = f"http://127.0.0.1:{server.server_address[1]}/{TENANT}/v2.0"
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that does not trust the certificate hangs up."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    place = "http://127.0.0.1" if tls is None else "https://localhost"
+    tenant.issuer = f"{place}:{server.server_address[1]}/{TENANT}/v2.0"
     thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -258,7 +258,7 @@ def state(row: Mapping[str, Any], now: float) -> str:
     """How far it came: `works` (a call was made), `signed in`, `failed`, `open`, `left` (nothing for ten minutes)."""
     steps = row["steps"]
     good = {step["leg"] for step in steps if step["outcome"] == "ok"}
-    last = max(steps, key=lambda step: step["last"])
+    last = newest(row)
     if last["outcome"] not in ("ok", "not_found"):
         return "failed"
     if "first_call" in good:
@@ -266,6 +266,12 @@ def state(row: Mapping[str, Any], now: float) -> str:
     if good & {"token", "refresh"}:
         return "signed in"
     return "open" if now - row["last"] < WINDOW else "left"
+
+
+def newest(row: Mapping[str, Any]) -> _Row:
+    """The step that was seen last."""
+    step: _Row = max(reversed(row["steps"]), key=lambda step: step["last"])
+    return step
 
 
 def redacted_name(name: str) -> str:
