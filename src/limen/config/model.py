@@ -17,6 +17,7 @@ from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import is_loopback, split_bind, split_url
 from limen.config.bundles import check_bundles, routes
 from limen.config.servers import ServerConfig, check_names
+from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
@@ -255,6 +256,7 @@ class Config(Part):
     content: ContentSettings = ContentSettings()
     audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
+    vault: VaultSettings = VaultSettings()
 
     @field_validator("mcpServers")
     @classmethod

@@ -24,7 +24,8 @@ MAX_SECRET: Final = 64 << 10
 _REFERENCE: Final = re.compile(r"\$\{([^{}]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CREDENTIAL_NAME: Final = re.compile(
-    r"auth|api[-_]?key|access[-_]?key|(^|[-_])key$|token|secret|passw|cookie|credential|signature", re.IGNORECASE
+    r"auth|api[-_]?key|access[-_]?key|(^|[-_])key$|token|secret|passw|cookie|credential|signature|(^|[-_])pin$",
+    re.IGNORECASE,
 )
 _CREDENTIAL_VALUE: Final = re.compile(
     r"^\s*(bearer|basic|token|apikey|digest|negotiate)\s+\S|^(sk-|gh[pousr]_|github_pat_|xox[abprs]-|glpat-|eyJ[\w-]+\.)",
@@ -64,7 +65,7 @@ class References:
             if not isinstance(inner, str):
                 self._walk(inner, here, document, base, wanted)
                 continue
-            if is_header(here) or is_client_secret(here) or is_remote_credential(here):
+            if is_header(here) or is_client_secret(here) or is_remote_credential(here) or is_vault_credential(here):
                 refuse_inline(inner, here, document)
             if "${" in inner and wanted:
                 value[key] = self._replace(inner, here, document, base)
@@ -157,8 +158,13 @@ def is_remote_credential(path: Path) -> bool:
     return path[:2] == ("content", "remote") and path[-1] in ("key", "token")
 
 
+def is_vault_credential(path: Path) -> bool:
+    """What opens the place where the key-encryption key is."""
+    return path[:2] == ("vault", "keys") and path[-1] in ("pin", "client_secret")
+
+
 def is_wrapped(path: Path) -> bool:
     """Does what a reference gives here stay wrapped?"""
     wrapped = (("headers",), ("env",), ("args",))
-    ours = is_client_secret(path) or is_remote_credential(path)
+    ours = is_client_secret(path) or is_remote_credential(path) or is_vault_credential(path)
     return ours or path in _STORES or _below_server(path)[:1] in wrapped
