@@ -103,8 +103,7 @@ async def _metadata(resource: str, url: str, issuers: list[str], exchange: Excha
 async def _challenged(resource: str, exchange: Exchange) -> Finding:
     """A request without a token: 401, and the way to the metadata (RFC 9728 section 5.1)."""
     path = urlsplit(resource).path
-    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-    answer = await post(exchange, resource, _INITIALIZE, headers)
+    answer = await post(exchange, resource, _INITIALIZE, {"content-type": "application/json"})
     if isinstance(answer, str):
         return unreachable(_CHALLENGE, path, answer, "listen.url", resource)
     if answer.status in (403, 421):

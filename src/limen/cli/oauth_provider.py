@@ -1,4 +1,4 @@
-"""The provider's side of a sign-in, without anybody signing in: metadata, keys, clock, our client, our address there."""
+"""The provider's side of a sign-in, without anybody signing in: metadata, keys, clock, our client and address there."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ async def look(settings: ProviderSettings, callback: str, exchange: Exchange) ->
         return
     assert isinstance(answer, Fetched)
     yield _clock(answer)
-    wrong = None
+    wrong = set()
     for finding in _metadata(settings, document, where):
-        wrong = finding if finding.state == "failed" else wrong
+        if finding.state == "failed":
+            wrong.add(finding.field)
         yield finding
     yield await _keys(document, exchange)
-    if wrong is None or wrong.field not in ("issuer", "token_endpoint", "authorization_endpoint"):
+    if not wrong & {"issuer", "token_endpoint", "authorization_endpoint"}:  # our secret goes to nobody else
         yield await _client(settings, document, callback, exchange)
         yield await _return(settings, document, callback, exchange)
 
@@ -108,8 +109,8 @@ def _undiscovered(settings: ProviderSettings, url: str, answer: Fetched | str) -
     number = entra_number(answer.body.decode("utf-8", "replace"))
     text = ENTRA.get(number) or (
         "There is no metadata at this address. The issuer is what the provider's own metadata calls itself: Keycloak "
-        "https://HOST/realms/REALM, Okta https://ORG.okta.com/oauth2/default, Auth0 https://TENANT.auth0.com/ (with the "
-        "slash), Google https://accounts.google.com, Entra https://login.microsoftonline.com/TENANT/v2.0."
+        "https://HOST/realms/REALM, Okta https://ORG.okta.com/oauth2/default, Auth0 https://TENANT.auth0.com/ (with "
+        "the slash), Google https://accounts.google.com, Entra https://login.microsoftonline.com/TENANT/v2.0."
     )
     return _DISCOVERY.failed("document", f"{url}: status {answer.status}", "oauth.provider.issuer", text)
 
@@ -219,6 +220,8 @@ async def _client(
             "settings, whether the client is confidential there, and whether it may use the code flow."
         )
         return _CLIENT.failed("credentials", f"{error} {text}", f"oauth.provider.{field}", what)
+    if settings.kind == "entra" and not secret:
+        return _CLIENT.unsure("credentials", "there is no secret", "oauth.provider.client_secret", ENTRA[7000218])
     what = remedy("provider", error, "", text) or "The sign-in itself will tell; look at it with `limen signins watch`."
     return _CLIENT.unsure("credentials", f"status {answer.status} {error} {text}", "oauth.provider.client_secret", what)
 
