@@ -17,6 +17,7 @@ import orjson
 from limen import posture
 from limen.adapters.http import HttpFetch
 from limen.adapters.public_http import PublicHttp
+from limen.adapters.signing_keys import SigningKeys
 from limen.audit.ledger import Ledger
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
@@ -26,11 +27,12 @@ from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
 from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
-from limen.core.call import Inspected
+from limen.core.call import Caller, Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
+from limen.credentials.vault import Vault
 from limen.delegation import Delegation
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
@@ -41,7 +43,16 @@ from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
 from limen.inspection import Inspection
-from limen.opening import directory, open_policy, open_signer, registry_of, resources
+from limen.opening import (
+    directory,
+    needs_keys,
+    open_policy,
+    open_signer,
+    open_token_keys,
+    open_vault,
+    registry_of,
+    resources,
+)  # fmt: skip
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.decision import PolicySet
@@ -66,7 +77,6 @@ class Servers(Outbound, Protocol):
 
 
 Connect = Callable[["Config", Callable[[str], None]], Servers]
-Own = Callable[["Config"], tuple[str, Callable[[], bytes]] | None]  # our name as an issuer, and its keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +96,10 @@ class Plan:
 class House:
     """Everything that runs, and how it changes while it runs."""
 
-    def __init__(
-        self, config: Config, connect: Connect, say: Callable[[str], None], own: Own = lambda config: None
-    ) -> None:
-        self.say, self._own = say, own
+    def __init__(self, config: Config, connect: Connect, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.vault: Vault | None = None
+        self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
         self.ledger = Ledger.open(directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
@@ -102,12 +112,13 @@ class House:
         self.on_revoked: Callable[[], object] = lambda: None
         self.counts = Counts(self.state, config.limits, say)
         self.on_change: Callable[[], None] = lambda: None
+        self.on_first_use: Callable[[Caller, str], object] = lambda caller, resource: None
         self.on_announced: Callable[[str], None] = lambda name: None
         self.upstreams = connect(config, lambda name: self.on_announced(name))
         self._timeouts: dict[str, float] = {}
         self._seen: dict[str, Inspected] = {}
         self.delegation = Delegation(
-            self.state.vault, PublicHttp(private=True), lambda event, told: self._emit({"t": event, **told})
+            self.state.vault, self.state.oauth, PublicHttp(), PublicHttp(private=True), self.record
         )
         self._put(self.plan(config))
         self.delegation.serve(self.upstreams.by_name)
@@ -129,6 +140,7 @@ class House:
         if registry is None:
             registry = registry_of(config, self.state.catalog, self.signer)
         issuers = before.issuers if before is not None and before.config.issuing == config.issuing else None
+        self._open_keys(config)
         issuers = issuers or Issuers(config.identity, HttpFetch(), own=self._own(config))
         kept = before.fixed if before is not None and before.config.limits == config.limits else None
         headers = {name: server.header_values() for name, server in config.servers.items()}
@@ -151,6 +163,17 @@ class House:
             self.ledger.append(orjson.dumps(event))
         return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
 
+    def _open_keys(self, config: Config) -> None:
+        """The vault and the keys of our own tokens, as soon as something needs them."""
+        if self.vault is None and needs_keys(config):
+            self.vault, self.token_keys = open_vault(config, self.state), open_token_keys(config)
+            self.delegation.vault, self.delegation.keys = self.vault, self.token_keys
+
+    def _own(self, config: Config) -> tuple[str, Callable[[], bytes]] | None:
+        """Our name as an issuer, and its keys."""
+        keys = self.token_keys
+        return (config.listen.url, keys.key_set) if config.oauth is not None and keys is not None else None
+
     def _authenticate(self, config: Config, issuers: Issuers) -> Authenticate:
         identity, kept = config.identity, self.state
         return Authenticate(
@@ -160,6 +183,7 @@ class House:
             proofs=Proofs(identity.dpop, identity.leeway, kept.seen),
             keys=ApiKeys(kept.keys, kept.seen, implied=identity.implied) if identity.api_keys else None,
             demands=config.demands,
+            first=lambda caller, resource: self.on_first_use(caller, resource),
         )
 
     def _limits(self, config: Config) -> dict[type, Any]:
@@ -176,6 +200,10 @@ class House:
             return before.inspection
         kept = self.state
         return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
+
+    def record(self, event: str, fields: Mapping[str, Any]) -> None:
+        """The same, from the authorization server and what obtains credentials."""
+        self._emit({**fields, "t": event})
 
     def _emit(self, event: Mapping[str, Any]) -> None:
         """An event of security that is not a call."""

@@ -13,6 +13,7 @@ from limen.credentials.discovery import Discovery, Place, is_inside
 from limen.credentials.linking import Linking
 from limen.credentials.upstream_client import Clients
 from limen.credentials.user_grants import Account, UserGrants
+from limen.credentials.user_settings import UserCredential
 from limen.credentials.user_source import UserSource, persons
 from limen.oauth.connect import Begin, Connect, Desk
 from limen.oauth.recorder import Recorder
@@ -49,10 +50,18 @@ class Connections:
     ) -> Connections | None:
         """None where no server has the credential `kind: user`. `private`: an exchange that also reaches private
         networks, and this machine by plain http; used only for servers the operator put there."""
-        places = {name: place_of(name, server) for name, server in config.servers.items() if is_user(server)}
-        if not places or config.oauth is None:
+        wanted = {name: found for name, server in config.servers.items() if (found := user_credential(server))}
+        if not wanted or config.oauth is None:
             return None
-        accounts = {name: _account(config, place, public, private) for name, place in places.items()}
+        places = {name: place_of(name, config.servers[name], credential) for name, credential in wanted.items()}
+        accounts = {
+            name: Account(
+                places[name],
+                private if is_inside(places[name]) else public,
+                credential.client.identity if credential.client is not None else None,
+            )
+            for name, credential in wanted.items()
+        }
         base = config.listen.url
         grants = UserGrants(vault, sealer, accounts, record)
         clients = Clients(base, vault, sealer)
@@ -60,7 +69,7 @@ class Connections:
         linking = Linking(oauth, sealer, accounts, discovery, clients, grants, base, record)
         person = persons(config.oauth.provider.issuer, base)
         sources = {
-            name: UserSource(place, grants, linking, person, header=_header(config, name), fixed=place.headers)
+            name: UserSource(place, grants, linking, person, header=wanted[name].header, fixed=place.headers)
             for name, place in places.items()
         }
         return cls(sources, grants, linking, clients, base)
@@ -92,36 +101,22 @@ def endpoints(pages: Connect) -> dict[bytes, Handler]:
     return {b"/oauth/connected": pages.connected, b"/oauth/client": pages.document}
 
 
-def is_user(server: ServerConfig) -> bool:
-    """Whether each caller has an account of their own at this server."""
+def user_credential(server: ServerConfig) -> UserCredential | None:
+    """What is said of a server at which each caller has an account of their own; None for every other."""
     credential = server.security.credential
-    return credential is not None and credential.kind == "user"
+    return credential if isinstance(credential, UserCredential) else None
 
 
-def place_of(name: str, server: ServerConfig) -> Place:
+def place_of(name: str, server: ServerConfig, credential: UserCredential) -> Place:
     """The server as its sign-in is looked for."""
-    credential = server.security.credential
-    assert credential is not None
-    assert server.url is not None
-    own = credential.header.lower()
+    own, url = credential.header.lower(), server.url
+    assert url is not None
     return Place(
         name,
-        server.url,
+        url,
         credential.issuer or "",
         frozenset(credential.hosts),
         credential.private,
         credential.scopes,
         tuple(pair for pair in server.header_values() if pair[0].lower() != own),
     )
-
-
-def _account(config: Config, place: Place, public: Exchange, private: Exchange) -> Account:
-    credential = config.servers[place.name].security.credential
-    client = credential.client if credential is not None else None
-    exchange = private if is_inside(place) else public
-    return Account(place, exchange, client.identity if client is not None else None)
-
-
-def _header(config: Config, name: str) -> str:
-    credential = config.servers[name].security.credential
-    return credential.header if credential is not None else "Authorization"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from limen.connections import Connections, user_credential
 from limen.core.call import Caller, UpstreamCredential
 from limen.core.faults import ConfigFault, UpstreamFault
 from limen.core.ports import Exchange, Sealer, Table, TokenSigner
@@ -18,7 +19,6 @@ from limen.credentials.exchanged import Exchanged, OnBehalf, OwnToken, Vouched
 from limen.credentials.held import Held
 from limen.credentials.minted import EachCall, MintedToken
 from limen.credentials.settings import (
-    AnyCredential,
     ClientCredentials,
     IdJag,
     Minted,
@@ -29,12 +29,14 @@ from limen.credentials.settings import (
 )
 from limen.credentials.sources import Obtained, Remembered, Source
 from limen.credentials.subjects import Subjects
+from limen.credentials.user_settings import UserCredential
 from limen.identity.revoked import Revocation
 
 if TYPE_CHECKING:
     from limen.config.model import Config
     from limen.config.servers import ServerConfig
 
+Obtainable = ClientCredentials | TokenExchange | OnBehalfOf | IdJag | Minted
 Own = Callable[[], Awaitable[UpstreamCredential]]
 Record = Callable[[str, Mapping[str, object]], None]
 
@@ -50,9 +52,19 @@ class Delegation:
     need it are a ConfigFault, never something weaker."""
 
     def __init__(
-        self, table: Table, web: Exchange, record: Record, vault: Sealer | None = None, keys: TokenSigner | None = None
+        self,
+        table: Table,
+        links: Table,
+        public: Exchange,
+        private: Exchange,
+        record: Record,
+        vault: Sealer | None = None,
+        keys: TokenSigner | None = None,
     ) -> None:
-        self._table, self._web, self._record, self._vault, self._keys = table, web, record, vault, keys
+        self._table, self._links, self._public, self._web, self._record = table, links, public, private, record
+        self.vault, self.keys = vault, keys
+        self.connections: Connections | None = None  # accounts of people, in force
+        self._connected: object = None
         self._built: dict[str, tuple[object, Source, Own | None]] = {}
         self._held: tuple[object, Held | None] = (None, None)
         self.attach: AttachCredential | None = None  # the guard in force
@@ -63,7 +75,7 @@ class Delegation:
         held = self.held(config)
         for name, server in config.servers.items():
             credential = server.security.credential
-            if credential is None:
+            if credential is None or isinstance(credential, UserCredential):
                 continue
             known = (config.listen.url, config.oauth and config.oauth.provider, server.url, server.headers, credential)
             before = self._built.get(name)
@@ -72,7 +84,21 @@ class Delegation:
             else:
                 built[name] = (known, *self._build(name, server, credential, config, held))
         self._built = built
-        return {name: source for name, (_, source, _) in built.items()}
+        self._connect(config)
+        people = self.connections.sources if self.connections is not None else {}
+        return {**people, **{name: source for name, (_, source, _) in built.items()}}
+
+    def _connect(self, config: Config) -> None:
+        """Accounts of people stay as they are as long as what is said about them does."""
+        users = {name: server for name, server in config.servers.items() if user_credential(server) is not None}
+        wanted = (users, config.listen.url, config.oauth)
+        if wanted == self._connected:
+            return
+        if users and self.vault is None:
+            raise ConfigFault("accounts of people need `oauth` and `vault`", f"mcpServers.{next(iter(users))}")
+        vault, ways = self.vault, (self._public, self._web)
+        built = Connections.build(config, self._table, self._links, vault, *ways, self._record) if vault else None
+        self.connections, self._connected = built, wanted
 
     def serve(self, upstreams: Mapping[str, object]) -> None:
         """Have these read with a credential of our own, where there is one for that."""
@@ -96,21 +122,23 @@ class Delegation:
         """Let go of what is being obtained."""
         if self.attach is not None:
             await self.attach.close()
+        if self.connections is not None:
+            await self.connections.close()
 
     def held(self, config: Config) -> Held | None:
         """The provider's tokens of those who signed in here; None without a provider or a vault."""
         provider = config.oauth.provider if config.oauth is not None else None
-        if provider is None or self._vault is None:
+        if provider is None or self.vault is None:
             return None
         if self._held[0] != provider:
             secret = provider.client_secret
             client = OwnClient(id=provider.client_id, secret=secret, send="none" if secret is None else "header")
             endpoint = Endpoint(Server(issuer=provider.issuer, client=client), self._web)
-            self._held = (provider, Held(self._table, self._vault, endpoint))
+            self._held = (provider, Held(self._table, self.vault, endpoint))
         return self._held[1]
 
     def _build(
-        self, name: str, server: ServerConfig, credential: AnyCredential, config: Config, held: Held | None
+        self, name: str, server: ServerConfig, credential: Obtainable, config: Config, held: Held | None
     ) -> tuple[Source, Own | None]:
         place, fixed = server.url or "", checked(name, server.header_values())
         if isinstance(credential, Minted):
@@ -134,9 +162,9 @@ class Delegation:
     def _minted(
         self, name: str, credential: Minted, place: str, fixed: tuple[tuple[str, str], ...], config: Config
     ) -> tuple[Source, Own | None]:
-        if self._keys is None:
+        if self.keys is None:
             raise ConfigFault("minted credentials need signing keys", f"mcpServers.{name}.security.credential")
-        token = MintedToken(credential, place, config.listen.url, self._keys)
+        token = MintedToken(credential, place, config.listen.url, self.keys)
 
         async def own() -> Obtained:
             return token.own()

@@ -15,8 +15,10 @@ from typing import Final
 from limen.core.faults import DependencyFault
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_APART: Final = {"seen": "seen", "sessions": "sessions", "spent": "sessions", "counts": "counts"}  # table -> file
-_SMALL: Final = frozenset({"sessions", "counts"})
+_APART: Final = {
+    "seen": "seen", "sessions": "sessions", "spent": "sessions", "counts": "counts", "attempts": "attempts",
+}  # fmt: skip  # table -> file
+_SMALL: Final = frozenset({"sessions", "counts", "attempts"})
 _SHREDDED: Final = frozenset({"vault"})  # what is deleted there must not stay in the file
 _BUSY_SECONDS: Final = 5.0
 _SWEEP_EVERY: Final = 256

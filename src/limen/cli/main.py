@@ -23,6 +23,7 @@ from limen.cli import (
     servers,
     servers_status,
     setup,
+    signins,
     tools,
     wrap,
 )  # fmt: skip
@@ -55,6 +56,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(egress.app, name="egress")
+app.add_typer(signins.app, name="signins")
 app.add_typer(configuration, name="config")
 app.command()(setup.init)
 app.command()(setup.check)

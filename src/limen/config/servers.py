@@ -15,7 +15,8 @@ from limen.config.references import CREDENTIAL_NAME
 from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
-from limen.credentials.settings import AnyCredential, IdJag, TokenExchange, UserCredential
+from limen.credentials.settings import AnyCredential, IdJag, TokenExchange
+from limen.credentials.user_settings import UserCredential
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Form, Image, NotLaunchable, Package, contained, environment, read
 from limen.sandbox.settings import Directory, Limits

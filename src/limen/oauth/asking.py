@@ -84,12 +84,7 @@ class Asking:
             raise self._refused(visit, "sec-fetch-dest", "asked for inside another page", transaction)
         if len(asked.scopes) > MOST_SCOPES:
             raise OAuthError("invalid_scope", f"more than {MOST_SCOPES} scopes at once")
-        value = self._presented(visit)
-        cookies: tuple[tuple[str, str], ...] = ()
-        if not value:
-            value = _encoded(secrets.token_bytes(_SIZE))
-            attributes = "Path=/; Secure; HttpOnly; SameSite=Lax"
-            cookies = (("set-cookie", f"{COOKIE}={value}.{self._mac('browser', value)}; {attributes}"),)
+        value, cookies = self._met(visit)
         needed = frozenset(self._needed(asked.route)) & frozenset(asked.scopes)
         hidden = {
             "transaction": transaction,
@@ -143,6 +138,11 @@ class Asking:
         value = self._presented(visit)
         return _digest(value) if value else ""
 
+    def meet(self, visit: Visit) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """The same; a browser that had nothing yet gets it with these headers."""
+        value, cookies = self._met(visit)
+        return _digest(value), cookies
+
     def unprompted(self, visit: Visit) -> bool:
         """Whether the person came here without another site sending them: what remembering a consent needs (OA-04).
         A browser that does not say so is asked."""
@@ -168,6 +168,14 @@ class Asking:
         words = error.description or "It cannot be said here why; the operator of this gateway can see it."
         title = "This did not work" if error.status < 500 else "This does not work at the moment"
         return message_page(self._issuer, title, words, code=error.code, status=error.status)
+
+    def _met(self, visit: Visit) -> tuple[str, tuple[tuple[str, str], ...]]:
+        value = self._presented(visit)
+        if value:
+            return value, ()
+        value = _encoded(secrets.token_bytes(_SIZE))
+        attributes = "Path=/; Secure; HttpOnly; SameSite=Lax"
+        return value, (("set-cookie", f"{COOKIE}={value}.{self._mac('browser', value)}; {attributes}"),)
 
     def _presented(self, visit: Visit) -> str:
         """The random number of the browser's cookie; "" unless it is one of ours, whole and unchanged (OA-06)."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -17,6 +16,7 @@ from limen.core.reasons import REASONS, Reason
 from limen.core.verdict import Refuse
 from limen.oauth.connect_page import ask
 from limen.oauth.model import SignedIn
+from limen.oauth.own_page import foreign, origin_of
 from limen.oauth.recorder import Recorder
 from limen.oauth.web import OAuthError, Reply, Visit
 
@@ -98,8 +98,7 @@ class Connect:
     ) -> None:
         self._links, self._begin, self._desk, self._recorder = links, begin, desk, recorder
         self._issuer, self._document, self._threaded = issuer, orjson.dumps(document), threaded
-        parts = urlsplit(issuer)
-        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._origin = origin_of(issuer)
 
     async def page(self, visit: Visit) -> Reply:
         """`/oauth/connect/<server>`: the link (GET) and the answer to our page (POST)."""
@@ -140,10 +139,9 @@ class Connect:
 
     async def _answered(self, visit: Visit) -> Reply:
         """Only from our own page: by Fetch Metadata, Origin, and what was put into the form for this browser."""
-        site, origin = visit.header("sec-fetch-site"), visit.header("origin")
-        if site not in ("", "same-origin") or origin not in ("", self._origin):
-            reason = REASONS["credentials.stranger"]
-            return self._say(visit, reason, f"sent from another site: {site[:32]} {origin[:200]}", "origin")
+        if (stranger := foreign(visit, self._origin)) is not None:
+            field, detail = stranger
+            return self._say(visit, REASONS["credentials.stranger"], detail, field)
         server, form, browser = visit.path.removeprefix(PATH), visit.parameters(), self._desk.browser(visit)
         asked = (server, form.get("id", ""), form.get("token", ""), browser)
         if form.get("decision") != "allow":

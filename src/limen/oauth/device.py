@@ -22,6 +22,7 @@ from limen.core.ports import Counter, Quota, Table
 from limen.oauth.codes import PREFIX, Ticket, digest, new_secret, read_asked
 from limen.oauth.grants import DEVICE, PER_ADDRESS, Authenticates, throttle
 from limen.oauth.model import Asked, Client, User
+from limen.oauth.own_page import foreign, origin_of
 from limen.oauth.recorder import Recorder
 from limen.oauth.redeeming import Record
 from limen.oauth.web import OAuthError, Reply, Visit, error_reply, json_reply
@@ -206,9 +207,11 @@ class Devices:
     def _same_browser(self, visit: Visit, form: Mapping[str, str]) -> None:
         """The form comes from our page in this browser (double submit; `__Host-`: no other host can set it)."""
         kept, sent = visit.cookie(_COOKIE), form.get("csrf", "")
-        origin, site = visit.header("origin"), visit.header("sec-fetch-site")
-        foreign = origin not in ("", self._issuer) or site not in ("", "same-origin")
-        if foreign or not kept or not compare_digest(kept.encode(), sent.encode("utf-8", "replace")):
+        if (
+            foreign(visit, origin_of(self._issuer)) is not None
+            or not kept
+            or not compare_digest(kept.encode(), sent.encode("utf-8", "replace"))
+        ):
             raise OAuthError("invalid_request", status=403, detail="the form did not come from our page")
 
     def _typed(self, typed: str) -> tuple[str, Device | None]:

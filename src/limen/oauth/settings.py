@@ -159,6 +159,18 @@ class ConsentSettings(Part):
     )
 
 
+class RecorderSettings(Part):
+    """What is kept of attempts to sign in. Never a token, code or secret."""
+
+    days: Annotated[int, Field(strict=True, ge=1, le=90, description="an attempt is kept after its last step")] = 14
+    attempts: Annotated[
+        int, Field(strict=True, ge=50, le=100_000, description="kept of people who signed in; as many of nobody known")
+    ] = 2000
+    people: Literal["shown", "hidden"] = Field(
+        default="shown", description="hidden: pseudonyms instead of names and e-mail addresses, networks of addresses"
+    )
+
+
 class OAuthSettings(Part):
     """The authorization server in front of the provider."""
 
@@ -166,3 +178,4 @@ class OAuthSettings(Part):
     tokens: TokenSettings = TokenSettings()
     clients: ClientSettings = ClientSettings()
     consent: ConsentSettings = ConsentSettings()
+    attempts: RecorderSettings = RecorderSettings()
