@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from limen.core.faults import DependencyFault
 from limen.core.ports import Exchange, Sealer, Table
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from limen.config.model import Config
     from limen.config.servers import ServerConfig
 
-TELLING: Final = 60.0  # seconds between attempts to tell authorization servers of ended connections
 Record = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -79,15 +78,13 @@ class Connections:
         document = self.clients.document()
         return Connect(self.linking, begin, desk, recorder, self.issuer, document, asyncio.to_thread)
 
-    async def tend(self) -> None:
-        """Tell authorization servers of connections that were ended here. Runs until cancelled."""
-        while True:
-            try:
-                await self.grants.tell()
-            except DependencyFault as fault:
-                if not fault.retryable:
-                    raise
-            await asyncio.sleep(TELLING)
+    async def tell(self) -> None:
+        """Tell authorization servers of connections that were ended here. What cannot be reached is told later."""
+        try:
+            await self.grants.tell()
+        except DependencyFault as fault:
+            if not fault.retryable:
+                raise
 
     async def close(self) -> None:
         """What is under way is finished."""

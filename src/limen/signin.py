@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from limen.oauth.consent import Consents
 from limen.oauth.device import Devices
 from limen.oauth.documents import Documents
 from limen.oauth.flow import Flow, Grantor
-from limen.oauth.grants import Grants
+from limen.oauth.grants import JWKS, Grants
 from limen.oauth.metadata import Metadata, server_metadata
 from limen.oauth.model import Tokens, User
 from limen.oauth.provider import Provider
@@ -38,7 +39,7 @@ from limen.oauth.registration import Registration
 from limen.oauth.settings import OAuthSettings
 from limen.oauth.transactions import Transactions
 from limen.oauth.trust import Letters, Trust
-from limen.oauth.web import Handler
+from limen.oauth.web import Handler, Reply, Visit
 from limen.policy.buckets import MemoryCounter
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class SignIn:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Brought:
     """What the authorization server needs of the gateway it belongs to."""
 
     state: State
@@ -74,7 +75,7 @@ class House:
     exchanges: Mapping[str, Handler] = field(default_factory=dict)  # grants of other rooms, by type
 
 
-def open_signin(config: Config, house: House) -> SignIn:
+def open_signin(config: Config, house: Brought) -> SignIn:
     """The authorization server of this configuration, which has `oauth`. Raises ConfigFault, DependencyFault."""
     settings = cast("OAuthSettings", config.oauth)
     issuer, state, recorder, record = config.listen.url, house.state, house.recorder, house.record
@@ -118,7 +119,7 @@ def open_signin(config: Config, house: House) -> SignIn:
     return SignIn(found, below)
 
 
-def _clients(config: Config, settings: OAuthSettings, house: House) -> tuple[Clients, Registration]:
+def _clients(config: Config, settings: OAuthSettings, house: Brought) -> tuple[Clients, Registration]:
     issuer, table, known = config.listen.url, house.state.oauth, settings.clients
     own = {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
     public, keys, counter = PublicHttp(), ClientKeys(), MemoryCounter()
@@ -143,6 +144,17 @@ def _endpoints(flow: Flow, grants: Grants, devices: Devices | None) -> dict[byte
     if devices is not None:
         found |= {b"/oauth/device": devices.page, b"/oauth/device_authorization": devices.authorization}
     return found
+
+
+def publish_keys(keys: TokenSigner) -> SignIn:
+    """Our keys alone, for servers that are given tokens of ours. There is no authorization server."""
+
+    async def jwks(visit: Visit) -> Reply:
+        if visit.method not in ("GET", "HEAD"):
+            return Reply(405, b"", (("allow", "GET, HEAD"),))
+        return Reply(200, await asyncio.to_thread(keys.key_set), JWKS)
+
+    return SignIn({b"/oauth/jwks": jwks})
 
 
 def jose() -> Jose:

@@ -24,7 +24,7 @@ from limen.oauth.web import OAuthError, Reply, Visit, error_reply, json_reply
 DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 PER_ADDRESS: Final = Quota(200, 20.0)  # requests; guessing is hopeless anyway, this is about work
 PER_CLIENT: Final = Quota(400, 50.0)  # of one that proved who it is: nobody else can use up its share
-_JWKS: Final = (
+JWKS: Final = (
     ("content-type", "application/jwk-set+json"),
     ("cache-control", "public, max-age=60"),  # a new key is published for longer than that before it signs
     ("access-control-allow-origin", "*"),
@@ -84,7 +84,7 @@ class Grants:
         """RFC 7517 section 5."""
         if visit.method not in ("GET", "HEAD"):
             return _not_allowed("GET, HEAD")
-        return Reply(200, await asyncio.to_thread(self._key_set), _JWKS)
+        return Reply(200, await asyncio.to_thread(self._key_set), JWKS)
 
     async def _answer(
         self,
