@@ -261,7 +261,7 @@ def test_forms_of_other_sites_are_refused_in_the_browser_oa03_as28(
     evil = page.context.new_page()
     evil.goto(f"http://{host}:{away.port}/evil")
     evil.get_by_role("heading", name="This did not work").wait_for()
-    assert evil.get_by_role("alert").inner_text().startswith("this answer does not belong")
+    assert evil.get_by_role("alert").inner_text().startswith("This does not belong")
     assert not place.answers
     assert place.notes.alerts() == ["consent.forged sec-fetch-site"]
     press(page, ALLOW)  # the person's own
