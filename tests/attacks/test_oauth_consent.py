@@ -34,7 +34,7 @@ class Shown:
         assert (caught.value.status, caught.value.code) == (403, "access_denied")
         assert self.asking.error(caught.value).status == 403
         assert caught.value.description == (
-            "this answer does not belong to a page that was shown in this browser; go back to your application"
+            "This does not belong to a page that was shown in this browser. Start again from the application."
         )
         kind, event = self.notes.events[-1]
         assert (kind, event["event"], event["severity"]) == ("security", "consent.forged", "high")

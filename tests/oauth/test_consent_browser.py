@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from browser import chromium
 from limen.oauth.style import STYLE
@@ -137,6 +138,32 @@ def test_screen_readers_find_their_way(browser: Any, place: Scene) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(browser: Any, place: Scene, scheme: str) -> None:
+    """All rules of axe-core (WCAG 2.2 and best practices): question with warnings, end, error, and the way on."""
+    place.client = client(source="registered", id="c-1", name="Cla\u202eude", warnings=("lookalike:Claude",))
+    place.asked = asked(redirect_uri="http://127.0.0.1:4545/cb", route="")
+
+    def trouble() -> list[str]:
+        found = Axe().run(page).response
+        return [f"{one['id']}: {node['html'][:120]}" for one in found["violations"] for node in one["nodes"]]
+
+    page = visit(browser, place, color_scheme=scheme, bypass_csp=True)
+    page.wait_for_function("document.getAnimations().length === 0")  # the buttons fade in
+    assert trouble() == []
+    press(page, ALLOW)
+    page.get_by_role("heading", name="Done").wait_for()
+    assert trouble() == []
+    page.reload()
+    page.get_by_role("heading", name="This did not work").wait_for()
+    assert trouble() == []
+    onward = place.asking.leave("https://login.example/authorize?state=x")
+    page.set_content(onward.body.decode())
+    assert trouble() == []
+    page.set_content("<p style='color:#777;background:#777'>x</p><img src=x>")  # it would find something
+    assert trouble()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_small_screens_and_large_print_need_no_sideways_scrolling(browser: Any, place: Scene, scheme: str) -> None:
     """320 CSS pixels are 1280 at 400 % (WCAG 1.4.10), with the longest words strangers can send."""
     place.client = client(name="W" * 300, id=f"https://{'a' * 63}.example/{'b' * 400}")
@@ -234,7 +261,7 @@ def test_forms_of_other_sites_are_refused_in_the_browser_oa03_as28(
     evil = page.context.new_page()
     evil.goto(f"http://{host}:{away.port}/evil")
     evil.get_by_role("heading", name="This did not work").wait_for()
-    assert evil.get_by_role("alert").inner_text().startswith("this answer does not belong")
+    assert evil.get_by_role("alert").inner_text().startswith("This does not belong")
     assert not place.answers
     assert place.notes.alerts() == ["consent.forged sec-fetch-site"]
     press(page, ALLOW)  # the person's own

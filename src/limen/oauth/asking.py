@@ -79,11 +79,11 @@ class Asking:
         than a person reads; DependencyFault when what the client could do cannot be found out.
         """
         if not visit.secure:
-            raise OAuthError("invalid_request", "this page needs a connection with TLS")
+            raise OAuthError("invalid_request", "This page needs a connection with TLS.")
         if framed(visit):
             raise self._refused(visit, "sec-fetch-dest", "asked for inside another page", transaction)
         if len(asked.scopes) > MOST_SCOPES:
-            raise OAuthError("invalid_scope", f"more than {MOST_SCOPES} scopes at once")
+            raise OAuthError("invalid_scope", f"More than {MOST_SCOPES} scopes at once.")
         value, cookies = self._met(visit)
         needed = frozenset(self._needed(asked.route)) & frozenset(asked.scopes)
         hidden = {
@@ -106,7 +106,7 @@ class Asking:
     def decided(self, visit: Visit) -> Decision:
         """The answer to a page of ours. Raises OAuthError 403 for any other, and 405 for what is no form."""
         if visit.method != "POST":
-            raise OAuthError("invalid_request", "an answer is sent by the form", status=405)
+            raise OAuthError("invalid_request", "An answer is sent by the form of the page.", status=405)
         try:
             stranger, form = foreign(visit, self._origin), visit.parameters()
         except OAuthError as error:
@@ -156,7 +156,7 @@ class Asking:
         """
         scheme = urlsplit(url).scheme if _ONWARD.match(url) else ""
         if scheme in _NOWHERE:
-            raise OAuthError("invalid_request", "there is no safe way on from here", status=500, detail=url[:200])
+            raise OAuthError("invalid_request", "There is no safe way on from here.", status=500, detail=url[:200])
         return onward_page(self._issuer, url, *(("set-cookie", cookie) for cookie in cookies))
 
     def done(self, title: str, text: str) -> Reply:
@@ -196,7 +196,7 @@ class Asking:
             "consent", "access_denied", visit=visit, transaction=transaction, field=field, detail=detail
         )
         self._alert("consent.forged", visit, field, detail, transaction)
-        words = "this answer does not belong to a page that was shown in this browser; go back to your application"
+        words = "This does not belong to a page that was shown in this browser. Start again from the application."
         return OAuthError("access_denied", words, status=403, detail=f"{field}: {detail}")
 
     def _alert(self, event: str, visit: Visit, field: str, detail: str, transaction: str) -> None:

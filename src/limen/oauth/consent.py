@@ -87,7 +87,7 @@ class Consents:
         Raises OAuthError `access_denied` when the client is no longer what was shown (OA-44), or a person has too many.
         """
         if asked.client != client.id or asked.client_digest != client.digest:
-            raise OAuthError("access_denied", "the application changed while you were asked; start again")
+            raise OAuthError("access_denied", "The application changed while you were asked. Start again from it.")
         now = self._now()
         fresh = Consent(
             user.issuer, user.subject, user.name, client.id, client.name, client.digest, place(asked.redirect_uri),
@@ -99,7 +99,7 @@ class Consents:
             raw = self._table.get(key)
             held = self._live(key, raw)
             if raw is None and sum(1 for _ in self._table.scan(f"{fresh.owner}/")) >= MOST:
-                raise OAuthError("access_denied", f"there are {MOST} consents of yours already; have some revoked")
+                raise OAuthError("access_denied", f"There are {MOST} consents of yours already. Have some revoked.")
             row = fresh if held is None else replace(fresh, nonce=held.nonce)
             self._record("consent", _members("give", row))
             if self._table.swap(key, raw, orjson.dumps(asdict(row)), row.expires):
