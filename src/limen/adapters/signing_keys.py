@@ -99,7 +99,7 @@ class SigningKeys(PrivateFiles):
         self._look(time.monotonic())
         return orjson.dumps({"keys": [one.public for one in self._published(self._now())]})
 
-    def keys(self) -> tuple[tuple[SigningKey, str], ...]:
+    def published(self) -> tuple[tuple[SigningKey, str], ...]:
         """Every published key and whether it is `next`, `signing` or `verifying`, newest first."""
         self._look(time.monotonic())
         now = self._now()
