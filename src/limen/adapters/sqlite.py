@@ -182,7 +182,9 @@ def open_tables(path: Path, names: Sequence[str]) -> dict[str, SqliteTable]:
     sound: set[Path] = set()
     for name in names:
         file = files.get(name, path)
-        tables[name] = SqliteTable(file, name, durable=name not in _SMALL, sound=file in sound, shredded=name in _SHREDDED)
+        tables[name] = SqliteTable(
+            file, name, durable=name not in _SMALL, sound=file in sound, shredded=name in _SHREDDED
+        )
         sound.add(file)
     return tables
 

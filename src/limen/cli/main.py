@@ -21,6 +21,7 @@ from limen.cli import (
     servers_status,
     setup,
     tools,
+    vault,
     wrap,
 )  # fmt: skip
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
@@ -48,6 +49,7 @@ app.add_typer(revoke.app, name="revoke")
 app.add_typer(access.app, name="access")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(vault.app, name="vault")
 app.add_typer(egress.app, name="egress")
 app.add_typer(configuration, name="config")
 app.command()(setup.init)

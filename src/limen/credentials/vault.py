@@ -131,6 +131,10 @@ class Vault:
         to interrupt, and to run while others seal, open and rewrap. Returns for how many owners it did."""
         return self._each(self._rewrap, progress)
 
+    def rotate_kek(self) -> None:
+        """A new key-encryption key for data keys to come. Then rewrap."""
+        self._wrap.rotate()
+
     def retire(self) -> None:
         """Give up the older key-encryption keys. Raises ConfigFault while any data key still needs one."""
         if behind := self.status().behind:
