@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def everything(directory: Path) -> bytes:
     return b"\0".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
 
 
+@pytest.mark.requirement("AUTH-19")
 def test_oa31_a_dump_of_the_database_reveals_no_token(tmp_path):
     """B4, AUTH-19: 200 sealed tokens, and not one of them in any byte of the files, write-ahead log and all. Nor are
     the data keys that open them, nor the key-encryption keys."""
@@ -104,6 +106,66 @@ def test_a_backup_of_the_database_without_its_keys_opens_nothing(tmp_path):
     assert copied.returncode == 0
     assert open_vault(whole, records).open("owner", "place", sealed) == b"planted-secret"
     records.close()
+
+
+def test_a_database_of_before_a_rotation_opens_with_the_keys_of_today(tmp_path):
+    """docs/vault.md: the newest copy of the key opens every database since the last retirement, and no earlier one."""
+    config = configured(tmp_path / "state", keys={"kind": "file", "directory": str(tmp_path / "keys")})
+    state = State.open(config)
+    vault = open_vault(config, state)
+    sealed = vault.seal("owner", "place", b"planted-secret")
+    backup(tmp_path / "state" / "limen.db", tmp_path / "backup.db")
+    vault.rotate_kek()
+    vault.rewrap()
+    state.close()
+    for retired in (False, True):
+        if retired:
+            state = State.open(config)
+            open_vault(config, state).retire()
+            state.close()
+        name = f"restored-{retired}"
+        again = configured(tmp_path / name, keys={"kind": "file", "directory": str(tmp_path / "keys")})
+        (tmp_path / name / "limen.db").write_bytes((tmp_path / "backup.db").read_bytes())
+        records = State.open(again)
+        if retired:
+            with pytest.raises(ConfigFault, match="another key-encryption key"):
+                open_vault(again, records)
+        else:
+            assert open_vault(again, records).open("owner", "place", sealed) == b"planted-secret"
+        records.close()
+
+
+def test_kill_9_in_the_middle_of_a_rotation_loses_nothing(tmp_path):
+    """B4: a process that replaces keys as fast as it can is killed at any point; every secret opens, and it goes on."""
+    config = configured(tmp_path / "state")
+    state = State.open(config)
+    vault = open_vault(config, state)
+    sealed = {str(number): vault.seal(str(number), "place", b"%d" % number) for number in range(12)}
+    program = (
+        "import sys; from pathlib import Path; from limen.adapters.datakeys import FileKeyStore\n"
+        "from limen.adapters.signing_keys import SigningKeys; from limen.adapters.sqlite import SqliteTable\n"
+        "from limen.credentials.vault import Vault\n"
+        "state = Path(sys.argv[1]); keys = FileKeyStore(state / 'vault-keys', create=False)\n"
+        "vault = Vault(SqliteTable(state / 'limen.db', 'vault', shredded=True), keys)\n"
+        "tokens = SigningKeys(state / 'token-keys', warming=0)\n"
+        "print('ready', flush=True)\n"
+        "while True: vault.rotate_kek(); vault.rewrap(); tokens.rotate()\n"
+    )
+    for wait in (0.02, 0.11, 0.3):
+        argv = [sys.executable, "-c", program, str(tmp_path / "state")]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(wait)
+            process.kill()
+        again = open_vault(config, state)
+        assert {again.open(owner, "place", blob) for owner, blob in sealed.items()} == {
+            b"%d" % number for number in range(12)
+        }
+        again.rewrap()
+        assert again.status().behind == 0
+        open_token_keys(config).sign("at+jwt", {})
+    state.close()
 
 
 def backup(source: Path, target: Path) -> None:

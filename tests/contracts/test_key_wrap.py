@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -271,6 +272,14 @@ def test_a_vault_that_is_away_is_worth_a_retry(tmp_path):
         with pytest.raises(DependencyFault) as told:
             wrap.unwrap(wrapped, b"")
         assert told.value.retryable
+        service.trouble = None
+        service.asked.clear()
+        with pytest.raises(DependencyFault, match="a moment ago") as told:  # threads do not queue up for it
+            wrap.unwrap(wrapped, b"")
+        assert told.value.retryable
+        assert service.asked == []
+        wrap._now = lambda: time.monotonic() + 2
+        assert wrap.unwrap(wrapped, b"") == KEY
 
 
 def test_key_vault_without_the_key(tmp_path):
