@@ -368,6 +368,24 @@ def test_an_interrupted_rewrap_loses_nothing_and_goes_on(vault, table, wrap):
     assert vault.status().behind == 0
 
 
+def test_a_rotation_between_look_and_act_loses_nothing(vault, table, wrap):
+    """Two operators at once: one retires while the other makes a newer key; what is in use stays."""
+    sealed = vault.seal(ALICE, "place", TOKEN)
+    wrap.rotate()
+    vault.rewrap()
+    status = vault.status
+
+    def looked():
+        found = status()
+        wrap.rotate()
+        return found
+
+    vault.status = looked
+    vault.retire()
+    assert Vault(table, wrap).open(ALICE, "place", sealed) == TOKEN
+    assert len(wrap._keks()) == 2
+
+
 # destruction
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -79,8 +79,9 @@ class AzureKeyWrap:
             key: bytes = client.unwrap_key(KeyWrapAlgorithm.rsa_oaep_256, sealed).key
         return key
 
-    def newest(self, wrapped: bytes) -> bool:
-        return _parts(wrapped)[0] == self._newest()
+    def older(self, wrapped: Sequence[bytes]) -> list[bool]:
+        newest = self._newest()
+        return [_parts(one)[0] != newest for one in wrapped]
 
     def rotate(self) -> None:
         """A new version, by the vault; needs the role Key Vault Crypto Officer, or its own rotation policy does it."""
@@ -88,7 +89,7 @@ class AzureKeyWrap:
             self._keys.rotate_key(self._name)
         self._latest = (-_FRESH, "")
 
-    def retire(self) -> None:
+    def retire(self, wrapped: bytes) -> None:
         raise ConfigFault("disable the older versions of the key in Key Vault", "vault.keys")
 
     def __repr__(self) -> str:

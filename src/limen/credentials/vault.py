@@ -22,7 +22,7 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,22 +124,32 @@ class Vault:
 
     def rotate_all(self, progress: Progress = lambda done, of: None) -> int:
         """The same for every owner there is. Returns for how many."""
-        return self._each(lambda digest: self._add(digest, create=False), progress)
+        places = [place for place, _ in self._table.scan(_PREFIX)]
+        return self._each(places, lambda digest: self._add(digest, create=False), progress)
 
     def rewrap(self, progress: Progress = lambda done, of: None) -> int:
         """Wrap every data key anew that an older key-encryption key wrapped. Secrets stay as they are; safe to repeat,
         to interrupt, and to run while others seal, open and rewrap. Returns for how many owners it did."""
-        return self._each(self._rewrap, progress)
+        rows = [(place, _parse(raw)) for place, raw in self._table.scan(_PREFIX)]
+        wrapped = [one for _, record in rows for one in record.wrapped.values()]
+        older = {one for one, is_older in zip(wrapped, self._wrap.older(wrapped), strict=True) if is_older}
+        behind = [place for place, record in rows if not older.isdisjoint(record.wrapped.values())]
+        return self._each(behind, self._rewrap, progress)
 
     def rotate_kek(self) -> None:
         """A new key-encryption key for data keys to come. Then rewrap."""
         self._wrap.rotate()
 
     def retire(self) -> None:
-        """Give up the older key-encryption keys. Raises ConfigFault while any data key still needs one."""
+        """Give up the older key-encryption keys. Raises ConfigFault while any data key still needs one.
+
+        What others wrap with an older one at this very moment is not seen: rewrap twice, some seconds apart, before.
+        """
+        # Older than this one, not than the newest by then: somebody else may rotate between our look and our act.
+        mark = self._wrap.wrap(bytes(_KEY), b"limen retire")
         if behind := self.status().behind:
             raise ConfigFault(f"{behind} data keys are still wrapped by an older key; rewrap first", "vault.keys")
-        self._wrap.retire()
+        self._wrap.retire(mark)
 
     def destroy(self, owner: str) -> bool:
         """Give up an owner's data keys: nothing sealed for it opens any more, here at once and in other processes
@@ -163,7 +173,7 @@ class Vault:
         records = [_parse(raw) for _, raw in self._table.scan(_PREFIX)]
         wrapped = [one for record in records for one in record.wrapped.values()]
         ours = self._table.get(_PREFIX + _digest(_OURS)) is not None
-        behind = sum(not self._wrap.newest(one) for one in wrapped)
+        behind = sum(self._wrap.older(wrapped))
         return Standing(len(records) - ours, len(wrapped) - ours, behind)
 
     def forget(self) -> None:
@@ -228,8 +238,7 @@ class Vault:
         key = secrets.token_hex(_ID)
         return key, self._wrap.wrap(secrets.token_bytes(_KEY), _context(digest, key))
 
-    def _each(self, change: Callable[[str], bool], progress: Progress) -> int:
-        places = [place for place, _ in self._table.scan(_PREFIX)]
+    def _each(self, places: Sequence[str], change: Callable[[str], bool], progress: Progress) -> int:
         changed = 0
         for done, place in enumerate(places, 1):
             changed += change(place.removeprefix(_PREFIX))
@@ -251,16 +260,20 @@ class Vault:
     def _rewrap(self, digest: str) -> bool:
         for _ in range(_TRIES):
             record = self._read(digest)
-            if record is None or all(map(self._wrap.newest, record.wrapped.values())):
+            if record is None:
                 return False
-            anew = {key: self._anew(digest, key, wrapped) for key, wrapped in record.wrapped.items()}
+            older = dict(zip(record.wrapped, self._wrap.older([*record.wrapped.values()]), strict=True))
+            if not any(older.values()):
+                return False
+            anew = {
+                key: self._anew(digest, key, wrapped) if older[key] else wrapped
+                for key, wrapped in record.wrapped.items()
+            }
             if self._table.swap(_PREFIX + digest, record.raw, _render(record.newest, anew)):
                 return True
         raise _restless()
 
     def _anew(self, digest: str, key: str, wrapped: bytes) -> bytes:
-        if self._wrap.newest(wrapped):
-            return wrapped
         context = _context(digest, key)
         return self._wrap.wrap(self._wrap.unwrap(wrapped, context), context)
 
