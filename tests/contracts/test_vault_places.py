@@ -4,6 +4,7 @@ rotated, and refused when the key is gone."""
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keyring
@@ -13,10 +14,14 @@ from pkcs11 import Attribute, ObjectClass
 
 from contracts import key_places
 from contracts.key_vault import KEY_NAME, Credential, serving
+from limen.adapters.datakeys import FileKeyStore
+from limen.adapters.postgres import Link, PostgresTable
 from limen.config.model import Config
 from limen.core.faults import ConfigFault, DependencyFault
+from limen.credentials.vault import Vault
 from limen.opening import open_vault
 from limen.storage import State
+from stores import shared_postgres
 
 SECRET = b"planted-refresh-token"
 
@@ -74,3 +79,31 @@ def test_a_secret_outlives_a_restart_and_a_rotation_and_not_its_key(place, tmp_p
         with pytest.raises((ConfigFault, DependencyFault)):
             open_vault(config, state)
     state.close()
+
+
+def test_replicas_over_postgresql_agree_on_keys_and_lose_none(tmp_path):
+    """B4, C8: two replicas with connections of their own make first keys, rotate and rewrap at once."""
+    name = f"t{uuid.uuid4().hex[:16]}"
+    wrap = FileKeyStore(tmp_path / "keys")
+    tables = [PostgresTable(Link(shared_postgres()), name) for _ in range(2)]
+    replicas = [Vault(table, FileKeyStore(tmp_path / "keys")) for table in tables]
+
+    def use(number: int) -> bytes:
+        sealed = replicas[number % 2].seal(str(number // 4), "place", SECRET)
+        if number % 8 == 7:
+            wrap.rotate()
+            replicas[number % 2].rewrap()
+        return replicas[1 - number % 2].open(str(number // 4), "place", sealed)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(use, range(40))) == {SECRET}
+    assert replicas[0].status().owners == replicas[0].status().keys == 10
+    replicas[0].rewrap()
+    replicas[1].retire()
+    sealed = replicas[0].seal("3", "place", SECRET)
+    assert replicas[0].destroy("3")
+    fresh = Vault(tables[1], wrap)
+    with pytest.raises(DependencyFault, match="destroyed"):
+        fresh.open("3", "place", sealed)
+    for table in tables:
+        table.close()
