@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from limen.cli.main import app
+from limen.cli.vault import _watched
 from limen.config.load import load_config
 from limen.core.faults import DependencyFault
 from limen.credentials.vault import owner_of
@@ -234,3 +236,21 @@ def test_paths_are_from_the_file_and_a_pin_is_never_shown(config: Path, monkeypa
     said = limen(config, "rewrap", status=2).stderr
     assert "cannot be loaded" in said
     assert "planted-pin-9917" not in said
+
+
+def test_long_work_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+
+    def work(progress: Any) -> int:
+        for done in range(1, 5):
+            progress(done, 4)
+        return 4
+
+    assert _watched("wrapping data keys anew", work) == 4
+    assert "wrapping data keys anew" in screen.getvalue()
+    assert "100%" in screen.getvalue()

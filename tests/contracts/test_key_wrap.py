@@ -12,13 +12,16 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from pydantic import SecretStr
 
 from contracts.key_places import PIN, PLACES, TOKEN, azure, in_keyring, in_module, soft_token
 from contracts.key_vault import BEARER, OAEP, PSS, serving
+from limen.adapters.azure_key_vault import identity
 from limen.adapters.datakeys import FileKeyStore
 from limen.adapters.os_keyring import KeyringKeyWrap
 from limen.adapters.pkcs11_keys import Pkcs11KeyWrap
 from limen.core.faults import ConfigFault, DependencyFault
+from limen.credentials.vault_settings import AzureIdentity
 
 KEY = bytes(range(32))
 
@@ -312,3 +315,16 @@ def test_another_servers_certificate_is_refused(tmp_path):
         with pytest.raises(DependencyFault):
             azure(service)
         assert service.asked == []
+
+
+def test_only_the_identity_that_is_named_is_used(monkeypatch):
+    """No chain that tries whatever the machine offers: a secret in the environment is not ours to use."""
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "planted-ambient-secret")
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert type(identity(AzureIdentity(kind="managed"))).__name__ == "ManagedIdentityCredential"
+    secret = AzureIdentity(kind="secret", tenant="t", client_id="c", client_secret=SecretStr("planted-own-secret"))
+    assert type(identity(secret)).__name__ == "ClientSecretCredential"
+    assert "planted" not in repr(secret)
+    with pytest.raises(ConfigFault, match="not complete"):
+        identity(AzureIdentity(kind="workload"))
