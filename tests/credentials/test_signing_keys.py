@@ -12,7 +12,7 @@ import jwt as pyjwt
 import pytest
 
 from limen.adapters.signing_keys import SigningKeys
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 
 CLAIMS = {"iss": "http://127.0.0.1:8300", "sub": "alice", "aud": "https://limen/mcp/x", "scope": "read", "jti": "1"}
 PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "k", "oth"}
@@ -198,6 +198,19 @@ def test_a_file_others_may_use_is_refused(tmp_path, keys, mode):
     (tmp_path / "keys" / "signing").chmod(mode)
     with pytest.raises(ConfigFault, match="0600"):
         SigningKeys(tmp_path / "keys")
+
+
+def test_a_file_that_others_may_use_while_we_run_signs_no_more(tmp_path, keys, monkeypatch):
+    """Fail closed, and as the fault a handler expects; mended, it goes on."""
+    monkeypatch.setattr("limen.adapters.signing_keys._LOOK", 0.0)
+    keys.sign("at+jwt", CLAIMS)
+    SigningKeys(tmp_path / "keys").rotate()
+    (tmp_path / "keys" / "signing").chmod(0o644)
+    for work in (lambda: keys.sign("at+jwt", CLAIMS), keys.key_set):
+        with pytest.raises(DependencyFault, match="0600"):
+            work()
+    (tmp_path / "keys" / "signing").chmod(0o600)
+    verify(keys.sign("at+jwt", CLAIMS), keys.key_set())
 
 
 def test_a_directory_others_may_use_and_a_link_are_refused(tmp_path, keys):

@@ -22,7 +22,8 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,12 +80,12 @@ class Vault:
         self._lanes = tuple(threading.Lock() for _ in range(_LANES))  # one unwraps, the others wait for it
 
     def seal(self, owner: str, place: str, secret: bytes) -> bytes:
-        """Version, data key, nonce, ciphertext. Raises DependencyFault, ConfigFault; ValueError above 1 MiB."""
+        """Version, data key, nonce, ciphertext. Raises DependencyFault; ValueError above 1 MiB."""
         if not owner or len(secret) > LARGEST:
             raise ValueError("nobody's secret, or too large a one")
         digest = _digest(owner)
         record = self._record(digest)
-        cipher = self._cipher(digest, record.newest, record)
+        cipher = self._at_hand(digest, record.newest) or self._cipher(digest, record.newest)
         head = _VERSION + bytes.fromhex(record.newest)
         nonce = secrets.token_bytes(_NONCE)
         return head + nonce + cipher.encrypt(nonce, secret, _bound(head, owner, place))
@@ -94,7 +95,7 @@ class Vault:
         if len(sealed) < _HEAD + _TAG or sealed[:1] != _VERSION or not owner:
             raise _closed("it is cut off or not of this kind")
         digest, key = _digest(owner), sealed[1 : 1 + _ID].hex()
-        cipher = self._at_hand(digest, key) or self._cipher(digest, key, self._read(digest))
+        cipher = self._at_hand(digest, key) or self._cipher(digest, key)
         try:
             return cipher.decrypt(sealed[1 + _ID : _HEAD], sealed[_HEAD:], _bound(sealed[: 1 + _ID], owner, place))
         except InvalidTag:
@@ -157,15 +158,16 @@ class Vault:
         if not owner:
             raise ValueError("the vault's own data key stays")
         digest = _digest(owner)
-        for _ in range(_TRIES):
-            raw = self._table.get(_PREFIX + digest)
-            if raw is None or self._table.swap(_PREFIX + digest, raw, None):
-                break
-        else:
-            raise _restless()
-        with self._lock:
-            for name in [name for name in self._held if name[0] == digest]:
-                del self._held[name]
+        with self._lane(digest):
+            for _ in range(_TRIES):
+                raw = self._table.get(_PREFIX + digest)
+                if raw is None or self._table.swap(_PREFIX + digest, raw, None):
+                    break
+            else:
+                raise _restless()
+            with self._lock:
+                for name in [name for name in self._held if name[0] == digest]:
+                    del self._held[name]
         return raw is not None
 
     def status(self) -> Standing:
@@ -184,6 +186,9 @@ class Vault:
     def __repr__(self) -> str:
         return "Vault()"
 
+    def _lane(self, digest: str) -> threading.Lock:
+        return self._lanes[int(digest[:2], 16) % _LANES]
+
     def _at_hand(self, digest: str, key: str) -> AESGCM | None:
         now = self._now()
         held = self._held.get((digest, key))
@@ -193,14 +198,15 @@ class Vault:
             self._expire(now)
         return None
 
-    def _cipher(self, digest: str, key: str, record: _Record | None) -> AESGCM:
-        """The cipher of one data key of a record that was read just now."""
-        wrapped = None if record is None else record.wrapped.get(key)
-        if wrapped is None:
-            raise _closed("its data key was destroyed, or never was here")
-        with self._lanes[int(digest[:2], 16) % _LANES]:
+    def _cipher(self, digest: str, key: str) -> AESGCM:
+        """The cipher of one data key. The record is read in the lane: what was destroyed does not come back to hand."""
+        with self._lane(digest):
             if (cipher := self._at_hand(digest, key)) is not None:
                 return cipher
+            record = self._read(digest)
+            wrapped = None if record is None else record.wrapped.get(key)
+            if wrapped is None:
+                raise _closed("its data key was destroyed, or never was here")
             cipher = self._unwrap(digest, key, wrapped)
             with self._lock:
                 self._held[digest, key] = (self._now() + LIVES, cipher)
@@ -209,7 +215,8 @@ class Vault:
             return cipher
 
     def _unwrap(self, digest: str, key: str, wrapped: bytes) -> AESGCM:
-        plain = self._wrap.unwrap(wrapped, _context(digest, key))
+        with _running():
+            plain = self._wrap.unwrap(wrapped, _context(digest, key))
         if len(plain) != _KEY:
             raise DependencyFault("vault", "a data key of the wrong length", retryable=False)
         return AESGCM(plain)
@@ -236,7 +243,8 @@ class Vault:
 
     def _fresh(self, digest: str) -> tuple[str, bytes]:
         key = secrets.token_hex(_ID)
-        return key, self._wrap.wrap(secrets.token_bytes(_KEY), _context(digest, key))
+        with _running():
+            return key, self._wrap.wrap(secrets.token_bytes(_KEY), _context(digest, key))
 
     def _each(self, places: Sequence[str], change: Callable[[str], bool], progress: Progress) -> int:
         changed = 0
@@ -297,6 +305,15 @@ def _bound(head: bytes, owner: str, place: str) -> bytes:
     """Associated data: one reading for each owner and place."""
     who = owner.encode("utf-8", "surrogatepass")
     return b"limen sealed\x00%b%d:%b%b" % (head, len(who), who, place.encode("utf-8", "surrogatepass"))
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """A key that was good at the start and is not now (others may read its file, say) is a dependency that fails."""
+    try:
+        yield
+    except ConfigFault as fault:
+        raise DependencyFault("vault", str(fault), retryable=False) from None
 
 
 def _closed(why: str) -> DependencyFault:
