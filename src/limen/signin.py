@@ -124,7 +124,8 @@ def _clients(config: Config, settings: OAuthSettings, house: Brought) -> tuple[C
     own = {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
     public, keys, counter = PublicHttp(), ClientKeys(), MemoryCounter()
     trust = Trust(known.documents, Letters(squat_key, plain, lookalike_letters))
-    documents = Documents(public, known.documents, trust, keys, own, house.record)
+    inside = PublicHttp(private=True)
+    documents = Documents(public, known.documents, trust, keys, own, house.record, inside=inside)
     assertions = Assertions(table, keys, public, issuer)
     clients = Clients(known, table, documents, assertions, counter, own, house.recorder)
     registration = Registration(known, table, counter, trust, issuer, own, house.recorder, house.record)

@@ -4,6 +4,7 @@ Each gives a function that opens the place, as often as replicas would."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -44,6 +45,7 @@ def soft_token() -> Path:
     if module is None or shutil.which("softhsm2-util") is None:
         pytest.skip("softhsm2-util and libsofthsm2.so are not installed (apt: softhsm2)")
     directory = Path(tempfile.mkdtemp(prefix="limen-hsm-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     (directory / "tokens").mkdir()
     (directory / "conf").write_text(f"directories.tokendir = {directory}/tokens\nlog.level = ERROR\n")
     os.environ["SOFTHSM2_CONF"] = str(directory / "conf")
@@ -65,6 +67,7 @@ def secret_service() -> None:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed (apt: {package})")
     directory = tempfile.mkdtemp(prefix="limen-ring-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     argv = ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address=unix:path={directory}/bus"]
     bus = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert bus.stdout is not None
@@ -77,8 +80,6 @@ def secret_service() -> None:
     assert daemon.stdin is not None
     daemon.stdin.write(b"login password")
     daemon.stdin.close()
-    import atexit
-
     for process in (bus, daemon):
         atexit.register(process.terminate)
     import secretstorage

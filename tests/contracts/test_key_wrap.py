@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from pydantic import SecretStr
 
 from contracts.key_places import PIN, PLACES, TOKEN, azure, in_keyring, in_module, soft_token
 from contracts.key_vault import BEARER, OAEP, PSS, serving
+from limen.adapters.azure_key_vault import identity
 from limen.adapters.datakeys import FileKeyStore
 from limen.adapters.os_keyring import KeyringKeyWrap
 from limen.adapters.pkcs11_keys import Pkcs11KeyWrap
 from limen.core.faults import ConfigFault, DependencyFault
+from limen.credentials.vault_settings import AzureIdentity
 
 KEY = bytes(range(32))
 
@@ -57,13 +61,13 @@ def test_another_context_or_a_changed_byte_is_refused(place):
 def test_rotation_wraps_with_the_new_key_and_unwraps_with_both(place):
     wrap = place()
     before = wrap.wrap(KEY, b"alice")
-    assert wrap.newest(before)
+    assert wrap.older([before]) == [False]
     wrap.rotate()
-    assert not wrap.newest(before)
+    assert wrap.older([before]) == [True]
     assert wrap.unwrap(before, b"alice") == KEY
     after = wrap.wrap(KEY, b"alice")
-    assert wrap.newest(after)
-    assert not place(create=False).newest(before)
+    assert wrap.older([after, before, after]) == [False, True, False]
+    assert place(create=False).older([after, before]) == [False, True]
     assert place(create=False).unwrap(after, b"alice") == KEY
 
 
@@ -74,9 +78,12 @@ def test_a_retired_key_unwraps_nothing(place):
     after = wrap.wrap(KEY, b"alice")
     if place.kind == "azure_key_vault":
         with pytest.raises(ConfigFault, match="disable"):
-            wrap.retire()  # the vault's operator does that
+            wrap.retire(after)  # the vault's operator does that
         return
-    wrap.retire()
+    wrap.retire(before)  # nothing is older
+    assert wrap.unwrap(before, b"alice") == KEY
+    wrap.rotate()
+    wrap.retire(after)  # somebody rotated meanwhile: what is in use stays
     with pytest.raises(DependencyFault) as told:
         wrap.unwrap(before, b"alice")
     assert not told.value.retryable
@@ -271,6 +278,14 @@ def test_a_vault_that_is_away_is_worth_a_retry(tmp_path):
         with pytest.raises(DependencyFault) as told:
             wrap.unwrap(wrapped, b"")
         assert told.value.retryable
+        service.trouble = None
+        service.asked.clear()
+        with pytest.raises(DependencyFault, match="a moment ago") as told:  # threads do not queue up for it
+            wrap.unwrap(wrapped, b"")
+        assert told.value.retryable
+        assert service.asked == []
+        wrap._now = lambda: time.monotonic() + 2
+        assert wrap.unwrap(wrapped, b"") == KEY
 
 
 def test_key_vault_without_the_key(tmp_path):
@@ -287,10 +302,9 @@ def test_a_rotation_elsewhere_is_noticed(tmp_path):
         wrap = azure(service, lambda: at[0])
         before = wrap.wrap(KEY, b"")
         service.rotate()
-        assert wrap.newest(before)
+        assert wrap.older([before]) == [False]
         at[0] = 301.0
-        assert not wrap.newest(before)
-        assert wrap.newest(wrap.wrap(KEY, b""))
+        assert wrap.older([before, wrap.wrap(KEY, b"")]) == [True, False]
         assert wrap.unwrap(before, b"") == KEY
 
 
@@ -301,3 +315,16 @@ def test_another_servers_certificate_is_refused(tmp_path):
         with pytest.raises(DependencyFault):
             azure(service)
         assert service.asked == []
+
+
+def test_only_the_identity_that_is_named_is_used(monkeypatch):
+    """No chain that tries whatever the machine offers: a secret in the environment is not ours to use."""
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "planted-ambient-secret")
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert type(identity(AzureIdentity(kind="managed"))).__name__ == "ManagedIdentityCredential"
+    secret = AzureIdentity(kind="secret", tenant="t", client_id="c", client_secret=SecretStr("planted-own-secret"))
+    assert type(identity(secret)).__name__ == "ClientSecretCredential"
+    assert "planted" not in repr(secret)
+    with pytest.raises(ConfigFault, match="not complete"):
+        identity(AzureIdentity(kind="workload"))

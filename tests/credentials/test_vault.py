@@ -232,6 +232,16 @@ def test_a_service_that_is_away_is_a_fault_and_not_a_new_key(vault, table, wrap)
     assert vault.open(BOB, "place", vault.seal(BOB, "place", TOKEN)) == TOKEN
 
 
+def test_a_key_that_others_may_read_while_we_run_is_used_no_more(tmp_path, vault, clock):
+    sealed = vault.seal(ALICE, "place", TOKEN)
+    clock.at = LIVES
+    (tmp_path / "keys" / "kek").chmod(0o644)
+    for work in (lambda: vault.open(ALICE, "place", sealed), lambda: vault.seal(BOB, "place", TOKEN)):
+        refused(work)
+    (tmp_path / "keys" / "kek").chmod(0o600)
+    assert vault.open(ALICE, "place", sealed) == TOKEN
+
+
 # races
 
 
@@ -368,6 +378,24 @@ def test_an_interrupted_rewrap_loses_nothing_and_goes_on(vault, table, wrap):
     assert vault.status().behind == 0
 
 
+def test_a_rotation_between_look_and_act_loses_nothing(vault, table, wrap):
+    """Two operators at once: one retires while the other makes a newer key; what is in use stays."""
+    sealed = vault.seal(ALICE, "place", TOKEN)
+    wrap.rotate()
+    vault.rewrap()
+    status = vault.status
+
+    def looked():
+        found = status()
+        wrap.rotate()
+        return found
+
+    vault.status = looked
+    vault.retire()
+    assert Vault(table, wrap).open(ALICE, "place", sealed) == TOKEN
+    assert len(wrap._keks()) == 2
+
+
 # destruction
 
 
@@ -383,6 +411,28 @@ def test_destroyed_keys_open_nothing_ever_and_others_stay(vault, table, wrap):
     assert vault.open(BOB, "place", other) == TOKEN
     with pytest.raises(ValueError, match="stays"):
         vault.destroy("")
+
+
+def test_a_key_that_is_being_unwrapped_is_destroyed_as_well(vault, table, wrap, clock):
+    """The other thread has asked the key's place already when the record goes: it does not put the key back to hand."""
+    sealed = vault.seal(ALICE, "place", TOKEN)
+    clock.at = LIVES
+    asked, go_on, unwrap = threading.Event(), threading.Event(), wrap.unwrap
+
+    def slow(wrapped, context):
+        asked.set()
+        go_on.wait(20)
+        return unwrap(wrapped, context)
+
+    wrap.unwrap = slow
+    with ThreadPoolExecutor(2) as pool:
+        opening = pool.submit(vault.open, ALICE, "place", sealed)
+        asked.wait(20)
+        destroying = pool.submit(vault.destroy, ALICE)
+        go_on.set()
+        assert opening.result(20) == TOKEN  # it came first
+        assert destroying.result(20)
+    refused(lambda: vault.open(ALICE, "place", sealed))
 
 
 def test_destruction_reaches_other_replicas_within_a_minute(vault, table, wrap, clock):

@@ -214,7 +214,7 @@ def test_key_encryption_keys_rotate_and_retire(files: Files) -> None:
     files.store.rotate()
     assert protector.reveal(token, "acme") == TEXT
     protector.rewrap("acme")
-    files.store.retire()
+    files.store.retire(files.store.wrap(bytes(32), b""))
     again = Protector(FileKeyStore(files.path))
     assert again.reveal(token, "acme") == TEXT
     with pytest.raises(DependencyFault):

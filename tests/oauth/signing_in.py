@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.server
+import json
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,14 +17,23 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
-from gateway.running import Running, running
+import trustme
 from mcp import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
+from gateway.running import Running, running
 from provider import Provider, running_provider
 
+HOST = "clients.example.test"
+_NAMES = f"""
+import socket
+_known = socket.getaddrinfo
+def getaddrinfo(host, *more, **named):
+    return _known("127.0.0.1" if host in ("{HOST}", b"{HOST}") else host, *more, **named)
+socket.getaddrinfo = getaddrinfo
+"""
 SECRET = "p&ss+word: 100%"  # of the client `gateway` at the provider
 RULES = {"rules": [{"allow": "user:alice", "call": "*/*", "scopes": ["use"]}]}
 
@@ -105,20 +117,78 @@ class Scene:
         return asyncio.run(main())
 
 
+class Page(http.server.BaseHTTPRequestHandler):
+    """A client's metadata document."""
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+    def do_GET(self) -> None:
+        body = json.dumps(self.server.document).encode()  # type: ignore[attr-defined]
+        self.server.asked += 1  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 @contextlib.contextmanager
-def scene(directory: Path, monkeypatch: Any, *, clients: dict[str, Any] | None = None, **more: Any) -> Iterator[Scene]:
-    """`clients`: of the settings; registration is on by default."""
-    monkeypatch.setenv("PROVIDER_SECRET", SECRET)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def published(directory: Path, monkeypatch: Any, redirect: str, **members: Any) -> Iterator[tuple[str, Any]]:
+    """A metadata document at https://clients.example.test, a name only the gateway's process knows: its address, and
+    its server. The gateway is started afterwards, with what this puts into its environment."""
+    names = directory / "names"
+    names.mkdir()
+    (names / "sitecustomize.py").write_text(_NAMES)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(directory / "ca.pem"))
+    monkeypatch.setenv("PYTHONPATH", f"{names}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST).configure_cert(context)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    url = f"https://{HOST}:{server.server_port}/notes.json"
+    server.asked = 0  # type: ignore[attr-defined]
+    server.document = {  # type: ignore[attr-defined]
+        "client_id": url, "client_name": "Notes for the Web", "redirect_uris": [redirect],
+        "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
+        "token_endpoint_auth_method": "none", **members,
+    }  # fmt: skip
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield url, server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def waiting_client() -> Iterator[Any]:
+    """Where a client on this machine waits for the browser."""
     waiting = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Callback)
     waiting.came = []  # type: ignore[attr-defined]
     waiting.daemon_threads = True
     threading.Thread(target=waiting.serve_forever, daemon=True).start()
+    try:
+        yield waiting
+    finally:
+        waiting.shutdown()
+        waiting.server_close()
+
+
+@contextlib.contextmanager
+def scene(
+    directory: Path, monkeypatch: Any, *, clients: dict[str, Any] | None = None, waiting: Any = None, **more: Any
+) -> Iterator[Scene]:
+    """`clients`: of the settings; registration is on by default. `more` replaces other parts of the configuration."""
+    monkeypatch.setenv("PROVIDER_SECRET", SECRET)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     with contextlib.ExitStack() as stack:
-        stack.callback(waiting.server_close)
-        stack.callback(waiting.shutdown)
+        waiting = waiting or stack.enter_context(waiting_client())
         provider = stack.enter_context(running_provider({}, callback=f"http://127.0.0.1:{port}/oauth/callback"))
         oauth = {
             "provider": {"issuer": provider.issuer, "client_id": "gateway", "client_secret": "${env:PROVIDER_SECRET}", "scopes": ["openid"]},

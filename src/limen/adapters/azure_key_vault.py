@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,12 +27,13 @@ from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm, Sig
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.credentials.vault_settings import AzureIdentity, AzureKeys
 
+_AWAY: Final = 2.0  # seconds for which a vault that did not answer is not asked: threads wait for it
 _FRESH: Final = 300.0  # seconds the newest version is taken for the newest
 _FORM: Final = b"\x01"
 _LEAST_BITS: Final = 2048
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _OPTIONS: Final[dict[str, Any]] = {
-    "connection_timeout": 5, "read_timeout": 10, "retry_total": 2, "retry_backoff_factor": 0.2,
+    "connection_timeout": 3, "read_timeout": 5, "retry_total": 1, "retry_backoff_factor": 0.2,
 }  # fmt: skip
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -57,13 +58,14 @@ class AzureKeyWrap:
         self._keys = KeyClient(settings.vault, self._credential, **self._options)
         self._now, self._lock = now, threading.Lock()
         self._latest: tuple[float, str] = (-_FRESH, "")
+        self._silent = -_AWAY
         self._clients: dict[str, CryptographyClient] = {}
         self._newest()
 
     def wrap(self, key: bytes, context: bytes) -> bytes:
         version = self._newest()
         client = self._client(version)
-        with _failing("wrap"):
+        with self._failing("wrap"):
             wrapped = client.wrap_key(KeyWrapAlgorithm.rsa_oaep_256, key).encrypted_key
             head = _FORM + bytes([len(version)]) + version.encode("ascii") + len(wrapped).to_bytes(2, "big") + wrapped
             return head + client.sign(SignatureAlgorithm.ps256, self._digest(head, context)).signature
@@ -71,22 +73,23 @@ class AzureKeyWrap:
     def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
         version, head, sealed, signature = _parts(wrapped)
         client = self._client(version)
-        with _failing("unwrap"):
+        with self._failing("unwrap"):
             if not client.verify(SignatureAlgorithm.ps256, self._digest(head, context), signature).is_valid:
                 raise DependencyFault("key vault", "a wrapped data key was changed", retryable=False)
             key: bytes = client.unwrap_key(KeyWrapAlgorithm.rsa_oaep_256, sealed).key
         return key
 
-    def newest(self, wrapped: bytes) -> bool:
-        return _parts(wrapped)[0] == self._newest()
+    def older(self, wrapped: Sequence[bytes]) -> list[bool]:
+        newest = self._newest()
+        return [_parts(one)[0] != newest for one in wrapped]
 
     def rotate(self) -> None:
         """A new version, by the vault; needs the role Key Vault Crypto Officer, or its own rotation policy does it."""
-        with _failing("rotate"):
+        with self._failing("rotate"):
             self._keys.rotate_key(self._name)
         self._latest = (-_FRESH, "")
 
-    def retire(self) -> None:
+    def retire(self, wrapped: bytes) -> None:
         raise ConfigFault("disable the older versions of the key in Key Vault", "vault.keys")
 
     def __repr__(self) -> str:
@@ -100,7 +103,7 @@ class AzureKeyWrap:
         looked, version = self._latest
         if version and self._now() - looked < _FRESH:
             return version
-        with _failing("look up the key"):
+        with self._failing("look up the key"):
             key = self._keys.get_key(self._name)
         self._keep(key)
         version = str(key.properties.version)
@@ -111,7 +114,7 @@ class AzureKeyWrap:
         """Works with the public part here, asks the vault for the private one."""
         if (client := self._clients.get(version)) is not None:
             return client
-        with _failing("look up the key"):
+        with self._failing("look up the key"):
             key = self._keys.get_key(self._name, version)
         return self._keep(key)
 
@@ -124,6 +127,25 @@ class AzureKeyWrap:
             raise DependencyFault("key vault", "a version that is none", retryable=False)
         with self._lock:
             return self._clients.setdefault(version, CryptographyClient(key, self._credential, **self._options))
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """What the service or the library says may quote anything: only status and kind are told."""
+        if self._now() - self._silent < _AWAY:
+            raise DependencyFault("key vault", f"cannot {what}: it did not answer a moment ago")
+        try:
+            yield
+        except HttpResponseError as error:
+            status = error.status_code or 0
+            retryable = not status or status in _BUSY
+            raise DependencyFault(
+                "key vault", f"cannot {what}: {status or type(error).__name__}", retryable=retryable
+            ) from None
+        except AzureError as error:
+            self._silent = self._now()
+            raise DependencyFault("key vault", f"cannot {what}: {type(error).__name__}") from None
+        except (ValueError, NotImplementedError) as error:
+            raise DependencyFault("key vault", f"cannot {what}: {type(error).__name__}", retryable=False) from None
 
 
 def identity(settings: AzureIdentity) -> TokenCredential:
@@ -150,19 +172,3 @@ def _parts(wrapped: bytes) -> tuple[str, bytes, bytes, bytes]:
     if wrapped[:1] != _FORM or len(wrapped) <= end or not version.isalnum():
         raise DependencyFault("key vault", "a wrapped data key was changed, or is of another kind", retryable=False)
     return version.decode("ascii"), wrapped[:end], wrapped[4 + size : end], wrapped[end:]
-
-
-@contextmanager
-def _failing(what: str) -> Iterator[None]:
-    """What the service or the library says may quote anything: only status and kind are told."""
-    try:
-        yield
-    except HttpResponseError as error:
-        status = error.status_code or 0
-        raise DependencyFault(
-            "key vault", f"cannot {what}: {status or type(error).__name__}", retryable=not status or status in _BUSY
-        ) from None
-    except AzureError as error:
-        raise DependencyFault("key vault", f"cannot {what}: {type(error).__name__}") from None
-    except (ValueError, NotImplementedError) as error:
-        raise DependencyFault("key vault", f"cannot {what}: {type(error).__name__}", retryable=False) from None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from limen.adapters.kek_ring import KekRing, line, parse
+from limen.adapters.kek_ring import KekRing, line, parse, since
 from limen.adapters.private_files import PrivateFiles
 from limen.core.faults import ConfigFault
 
@@ -52,10 +52,10 @@ class FileKeyStore(PrivateFiles, KekRing):
         with self._fault(), self._locked():
             self._write("kek", self._read("kek") + line(max(self._keks()) + 1))
 
-    def retire(self) -> None:
-        """Drop all key-encryption keys but the newest. What was not rewrapped before is lost."""
+    def retire(self, wrapped: bytes) -> None:
+        """Drop the key-encryption keys older than the one that wrapped this. What was not rewrapped before is lost."""
         with self._fault(), self._locked():
-            self._write("kek", self._read("kek").splitlines(keepends=True)[-1])
+            self._write("kek", since(self._read("kek"), wrapped, str(self._directory / "kek")))
 
     def _keks(self) -> dict[int, bytes]:
         with self._fault():

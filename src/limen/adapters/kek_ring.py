@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -34,7 +35,7 @@ class KekRing(ABC):
         return number.to_bytes(4, "big") + nonce + AESGCM(kek).encrypt(nonce, key, context)
 
     def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
-        kek = self._keks().get(int.from_bytes(wrapped[:4], "big"))
+        kek = self._keks().get(number_of(wrapped))
         if kek is None or len(wrapped) < _LEAST:
             raise DependencyFault("data keys", "a data key is wrapped by a key that is not held", retryable=False)
         try:
@@ -42,8 +43,22 @@ class KekRing(ABC):
         except InvalidTag as fault:
             raise DependencyFault("data keys", "a wrapped data key was changed", retryable=False) from fault
 
-    def newest(self, wrapped: bytes) -> bool:
-        return int.from_bytes(wrapped[:4], "big") == max(self._keks())
+    def older(self, wrapped: Sequence[bytes]) -> list[bool]:
+        newest = max(self._keks())
+        return [number_of(one) != newest for one in wrapped]
+
+
+def number_of(wrapped: bytes) -> int:
+    """Of the key that sealed it."""
+    return int.from_bytes(wrapped[:4], "big")
+
+
+def since(ring: bytes, wrapped: bytes, where: str) -> bytes:
+    """What is left of a ring without the keys older than the one that sealed this. Raises ConfigFault."""
+    kept = {number: key for number, key in parse(ring, where).items() if number >= number_of(wrapped)}
+    if not kept:
+        raise ConfigFault("there would be no key left", where)
+    return b"".join(line(number, key) for number, key in sorted(kept.items()))
 
 
 def line(number: int, key: bytes | None = None) -> bytes:

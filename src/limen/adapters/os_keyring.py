@@ -17,7 +17,7 @@ from keyring.backend import KeyringBackend
 from keyring.backends.chainer import ChainerBackend
 from keyring.errors import KeyringError
 
-from limen.adapters.kek_ring import KekRing, line, parse
+from limen.adapters.kek_ring import KekRing, line, parse, since
 from limen.adapters.private_files import PrivateFiles
 from limen.core.faults import ConfigFault, DependencyFault
 
@@ -47,9 +47,9 @@ class KeyringKeyWrap(PrivateFiles, KekRing):
             ring = self._text()
             self._keep(ring + line(max(parse(ring, self._entry)) + 1))
 
-    def retire(self) -> None:
+    def retire(self, wrapped: bytes) -> None:
         with self._failing(), self._locked():
-            self._keep(self._text().splitlines(keepends=True)[-1])
+            self._keep(since(self._text(), wrapped, self._entry))
 
     def __repr__(self) -> str:
         return f"KeyringKeyWrap({self._entry!r})"

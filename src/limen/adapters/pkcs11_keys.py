@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ import pkcs11
 from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, MechanismFlag, ObjectClass, Session
 from pkcs11 import exceptions as faults
 
+from limen.adapters.kek_ring import number_of
 from limen.core.faults import ConfigFault, DependencyFault
 
 _NONCE: Final = 12
@@ -59,7 +60,7 @@ class Pkcs11KeyWrap:
         nonce, sealed = wrapped[4 : 4 + _NONCE], wrapped[4 + _NONCE :]
 
         def work(session: Session) -> bytes:
-            kek = self._held(session).get(int.from_bytes(wrapped[:4], "big"))
+            kek = self._held(session).get(number_of(wrapped))
             if kek is None or len(sealed) < 16:
                 raise DependencyFault("pkcs11", "a data key is wrapped by a key that is not held", retryable=False)
             try:
@@ -72,17 +73,21 @@ class Pkcs11KeyWrap:
 
         return self._run(work)
 
-    def newest(self, wrapped: bytes) -> bool:
-        return int.from_bytes(wrapped[:4], "big") == max(self._run(self._held))
+    def older(self, wrapped: Sequence[bytes]) -> list[bool]:
+        newest = max(self._run(self._held))
+        return [number_of(one) != newest for one in wrapped]
 
     def rotate(self) -> None:
         self._run(lambda session: self._make(session, max(self._held(session)) + 1))
 
-    def retire(self) -> None:
+    def retire(self, wrapped: bytes) -> None:
         def work(session: Session) -> None:
             held = self._held(session)
-            for number in sorted(held)[:-1]:
-                held[number].destroy()
+            if number_of(wrapped) not in held:
+                raise ConfigFault("there would be no key left", f"{self._place[1]}: {self._label}")
+            for number in sorted(held):
+                if number < number_of(wrapped):
+                    held[number].destroy()
 
         self._run(work)
 

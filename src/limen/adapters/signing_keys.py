@@ -22,7 +22,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from limen.adapters.private_files import PrivateFiles
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 
 Algorithm = Literal["ES256", "EdDSA", "RS256"]
 WARMING: Final = 600.0  # seconds: a replica needs one, a client's cached JWK set some minutes
@@ -82,9 +82,8 @@ class SigningKeys(PrivateFiles):
 
     def sign(self, kind: str, claims: Mapping[str, object]) -> str:
         """A compact JWS of JSON claims by the newest key that has been known for long enough."""
-        moment = time.monotonic()
-        if moment - self._looked > _LOOK:
-            self._look(moment)
+        if time.monotonic() - self._looked > _LOOK:
+            self._refresh()
         signing = self._signing(self._now())
         head = self._heads.get((signing.id, kind))
         if head is None:
@@ -96,10 +95,10 @@ class SigningKeys(PrivateFiles):
 
     def key_set(self) -> bytes:
         """Public members only: of the keys that sign, are about to, or have signed what is still good."""
-        self._look(time.monotonic())
+        self._refresh()
         return orjson.dumps({"keys": [one.public for one in self._published(self._now())]})
 
-    def keys(self) -> tuple[tuple[SigningKey, str], ...]:
+    def published(self) -> tuple[tuple[SigningKey, str], ...]:
         """Every published key and whether it is `next`, `signing` or `verifying`, newest first."""
         self._look(time.monotonic())
         now = self._now()
@@ -146,6 +145,13 @@ class SigningKeys(PrivateFiles):
         """A key is good until the longest token it signed is over: it stopped when the one after it began."""
         ends = [one.starts + self._lifetime for one in self._ring[1:]]
         return (*(one for one, end in zip(self._ring, ends, strict=False) if end > now), self._ring[-1])
+
+    def _refresh(self) -> None:
+        """Look again, while running: a file that is not as it must be any more is a fault of what we depend on."""
+        try:
+            self._look(time.monotonic())
+        except ConfigFault as fault:
+            raise DependencyFault("token keys", str(fault), retryable=False) from None
 
     def _look(self, moment: float) -> None:
         with self._fault():

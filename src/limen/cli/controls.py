@@ -43,6 +43,7 @@ _ROWS: Final = {
     "inspect_definition": ("E2 E9", "tests/detection/test_inspect.py"),
     "ledger": ("A10 I2", "tests/audit/test_audit_verify.py"),
     "launch": ("H2", "tests/sandbox/test_verified_launch.py"),
+    "vault": ("B4", "tests/attacks/test_oauth_vault.py"),
 }
 _LOOSENS: Final = {
     "unsafe_anonymous": "Authenticate",
@@ -67,7 +68,7 @@ def describe(config: Config) -> list[dict[str, Any]]:
     observed = {_OBSERVED[one] for one in config.content.unsafe_observe}
     if config.content.flow.unsafe_observe:
         observed |= {"CheckFlow"}
-    for name in (*(guard.__name__ for guard in guards), "inspect_definition", "ledger", "launch"):
+    for name in (*(guard.__name__ for guard in guards), "inspect_definition", "ledger", "launch", "vault"):
         if name not in _ROWS:
             raise InvariantFault(f"{name} stands in the posture without saying which control it enforces")
         controls, evidence = _ROWS[name]

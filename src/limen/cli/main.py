@@ -25,6 +25,7 @@ from limen.cli import (
     setup,
     signins,
     tools,
+    vault,
     wrap,
 )  # fmt: skip
 from limen.cli.context import Commands, ConfigOption, JsonOption, Misused, group, load
@@ -55,6 +56,7 @@ app.add_typer(consents.app, name="consents")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth_clients.app, name="clients")
+app.add_typer(vault.app, name="vault")
 app.add_typer(egress.app, name="egress")
 app.add_typer(signins.app, name="signins")
 app.add_typer(configuration, name="config")

@@ -140,7 +140,7 @@ def _explained(error: ValidationError, document: Document) -> list[ConfigFault]:
         if unknown:
             message = f"unknown key{_nearest(str(location[-1]))}"
         elif missing:
-            path = (*path, *location[len(path) :][:1])
+            path = (*path, *location[-1:])  # not the name of the variant between them
             message = "this key is needed"
         place = document.keys.get(path) or document.places.get(path)
         order = (place.line, place.column) if place else (0, 0)

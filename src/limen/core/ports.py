@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from limen.core.cell import Cell, CellSpec, Property
@@ -130,16 +130,16 @@ class KeyWrap(Protocol):
         """The key, whichever key-encryption key sealed it. DependencyFault if it was changed or bound elsewhere."""
         ...
 
-    def newest(self, wrapped: bytes) -> bool:
-        """Whether the newest key-encryption key sealed it."""
+    def older(self, wrapped: Sequence[bytes]) -> list[bool]:
+        """Of each, whether another key-encryption key than the newest sealed it. Looked up once, now."""
         ...
 
     def rotate(self) -> None:
         """Make a new key-encryption key the newest. Older ones still unwrap."""
         ...
 
-    def retire(self) -> None:
-        """Give up all key-encryption keys but the newest. What they sealed is lost."""
+    def retire(self, wrapped: bytes) -> None:
+        """Give up all key-encryption keys older than the one that sealed this. What they sealed is lost."""
         ...
 
 

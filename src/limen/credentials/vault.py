@@ -22,7 +22,8 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,12 +80,12 @@ class Vault:
         self._lanes = tuple(threading.Lock() for _ in range(_LANES))  # one unwraps, the others wait for it
 
     def seal(self, owner: str, place: str, secret: bytes) -> bytes:
-        """Version, data key, nonce, ciphertext. Raises DependencyFault, ConfigFault; ValueError above 1 MiB."""
+        """Version, data key, nonce, ciphertext. Raises DependencyFault; ValueError above 1 MiB."""
         if not owner or len(secret) > LARGEST:
             raise ValueError("nobody's secret, or too large a one")
         digest = _digest(owner)
         record = self._record(digest)
-        cipher = self._cipher(digest, record.newest, record)
+        cipher = self._at_hand(digest, record.newest) or self._cipher(digest, record.newest)
         head = _VERSION + bytes.fromhex(record.newest)
         nonce = secrets.token_bytes(_NONCE)
         return head + nonce + cipher.encrypt(nonce, secret, _bound(head, owner, place))
@@ -94,7 +95,7 @@ class Vault:
         if len(sealed) < _HEAD + _TAG or sealed[:1] != _VERSION or not owner:
             raise _closed("it is cut off or not of this kind")
         digest, key = _digest(owner), sealed[1 : 1 + _ID].hex()
-        cipher = self._at_hand(digest, key) or self._cipher(digest, key, self._read(digest))
+        cipher = self._at_hand(digest, key) or self._cipher(digest, key)
         try:
             return cipher.decrypt(sealed[1 + _ID : _HEAD], sealed[_HEAD:], _bound(sealed[: 1 + _ID], owner, place))
         except InvalidTag:
@@ -124,18 +125,32 @@ class Vault:
 
     def rotate_all(self, progress: Progress = lambda done, of: None) -> int:
         """The same for every owner there is. Returns for how many."""
-        return self._each(lambda digest: self._add(digest, create=False), progress)
+        places = [place for place, _ in self._table.scan(_PREFIX)]
+        return self._each(places, lambda digest: self._add(digest, create=False), progress)
 
     def rewrap(self, progress: Progress = lambda done, of: None) -> int:
         """Wrap every data key anew that an older key-encryption key wrapped. Secrets stay as they are; safe to repeat,
         to interrupt, and to run while others seal, open and rewrap. Returns for how many owners it did."""
-        return self._each(self._rewrap, progress)
+        rows = [(place, _parse(raw)) for place, raw in self._table.scan(_PREFIX)]
+        wrapped = [one for _, record in rows for one in record.wrapped.values()]
+        older = {one for one, is_older in zip(wrapped, self._wrap.older(wrapped), strict=True) if is_older}
+        behind = [place for place, record in rows if not older.isdisjoint(record.wrapped.values())]
+        return self._each(behind, self._rewrap, progress)
+
+    def rotate_kek(self) -> None:
+        """A new key-encryption key for data keys to come. Then rewrap."""
+        self._wrap.rotate()
 
     def retire(self) -> None:
-        """Give up the older key-encryption keys. Raises ConfigFault while any data key still needs one."""
+        """Give up the older key-encryption keys. Raises ConfigFault while any data key still needs one.
+
+        What others wrap with an older one at this very moment is not seen: rewrap twice, some seconds apart, before.
+        """
+        # Older than this one, not than the newest by then: somebody else may rotate between our look and our act.
+        mark = self._wrap.wrap(bytes(_KEY), b"limen retire")
         if behind := self.status().behind:
             raise ConfigFault(f"{behind} data keys are still wrapped by an older key; rewrap first", "vault.keys")
-        self._wrap.retire()
+        self._wrap.retire(mark)
 
     def destroy(self, owner: str) -> bool:
         """Give up an owner's data keys: nothing sealed for it opens any more, here at once and in other processes
@@ -143,15 +158,16 @@ class Vault:
         if not owner:
             raise ValueError("the vault's own data key stays")
         digest = _digest(owner)
-        for _ in range(_TRIES):
-            raw = self._table.get(_PREFIX + digest)
-            if raw is None or self._table.swap(_PREFIX + digest, raw, None):
-                break
-        else:
-            raise _restless()
-        with self._lock:
-            for name in [name for name in self._held if name[0] == digest]:
-                del self._held[name]
+        with self._lane(digest):
+            for _ in range(_TRIES):
+                raw = self._table.get(_PREFIX + digest)
+                if raw is None or self._table.swap(_PREFIX + digest, raw, None):
+                    break
+            else:
+                raise _restless()
+            with self._lock:
+                for name in [name for name in self._held if name[0] == digest]:
+                    del self._held[name]
         return raw is not None
 
     def status(self) -> Standing:
@@ -159,7 +175,7 @@ class Vault:
         records = [_parse(raw) for _, raw in self._table.scan(_PREFIX)]
         wrapped = [one for record in records for one in record.wrapped.values()]
         ours = self._table.get(_PREFIX + _digest(_OURS)) is not None
-        behind = sum(not self._wrap.newest(one) for one in wrapped)
+        behind = sum(self._wrap.older(wrapped))
         return Standing(len(records) - ours, len(wrapped) - ours, behind)
 
     def forget(self) -> None:
@@ -170,6 +186,9 @@ class Vault:
     def __repr__(self) -> str:
         return "Vault()"
 
+    def _lane(self, digest: str) -> threading.Lock:
+        return self._lanes[int(digest[:2], 16) % _LANES]
+
     def _at_hand(self, digest: str, key: str) -> AESGCM | None:
         now = self._now()
         held = self._held.get((digest, key))
@@ -179,14 +198,15 @@ class Vault:
             self._expire(now)
         return None
 
-    def _cipher(self, digest: str, key: str, record: _Record | None) -> AESGCM:
-        """The cipher of one data key of a record that was read just now."""
-        wrapped = None if record is None else record.wrapped.get(key)
-        if wrapped is None:
-            raise _closed("its data key was destroyed, or never was here")
-        with self._lanes[int(digest[:2], 16) % _LANES]:
+    def _cipher(self, digest: str, key: str) -> AESGCM:
+        """The cipher of one data key. The record is read in the lane: what was destroyed does not come back to hand."""
+        with self._lane(digest):
             if (cipher := self._at_hand(digest, key)) is not None:
                 return cipher
+            record = self._read(digest)
+            wrapped = None if record is None else record.wrapped.get(key)
+            if wrapped is None:
+                raise _closed("its data key was destroyed, or never was here")
             cipher = self._unwrap(digest, key, wrapped)
             with self._lock:
                 self._held[digest, key] = (self._now() + LIVES, cipher)
@@ -195,7 +215,8 @@ class Vault:
             return cipher
 
     def _unwrap(self, digest: str, key: str, wrapped: bytes) -> AESGCM:
-        plain = self._wrap.unwrap(wrapped, _context(digest, key))
+        with _running():
+            plain = self._wrap.unwrap(wrapped, _context(digest, key))
         if len(plain) != _KEY:
             raise DependencyFault("vault", "a data key of the wrong length", retryable=False)
         return AESGCM(plain)
@@ -222,10 +243,10 @@ class Vault:
 
     def _fresh(self, digest: str) -> tuple[str, bytes]:
         key = secrets.token_hex(_ID)
-        return key, self._wrap.wrap(secrets.token_bytes(_KEY), _context(digest, key))
+        with _running():
+            return key, self._wrap.wrap(secrets.token_bytes(_KEY), _context(digest, key))
 
-    def _each(self, change: Callable[[str], bool], progress: Progress) -> int:
-        places = [place for place, _ in self._table.scan(_PREFIX)]
+    def _each(self, places: Sequence[str], change: Callable[[str], bool], progress: Progress) -> int:
         changed = 0
         for done, place in enumerate(places, 1):
             changed += change(place.removeprefix(_PREFIX))
@@ -247,16 +268,20 @@ class Vault:
     def _rewrap(self, digest: str) -> bool:
         for _ in range(_TRIES):
             record = self._read(digest)
-            if record is None or all(map(self._wrap.newest, record.wrapped.values())):
+            if record is None:
                 return False
-            anew = {key: self._anew(digest, key, wrapped) for key, wrapped in record.wrapped.items()}
+            older = dict(zip(record.wrapped, self._wrap.older([*record.wrapped.values()]), strict=True))
+            if not any(older.values()):
+                return False
+            anew = {
+                key: self._anew(digest, key, wrapped) if older[key] else wrapped
+                for key, wrapped in record.wrapped.items()
+            }
             if self._table.swap(_PREFIX + digest, record.raw, _render(record.newest, anew)):
                 return True
         raise _restless()
 
     def _anew(self, digest: str, key: str, wrapped: bytes) -> bytes:
-        if self._wrap.newest(wrapped):
-            return wrapped
         context = _context(digest, key)
         return self._wrap.wrap(self._wrap.unwrap(wrapped, context), context)
 
@@ -280,6 +305,15 @@ def _bound(head: bytes, owner: str, place: str) -> bytes:
     """Associated data: one reading for each owner and place."""
     who = owner.encode("utf-8", "surrogatepass")
     return b"limen sealed\x00%b%d:%b%b" % (head, len(who), who, place.encode("utf-8", "surrogatepass"))
+
+
+@contextmanager
+def _running() -> Iterator[None]:
+    """A key that was good at the start and is not now (others may read its file, say) is a dependency that fails."""
+    try:
+        yield
+    except ConfigFault as fault:
+        raise DependencyFault("vault", str(fault), retryable=False) from None
 
 
 def _closed(why: str) -> DependencyFault:

@@ -71,9 +71,13 @@ class Documents:
         own: Collection[str],
         record: Callable[[str, Mapping[str, Any]], None],
         now: Callable[[], float] = time.time,
+        *,
+        inside: Exchange | None = None,
     ) -> None:
+        """`inside`: the way to hosts the operator says are in a private network; `exchange` reaches public ones."""
         self._exchange, self._settings, self._trust, self._keys = exchange, settings, trust, keys
         self._own, self._record, self._now = own, record, now
+        self._inside = inside or exchange
         self._good: OrderedDict[str, _Kept] = OrderedDict()
         self._bad: OrderedDict[str, _Kept] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[_Kept]] = {}
@@ -125,7 +129,8 @@ class Documents:
         """Ask for the document, judge it, and keep what came of it. Raises nothing but what is a bug of ours."""
         try:
             try:
-                answer = await self._exchange.get(client_id)
+                inside = url.host in self._settings.inside_hosts
+                answer = await (self._inside if inside else self._exchange).get(client_id)
                 client = self._judge(client_id, url, answer)
             except OAuthError as error:
                 kept = _Kept(self._now() + _FAILED, None, (error.description, f"{client_id}: {error.detail}"))

@@ -118,6 +118,9 @@ class DocumentSettings(Part):
     enabled: bool = True
     trusted_hosts: tuple[Host, ...] = Field(default=(), description="hosts whose documents an operator vouches for")
     blocked_hosts: tuple[Host, ...] = Field(default=(), description="no documents of these hosts and those below them")
+    inside_hosts: tuple[Host, ...] = Field(
+        default=(), description="hosts in a private network whose documents are fetched all the same"
+    )
     only_trusted: bool = Field(default=False, description="documents of trusted hosts and no others")
     unsafe_foreign_redirects: bool = Field(
         default=False, description="documents may name redirect addresses of other hosts; people are warned"
