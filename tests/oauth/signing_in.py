@@ -31,7 +31,8 @@ _NAMES = f"""
 import socket
 _known = socket.getaddrinfo
 def getaddrinfo(host, *more, **named):
-    return _known("127.0.0.1" if host in ("{HOST}", b"{HOST}") else host, *more, **named)
+    here = str(host).rstrip(".") == "{HOST}"
+    return _known("127.0.0.1" if here else host, *more, **named)
 socket.getaddrinfo = getaddrinfo
 """
 SECRET = "p&ss+word: 100%"  # of the client `gateway` at the provider
@@ -105,14 +106,16 @@ class Scene:
         async def main() -> str:
             url = f"{self.base}/mcp/{server}"
             metadata = OAuthClientMetadata(
-                client_name="Notes for Linux", redirect_uris=[self.redirect], grant_types=["authorization_code", "refresh_token"],
-                response_types=["code"], token_endpoint_auth_method="none",
+                client_name="Notes for Linux", redirect_uris=[self.redirect], response_types=["code"],
+                grant_types=["authorization_code", "refresh_token"], token_endpoint_auth_method="none",
             )  # fmt: skip
             auth = OAuthClientProvider(url, metadata, self.kept, redirected, called_back, client_metadata_url=document)
-            async with httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as web:
-                async with Client(streamable_http_client(url, http_client=web)) as client:
-                    result = await client.call_tool(tool, {})
-                    return str(result.content[0].text)
+            async with (
+                httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as web,
+                Client(streamable_http_client(url, http_client=web)) as client,
+            ):
+                result = await client.call_tool(tool, {})
+                return str(result.content[0].text)
 
         return asyncio.run(main())
 
@@ -191,7 +194,10 @@ def scene(
         waiting = waiting or stack.enter_context(waiting_client())
         provider = stack.enter_context(running_provider({}, callback=f"http://127.0.0.1:{port}/oauth/callback"))
         oauth = {
-            "provider": {"issuer": provider.issuer, "client_id": "gateway", "client_secret": "${env:PROVIDER_SECRET}", "scopes": ["openid"]},
+            "provider": {
+                "issuer": provider.issuer, "client_id": "gateway", "client_secret": "${env:PROVIDER_SECRET}",
+                "scopes": ["openid"],
+            },
             "clients": {"registration": True} if clients is None else clients,
         }  # fmt: skip
         settings = {"identity": {}, "oauth": oauth, "policy": RULES, **more}

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from mcp.shared.auth import OAuthToken
 
 from browser import chromium
 from oauth.signing_in import HOST, Scene, published, scene, waiting_client
@@ -56,9 +58,16 @@ def test_a_client_registers_signs_in_and_calls(registering: Scene) -> None:
     assert registering.connect(nobody) == "ran echo"
     registering.gateway.stop(signal.SIGKILL)
     registering.gateway.start()
-    assert registering.kept.tokens is not None
-    registering.kept.tokens.access_token = "worn out"
-    assert registering.connect(nobody) == "ran echo"  # by the refresh token
+    assert registering.connect(nobody) == "ran echo"
+    tokens, client = registering.kept.tokens, registering.kept.client
+    assert tokens is not None
+    assert client is not None
+    form = {"grant_type": "refresh_token", "refresh_token": tokens.refresh_token, "client_id": client.client_id}
+    renewed = httpx2.post(f"{registering.base}/oauth/token", data=form, trust_env=False)
+    assert renewed.status_code == 200, renewed.text
+    assert renewed.json()["refresh_token"] != tokens.refresh_token
+    registering.kept.tokens = OAuthToken.model_validate(renewed.json())
+    assert registering.connect(nobody) == "ran echo"
     steps = json.loads(registering.gateway.limen("signins", "list", "--json"))
     assert [step["outcome"] for step in steps if step["user"]]
     (sent,) = {head for head, body in registering.gateway.recorder.seen if b"ran" in body} or {""}

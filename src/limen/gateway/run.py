@@ -17,6 +17,7 @@ import orjson
 import uvloop
 
 from limen import __version__
+from limen.adapters.hardening import harden
 from limen.assemble import House
 from limen.config.addresses import is_loopback
 from limen.config.bundles import routes
@@ -198,6 +199,7 @@ def _background(failed: asyncio.Event, *duties: Coroutine[Any, Any, None]) -> li
 
 def serve(loaded: Loaded, port: int | None = None) -> int:
     """Run the gateway until stopped. Returns the exit status."""
+    harden()
     # The ledger's thread waits for the disk and wants the interpreter for microseconds: give it up sooner than 5 ms.
     sys.setswitchinterval(0.0005)
     return uvloop.run(_serve(with_port(loaded, port), port))
@@ -304,6 +306,7 @@ def _announce(house: House, place: Site, host: str, port: int) -> None:
 
 def serve_stdio(loaded: Loaded, name: str) -> int:
     """Offer one server or bundle (or "" for all servers) to a local client over standard input and output."""
+    harden()
     return uvloop.run(_serve_stdio(loaded, name))
 
 
