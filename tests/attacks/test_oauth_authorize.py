@@ -437,12 +437,15 @@ def test_oa_29_a_code_twice_or_none(world: World) -> None:
 def test_oa_30_where_the_code_goes_stands_in_the_record(world: World) -> None:
     """OA-30: the provider's metadata changes after the browser left, or its answer names another place."""
     browser = world.browser()
+    assert "code" in browser.sign_in().query
+    world.clock.now += 800  # the metadata is read anew a hundred seconds from now
     back = left(browser)
     world.idp.metadata.update(token_endpoint="https://evil.example/token", jwks_uri="https://evil.example/jwks")
-    world.clock.now += 550
+    world.clock.now += 500
     more = urlencode({"token_endpoint": "https://evil.example/token", "jwks_uri": "https://evil.example/jwks"})
     assert "code" in browser.open(f"{back}&{more}").query
-    assert world.idp.posted_to == ["https://id.example/token"]
+    assert set(world.idp.posted_to) == {"https://id.example/token"}
+    assert left(browser) and any(url.endswith("openid-configuration") for url in world.idp.gets[2:])  # it was read anew
 
 
 def test_oa_30_a_way_that_began_at_another_provider_is_not_finished_here(tmp_path: Path) -> None:
