@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
+from limen.core.ports import Quota
 from limen.oauth.web import Reply, Visit
 from oauth.ways import CALLBACK, FINANCE, GATEWAY, HR, Answer, World, app, request
 
@@ -270,9 +271,10 @@ def test_where_a_client_may_hear_of_its_mistake(world: World) -> None:
     assert {answer.query["error"] for answer in told} == {"invalid_target"} and {one.status for one in told} == {302}
 
 
-def test_too_many_from_one_address_wait_and_others_do_not(tmp_path: Path) -> None:
+def test_too_many_from_one_address_wait_and_others_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """OA-88: nobody fills the records."""
-    world = World(tmp_path, arrivals={"each": 3, "every": 5, "seconds": 60})
+    monkeypatch.setattr("limen.oauth.flow._EACH", Quota(3, 0.05))
+    monkeypatch.setattr("limen.oauth.flow._EVERY", Quota(5, 0.1))
     flood, other, third = (world.browser() for _ in range(3))
     other.address, third.address = "192.0.2.8", "192.0.2.9"
     assert [flood.ask().status for _ in range(5)] == [200, 200, 200, 429, 429]
