@@ -188,7 +188,10 @@ class Flow:
             return await self._not_signed_in(visit, ended)
         if signed_in.purpose == "grant":
             return await self._granted(visit, signed_in)
-        answer = self._continuations[signed_in.purpose](signed_in, visit)
+        continuation = self._continuations.get(signed_in.purpose)
+        if continuation is None:
+            raise OAuthError("access_denied", _OVER, detail=f"purpose: nobody waits for {signed_in.purpose}")
+        answer = continuation(signed_in, visit)
         return answer if isinstance(answer, Reply) else await answer
 
     async def _granted(self, visit: Visit, signed_in: SignedIn) -> Reply:
@@ -215,9 +218,10 @@ class Flow:
         return _redirect(self._answer(asked, code=code))
 
     def _write_down(self, signed_in: SignedIn, asked: Asked, client: Client) -> str:
+        consent = self._grantor.consents.give(signed_in.user, asked, client)
         if self._grantor.keep is not None:
             self._grantor.keep(signed_in.user, signed_in.tokens)
-        return self._grantor.consents.give(signed_in.user, asked, client)
+        return consent
 
     async def _not_signed_in(self, visit: Visit, ended: NotSignedIn) -> Reply:
         """The transaction is over with it. The client hears of it only when the answer surely was the provider's."""

@@ -172,12 +172,16 @@ class Provider:
         return (_cookie(state, "", 0),) if len(state) == _STATE and visit.cookie(_cookie_name(state)) else ()
 
     def _take(self, state: str) -> Way | None:
-        """The way of this state, which is used up now: one of many who ask at once gets it (AS-39)."""
+        """The way of this state, which is used up now: one of many who ask at once gets it (AS-39). A record that
+        cannot be read is none."""
         place = _place(state)
         kept = self._table.get(place)
         if kept is None or not self._table.swap(place, kept, None):
             return None
-        return Way(**orjson.loads(kept))
+        try:
+            return Way(**orjson.loads(kept))
+        except (TypeError, ValueError):
+            return None
 
     def _same_browser(self, way: Way, visit: Visit, state: str) -> None:
         """OA-02, OA-27: the browser that comes back is the one that left."""
