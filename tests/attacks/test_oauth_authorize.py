@@ -176,6 +176,7 @@ LOCAL: list[dict[str, str | None]] = [
     {"redirect_uri": "https://evil.example/cb"},
     {"redirect_uri": f"{CALLBACK}#x"},
     {"redirect_uri": f"{CALLBACK}/"},
+    {"client_id": "fragment", "redirect_uri": f"{CALLBACK}#x"},
     {"redirect_uri": "javascript:alert(1)"},
     {"redirect_uri": "https://app.example.com/cb?" + "x" * 3000},
     {"state": "x" * 13_000},
@@ -185,6 +186,7 @@ LOCAL: list[dict[str, str | None]] = [
 @pytest.mark.parametrize("changes", LOCAL)
 def test_nobody_is_sent_to_an_address_that_is_not_the_clients(world: World, changes: dict[str, str | None]) -> None:
     """AS-06: whatever else is wrong or right, a page of our own."""
+    world.clients["fragment"] = app("fragment", redirect_uris=(f"{CALLBACK}#x",))
     for more in ({}, {"response_type": "token"}, {"prompt": "none"}):
         answer = world.browser().ask(**{**changes, **more})
         assert without_redirect(answer) and not world.rows("")
