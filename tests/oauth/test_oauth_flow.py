@@ -35,7 +35,7 @@ def test_an_honest_person_brings_the_client_a_code(world: World) -> None:
     assert asked.scopes == ("hr:read", "hr:write") and consent == "consent-1"
     assert (user.issuer, user.subject, user.name) == ("https://id.example", "alice", "Alice")
     assert (user.groups, user.amr, user.acr) == (("staff",), ("pwd",), "1") and user.auth_time
-    assert world.rows("") == []  # nothing of it is left
+    assert world.rows("") == [] and list(browser.jar) == ["__Host-limen-browser"]  # nothing of it is left
     assert [note["leg"] for note in world.neighbours.noted] == ["authorize", "provider", "callback", "code"]
 
 

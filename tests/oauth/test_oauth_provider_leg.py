@@ -16,8 +16,11 @@ from limen.oauth.fresh import Fresh
 from limen.oauth.provider_metadata import read_server
 from limen.oauth.settings import ProviderSettings
 from minting import Clock, Key
+from oauth.idp_simulator import ISSUER
 from oauth.proving_keys import certificate, pem
 from oauth.ways import VERIFIER, Answer, World
+
+ENTRA = "https://login.microsoftonline.com/11111111-aaaa-4bbb-8ccc-000000000001/v2.0"
 
 
 @pytest.fixture
@@ -252,11 +255,22 @@ def test_a_refused_client_is_the_operators_to_hear(world: World) -> None:
         {"kind": "entra"},
         {"kind": "entra", "issuer": "https://login.microsoftonline.com/common/v2.0"},
         {"resource": "not a URL"},
+        {"kind": "entra", "issuer": ENTRA, "resource": "https://api.example"},
+        {"kind": "entra", "issuer": ENTRA, "algorithms": ("ES256",)},
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ProviderSettings.model_validate({"issuer": "https://id.example", "client_id": "limen", **settings})
+
+
+def test_honest_settings_of_each_kind() -> None:
+    """Twins of those above. Entra signs with RS256 and nothing else."""
+    entra = ProviderSettings.model_validate({"kind": "entra", "issuer": ENTRA, "client_id": "limen"})
+    generic = ProviderSettings.model_validate(
+        {"issuer": ISSUER, "client_id": "limen", "resource": "https://api.example"}
+    )
+    assert (entra.signed_with, generic.signed_with) == (("RS256",), ("RS256", "ES256", "PS256", "EdDSA"))
 
 
 def test_many_who_ask_at_once_are_one_request() -> None:
