@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pwd
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import jiter
 
 from limen.adapters.keys import FileSigner
 from limen.adapters.lockfile import load_lock, own_key
+from limen.adapters.signing_keys import SigningKeys
 from limen.catalog.locked import LockedRegistry
 from limen.catalog.registry import Registry
 from limen.catalog.snapshot import Catalog
 from limen.config.bundles import routes
 from limen.core.call import Approved
-from limen.core.ports import Kept, Signer
+from limen.core.faults import ConfigFault
+from limen.core.ports import Kept, KeyWrap, Signer
+from limen.credentials.vault import Vault, in_use
+from limen.credentials.vault_settings import AzureKeys, FileKeys, KeyringKeys
 from limen.inspection import Reviewer
 from limen.policy.compile import compile_policy
 from limen.policy.decision import PolicySet
@@ -26,6 +32,16 @@ from limen.storage import State
 if TYPE_CHECKING:
     from limen.config.model import Config
 
+VAULT_KEYS, TOKEN_KEYS = "vault-keys", "token-keys"  # directories beside the storage
+# Where a key-encryption key may be; the libraries of all but files are extras, imported when a configuration says so.
+_KEY_WRAPS: Final = MappingProxyType(
+    {
+        "file": ("limen.adapters.datakeys", "FileKeyStore", ""),
+        "keyring": ("limen.adapters.os_keyring", "KeyringKeyWrap", "keyring"),
+        "pkcs11": ("limen.adapters.pkcs11_keys", "Pkcs11KeyWrap", "pkcs11"),
+        "azure_key_vault": ("limen.adapters.azure_key_vault", "AzureKeyWrap", "azure"),
+    }
+)
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 
 
@@ -63,6 +79,46 @@ def open_signer(config: Config) -> FileSigner:
     """The key that signs the log's checkpoints; made on first use."""
     config.audit.key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return FileSigner.open(config.audit.key, config.audit.name)
+
+
+def open_vault(config: Config, state: State) -> Vault:
+    """Where secrets are sealed. Waits for the disk, the device or the service that holds the key-encryption key.
+
+    Raises ConfigFault if that key is not there while there are data keys, or is not the one that wrapped them: a new
+    one is made only for a vault that was never used. DependencyFault.
+    """
+    vault = Vault(state.vault, open_key_wrap(config, create=not in_use(state.vault)))
+    vault.prove()
+    return vault
+
+
+def needs_keys(config: Config) -> bool:
+    """Whether tokens are issued, kept or obtained here."""
+    return config.oauth is not None or any(one.security.credential is not None for one in config.servers.values())
+
+
+def open_key_wrap(config: Config, *, create: bool) -> KeyWrap:
+    """The key-encryption key, made first if there is none and `create`. Raises ConfigFault, DependencyFault."""
+    keys, beside = config.vault.keys, config.storage.path.with_name(VAULT_KEYS)
+    module, member, extra = _KEY_WRAPS[keys.kind]
+    try:
+        made: Any = getattr(importlib.import_module(module), member)
+    except ImportError as error:  # also when a library is there and cannot be loaded
+        raise ConfigFault(f"needs {error.name}: pip install 'limen[{extra}]'", "vault.keys") from None
+    if isinstance(keys, AzureKeys):
+        return cast("KeyWrap", made(keys))  # made there, never by us
+    if isinstance(keys, FileKeys):
+        place: tuple[Any, ...] = (keys.directory or beside,)
+    elif isinstance(keys, KeyringKeys):
+        place = (beside, keys.entry)
+    else:
+        place = (keys.module, keys.token, keys.pin.get_secret_value(), keys.key)
+    return cast("KeyWrap", made(*place, create=create))
+
+
+def open_token_keys(config: Config) -> SigningKeys:
+    """The keys that sign tokens of ours, a first one made if there is none. Raises ConfigFault, DependencyFault."""
+    return SigningKeys(config.storage.path.with_name(TOKEN_KEYS), algorithm=config.vault.signing.algorithm)
 
 
 def resources(config: Config) -> dict[str, str]:

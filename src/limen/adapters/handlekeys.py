@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from limen.adapters.datakeys import FileKeyStore, line
+from limen.adapters.datakeys import FileKeyStore
+from limen.adapters.kek_ring import line
 from limen.core.faults import DependencyFault
 
 _LOOK: Final = 1.0  # seconds for which the file is not looked at again

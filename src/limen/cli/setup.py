@@ -156,13 +156,29 @@ def posture(context: typer.Context, config: ConfigOption = None, as_json: JsonOp
 
 def doctor(
     context: typer.Context,
-    part: Annotated[str, typer.Argument(metavar="[sandbox]", help="Only what local servers run in.")] = "",
+    part: Annotated[
+        str, typer.Argument(metavar="[sandbox|oauth]", help="Only what local servers run in, or each leg of a sign-in.")
+    ] = "",
+    server: Annotated[str, typer.Option(help="oauth: only the way to this server or bundle.")] = "",
+    client: Annotated[str, typer.Option(help="oauth: also fetch this client's metadata document.")] = "",
+    provider_only: Annotated[bool, typer.Option("--provider-only", help="oauth: only the identity provider.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at everything the gateway depends on; status 1 if something is wrong. Example: limen doctor sandbox"""
-    if part not in ("", "sandbox"):
-        raise Misused(f"there is nothing called {part!r} to look at: sandbox, or nothing for everything")
+    """Look at everything the gateway depends on; status 1 if something is wrong. Example: limen doctor oauth
+
+    `limen doctor oauth` walks every leg of a sign-in while the gateway runs, names the field that is wrong and says
+    what to do. Examples: limen doctor oauth --server hr; limen doctor oauth --provider-only --json
+    """
+    if part not in ("", "sandbox", "oauth"):
+        raise Misused(f"there is nothing called {part!r} to look at: sandbox, oauth, or nothing for everything")
+    if part != "oauth" and (server or client or provider_only):
+        raise Misused("--server, --client and --provider-only are for `limen doctor oauth`")
+    if part == "oauth":
+        from limen.cli.doctor_oauth import doctor_oauth
+
+        doctor_oauth(load(context, config).config, server, client, provider_only, as_json)
+        return
     if part:
         rows = run_async(_sandbox())
     else:

@@ -74,7 +74,8 @@ def load_config(path: FilePath | str, environment: Mapping[str, str] | None = No
 def check_consistency(config: Config) -> None:
     """What serving over HTTP needs beyond a well-formed file. Raises ConfigFault."""
     identity = config.identity
-    if not identity.issuers and not identity.unsafe_anonymous and not identity.api_keys:
+    known = identity.issuers or config.oauth is not None
+    if not known and not identity.unsafe_anonymous and not identity.api_keys:
         raise ConfigFault(
             "no issuer configured: add one under identity.issuers, or set identity.unsafe_anonymous: true", "identity"
         )
@@ -187,8 +188,12 @@ def _absolute(config: Config, base: FilePath) -> Config:
     catalog = config.catalog if lock is None else config.catalog.model_copy(update={"lock": full(lock)})
     geoip = config.sessions.geoip
     sessions = config.sessions if geoip is None else config.sessions.model_copy(update={"geoip": full(geoip)})
+    keys = config.vault.keys
+    files = {name: getattr(keys, name, None) for name in ("directory", "module", "ca")}
+    keys = keys.model_copy(update={name: full(path) for name, path in files.items() if path is not None})
+    vault = config.vault.model_copy(update={"keys": keys})
     changes = {"listen": listen, "mcpServers": servers, "audit": audit, "storage": storage, "include": include}
-    return config.model_copy(update={**changes, "catalog": catalog, "sessions": sessions})
+    return config.model_copy(update={**changes, "catalog": catalog, "sessions": sessions, "vault": vault})
 
 
 def _remarks(config: Config) -> list[str]:

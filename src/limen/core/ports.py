@@ -103,7 +103,7 @@ class Post(Protocol):
 
 
 class Fetched(NamedTuple):
-    """An answer of another server: header names in lower case, the last value of each."""
+    """An answer of another server: header names in lower case, several values of one joined by ", "."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,10 +119,28 @@ class Exchange(Protocol):
 
 
 class KeyWrap(Protocol):
-    """Holds a key-encryption key and never shows it. Raises DependencyFault, ConfigFault."""
+    """Holds key-encryption keys and never shows them. May wait for a device or a network. Raises DependencyFault,
+    ConfigFault."""
 
-    def wrap(self, key: bytes, context: bytes) -> bytes: ...
-    def unwrap(self, wrapped: bytes, context: bytes) -> bytes: ...
+    def wrap(self, key: bytes, context: bytes) -> bytes:
+        """`key` sealed under the newest key-encryption key, bound to `context`."""
+        ...
+
+    def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
+        """The key, whichever key-encryption key sealed it. DependencyFault if it was changed or bound elsewhere."""
+        ...
+
+    def newest(self, wrapped: bytes) -> bool:
+        """Whether the newest key-encryption key sealed it."""
+        ...
+
+    def rotate(self) -> None:
+        """Make a new key-encryption key the newest. Older ones still unwrap."""
+        ...
+
+    def retire(self) -> None:
+        """Give up all key-encryption keys but the newest. What they sealed is lost."""
+        ...
 
 
 class Sealer(Protocol):

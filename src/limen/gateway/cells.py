@@ -19,8 +19,10 @@ from limen.adapters.programs import find, search_path
 from limen.core.cell import Cell, CellSpec
 from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
 from limen.core.ports import Isolator
+from limen.credentials.vault_settings import FileKeys
 from limen.gateway.upstream_packaged import Start
 from limen.gateway.upstream_run import bare
+from limen.opening import TOKEN_KEYS, VAULT_KEYS
 from limen.sandbox.cell import containerised, plan
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Plan
@@ -65,7 +67,10 @@ def _remove(path: Path) -> None:
 def private_paths(config: Config) -> tuple[str, ...]:
     """Files of ours no cell may see: log, keys, records; and where they would be made."""
     storage = config.storage.path
-    kept = [storage.with_name(name) for name in ("handle-keys", "quarantine.key", "datakeys", STATES)]
+    ours = ("handle-keys", "quarantine.key", "datakeys", VAULT_KEYS, TOKEN_KEYS, STATES)
+    kept = [storage.with_name(name) for name in ours]
+    if isinstance(config.vault.keys, FileKeys) and config.vault.keys.directory is not None:
+        kept.append(config.vault.keys.directory)
     busy = [storage.with_name(f"{storage.stem}-{name}{storage.suffix}") for name in ("seen", "sessions", "counts")]
     return tuple(str(path.absolute()) for path in (config.audit.path, config.audit.key, storage, *kept, *busy))
 

@@ -18,6 +18,7 @@ from limen.gateway.app import Gateway, refusal_reply
 from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.forwarded import Networks, client_address
 from limen.gateway.pages import Pages
+from limen.gateway.recording import Recording
 from limen.gateway.server import Receive, Scope, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
@@ -26,7 +27,9 @@ from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply
 
 _JSON: Final = (b"content-type", b"application/json")
-_NOT_HERE: Final = b'{"error":"not_found","error_description":"Nothing is published at this address."}'
+_NOT_HERE: Final = (
+    b'{"error":"not_found","error_description":"no metadata at this address; a challenge (401) names the right one"}'
+)
 _HEAD: Final = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
 _HEAD_JSON: Final = _HEAD + b"content-type: application/json\r\n"
 _FIXED: Final = (
@@ -103,8 +106,16 @@ class HttpOutlet:
 class HttpSurface:
     """The ASGI application."""
 
-    def __init__(self, gateway: Gateway, site: Site, healthy: Callable[[], bool], pages: Pages | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        site: Site,
+        healthy: Callable[[], bool],
+        pages: Pages | None = None,
+        recording: Recording | None = None,
+    ) -> None:
         self._gateway, self._site, self._healthy, self._pages = gateway, site, healthy, pages
+        self._recording = recording
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -120,7 +131,7 @@ class HttpSurface:
                     body = direct.body if direct is not None else await _whole_body(receive)
                     await self._pages.serve(handler, scope, body, send)
                     return
-                reply = self._plain(path, method)
+                reply = self._plain(path, method, scope)
             else:
                 body = direct.body if direct is not None else await _whole_body(receive)
                 reply = await self._endpoint(scope, body, endpoint, outlet)
@@ -175,7 +186,7 @@ class HttpSurface:
             answer = await self._gateway.listen(call, presented, outlet)
         else:
             answer = await self._gateway.handle(call, presented, outlet)
-        return self._reply(answer, call.id, call.era, presented)
+        return self._reply(answer, call, presented)
 
     async def _session(
         self, scope: Scope, draft: Draft, presented: Presented, outlet: HttpOutlet, method: str
@@ -207,13 +218,15 @@ class HttpSurface:
                 refused = self._gateway.engine.local(decided, corridor)
                 self._gateway.end_session(decided)
                 answer = refused or answer
-        return self._reply(answer, None, Era.HANDSHAKE, presented)
+        return self._reply(answer, call, presented)
 
-    def _reply(self, answer: Reply | Refusal, call_id: str | int | None, era: Era, presented: Presented) -> Reply:
+    def _reply(self, answer: Reply | Refusal, call: Call, presented: Presented) -> Reply:
         if isinstance(answer, Reply):
             return answer
-        reply = refusal_reply(answer, call_id, era)
+        reply = refusal_reply(answer, call.id, call.era)
         if reply.status == 401 or answer.reason.id == "identity.scope":
+            if self._recording is not None:
+                self._recording.challenged(answer, call.peer, presented.resource)
             dpop = any(value[:5].lower() == b"dpop " for value in presented.authorization)
             challenge = self._site.challenge(answer.reason.id, presented.resource, answer.public, dpop)
             headers = (*reply.headers, (b"www-authenticate", challenge.encode("latin-1")))
@@ -229,12 +242,14 @@ class HttpSurface:
         refusal = Refusal(failed.reason, reference, "admit", failed.detail, failed.public)
         return refusal_reply(refusal, draft.id, draft.era)
 
-    def _plain(self, path: bytes, method: str) -> Reply:
+    def _plain(self, path: bytes, method: str, scope: Scope) -> Reply:
         if path == b"/healthz" and method in ("GET", "HEAD"):
             well = self._healthy()
             return Reply(200 if well else 503, b'{"status":"ok"}' if well else b'{"status":"unavailable"}')
-        document = self._site.metadata.get(path)
-        if document is not None and method in ("GET", "HEAD"):
+        document = self._site.metadata.get(path) if method in ("GET", "HEAD") else None
+        if self._recording is not None:
+            self._recording.looked_up(scope, document is not None)
+        if document is not None:
             return Reply(200, document, ((b"access-control-allow-origin", b"*"),))
         if b"/.well-known/" in path:  # clients try several forms; one that cannot read an empty answer gives up
             return Reply(404, _NOT_HERE, ((b"access-control-allow-origin", b"*"),))

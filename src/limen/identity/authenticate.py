@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
@@ -30,7 +30,16 @@ _Entry = tuple[Pass, float, Issuer, int]
 class TokenVerifier:
     """Access token and resource to verdict. Remembers what it verified, by digest, until expiry or a change of keys."""
 
-    def __init__(self, issuers: Issuers, settings: IdentitySettings, *, capacity: int = 10_000) -> None:
+    def __init__(
+        self,
+        issuers: Issuers,
+        settings: IdentitySettings,
+        *,
+        capacity: int = 10_000,
+        first: Callable[[Caller, str], object] | None = None,
+    ) -> None:
+        """`first` is told of every JWT that was not remembered, and of its resource."""
+        self._first = first
         self._opaque = introspector(issuers, settings)
         self._issuers, self._settings, self._now = issuers, settings, issuers.now
         self._capacity, self._epoch = capacity, 0
@@ -116,6 +125,8 @@ class TokenVerifier:
             if len(self._verified) >= self._capacity:
                 self._verified.pop(next(iter(self._verified)))
             self._verified[key] = (answer, caller.expires + self._settings.leeway, issuer, issuer.generation)
+        if self._first is not None:
+            self._first(caller, key[1])
         return answer
 
 
@@ -141,8 +152,9 @@ class Authenticate:
         proofs: Proofs | None = None,
         keys: ApiKeys | None = None,
         demands: Mapping[str, frozenset[str]] = MappingProxyType({}),
+        first: Callable[[Caller, str], object] | None = None,
     ) -> None:
-        self._verifier = TokenVerifier(issuers, settings)
+        self._verifier = TokenVerifier(issuers, settings, first=first)
         self._audiences, self._demands = dict(audiences), {name: kinds for name, kinds in demands.items() if kinds}
         self._anonymous = settings.unsafe_anonymous
         self._proofs, self._keys = proofs, keys

@@ -84,6 +84,16 @@ class Judge:
             )  # fmt: skip
         return self._request(given, client, redirect), client
 
+    def device(self, given: Mapping[str, str], client: Client) -> Asked:
+        """What a device asks for (RFC 8628 section 3.1): there is no browser to send back. Raises OAuthError."""
+        offer = self._offers.get(given.get("resource", ""))
+        if offer is None:
+            raise OAuthError("invalid_target", "resource must be the URL of one server here")
+        scopes = _scopes(given.get("scope", ""), offer, client)
+        if scopes is None:
+            raise OAuthError("invalid_scope", "a scope that this resource does not offer to this client")
+        return Asked(client.id, client.digest, "", given["resource"], offer.route, scopes, "")
+
     async def same(self, asked: Asked) -> Client:
         """The client, if it still is what the person was shown (OA-44). Raises OAuthError."""
         client = await self._find(asked.client)
@@ -138,9 +148,10 @@ class Judge:
 def _scopes(text: str, offer: Offer, client: Client) -> tuple[str, ...] | None:
     """What is asked of what is offered to this client; None when it asks for more (OA-33)."""
     offered = [one for one in offer.scopes if not client.scopes or one in client.scopes]
-    if not text:
+    # Between a client and us: it says that the client wants refresh tokens, which it gets by its grant types.
+    named = [one for one in text.split(" ") if one != "offline_access"] if text else []
+    if not named:
         return tuple(one for one in offer.default if one in offered)
-    named = text.split(" ")
     if len(named) > _MOST or not all(SCOPE.match(one) for one in named) or not set(named) <= set(offered):
         return None
     return tuple(dict.fromkeys(named))

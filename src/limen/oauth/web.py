@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -25,11 +26,19 @@ _CLOSED: Final = (
 
 
 class OAuthError(Exception):
-    """A refusal in OAuth's words. `description` is shown to whoever asked, `detail` only to the operator."""
+    """A refusal in OAuth's words. `description` and `headers` are for whoever asked, `detail` only for the operator."""
 
-    def __init__(self, code: str, description: str = "", *, status: int = 400, detail: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        description: str = "",
+        *,
+        status: int = 400,
+        detail: str = "",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(f"{code}: {description}")
-        self.code, self.status = code, status
+        self.code, self.status, self.headers = code, status, headers
         self.description = _PLAIN.sub("?", description)[:300]
         self.detail = detail or description
 
@@ -99,6 +108,11 @@ class Reply:
 Handler = Callable[[Visit], Awaitable[Reply]]
 
 
+def encode_base64url(data: bytes) -> str:
+    """RFC 7515 section 2: without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 def read_form(text: str) -> dict[str, str]:
     """Parameters by name. Empty ones count as left out (RFC 6749 section 3.1). Raises OAuthError."""
     try:
@@ -152,4 +166,4 @@ def error_reply(error: OAuthError) -> Reply:
     """An error of the token endpoint and its siblings (RFC 6749 section 5.2)."""
     document = {"error": error.code, **({"error_description": error.description} if error.description else {})}
     more = (("www-authenticate", 'Basic realm="limen"'),) if error.status == 401 else ()
-    return json_reply(document, error.status, *more)
+    return json_reply(document, error.status, *more, *error.headers)
