@@ -204,6 +204,19 @@ def test_every_leg_to_the_provider_carries_the_same_scopes(tmp_path: Path) -> No
     assert {leg["resource"] for leg in legs} == {"https://api.example/orders"}
 
 
+def test_tokens_are_renewed_under_what_was_granted(tmp_path: Path) -> None:
+    """Not under what was asked and refused; `offline_access` only with a refresh token."""
+    world = World(tmp_path, scopes=("openid", "profile", "orders", "admin"), refresh=True)
+    for answer, scopes in (
+        ({"scope": "profile orders"}, "openid profile orders offline_access"),
+        ({"scope": "profile orders", "refresh_token": None}, "openid profile orders"),
+        ({}, "openid profile orders admin offline_access"),
+    ):
+        world.idp.answer = answer
+        world.browser().sign_in()
+        assert " ".join(world.neighbours.kept[-1][1].scopes) == scopes
+
+
 @pytest.mark.parametrize(
     ("offered", "secret", "shown"),
     [

@@ -86,7 +86,8 @@ def test_entra_gets_no_resource_and_its_own_scopes(tmp_path: Path, entra: EntraP
     sent = [seen.form for seen in entra.seen if "scope" in seen.form]
     assert {form["scope"] for form in sent} == {f"openid profile {entra.app_uri}/{own} offline_access"}
     assert len(sent) == 2 and not any("resource" in form or "acr_values" in form for form in sent)
-    assert world.neighbours.kept[0][1].refresh
+    tokens = world.neighbours.kept[0][1]
+    assert tokens.refresh and " ".join(tokens.scopes) == sent[0]["scope"]  # what they are renewed under
 
 
 def test_entra_knows_us_by_our_certificate(tmp_path: Path, entra: EntraProvider) -> None:

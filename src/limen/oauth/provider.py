@@ -252,10 +252,12 @@ class Provider:
         )  # fmt: skip
 
     def _tokens(self, redeemed: Redeemed) -> Tokens:
-        scopes = redeemed.scopes or self._scopes
-        return Tokens(
-            redeemed.access, redeemed.refresh, self._now() + redeemed.lifetime, scopes, redeemed.id_token
-        )  # fmt: skip
+        """With the scopes to renew them under: what was granted, and of what was asked what answers leave out (Entra
+        does not repeat `offline_access`, and without it the next refresh token would be the last)."""
+        granted = redeemed.scopes or self._scopes
+        silent = [one for one in self._scopes if one == "openid" or (one == "offline_access" and redeemed.refresh)]
+        scopes = tuple(one for one in dict.fromkeys((*self._scopes, *granted)) if one in granted or one in silent)
+        return Tokens(redeemed.access, redeemed.refresh, self._now() + redeemed.lifetime, scopes, redeemed.id_token)
 
 
 def _digest(text: str) -> str:
