@@ -131,8 +131,11 @@ class Delegation:
         if provider is None or self.vault is None:
             return None
         if self._held[0] != provider:
-            secret = provider.client_secret
-            client = OwnClient(id=provider.client_id, secret=secret, send="none" if secret is None else "header")
+            secret, key = provider.client_secret, provider.client_key
+            client = OwnClient(
+                id=provider.client_id, secret=secret, send="none" if secret is None and key is None else "header",
+                key=key, key_id=provider.client_key_id, certificate=provider.client_certificate or None,
+            )  # fmt: skip
             endpoint = Endpoint(Server(issuer=provider.issuer, client=client), self._web)
             self._held = (provider, Held(self._table, self.vault, endpoint))
         return self._held[1]

@@ -19,7 +19,6 @@ from limen.identity.client_keys import ALGORITHMS, ClientKeys
 from limen.identity.keys import AlgorithmList, VerificationKey, read_key_set, signature_holds
 from limen.identity.token import Compact, TokenRefused, read_compact
 from limen.issuing import Parts, open_grants
-from limen.oauth.arrivals import Arrivals
 from limen.oauth.asking import Asking, Can
 from limen.oauth.assertion import Assertions
 from limen.oauth.authorize import Judge, Offer
@@ -101,8 +100,8 @@ def open_signin(config: Config, house: Brought) -> SignIn:
     grantor = Grantor(consents, grants, devices, house.keep)
     continuations = {"connect": connect.signed_in} if connect is not None else {}
     flow = Flow(
-        issuer, judge, Transactions(state.oauth), asking, provider, grantor, recorder, record, Arrivals(time.time),
-        continuations,
+        issuer, judge, Transactions(state.oauth), asking, provider, grantor, recorder, record,
+        state.counter or MemoryCounter(), continuations,
     )  # fmt: skip
     later.append(flow)
     proofs = config.identity.dpop.algorithms

@@ -176,6 +176,7 @@ LOCAL: list[dict[str, str | None]] = [
     {"redirect_uri": "https://evil.example/cb"},
     {"redirect_uri": f"{CALLBACK}#x"},
     {"redirect_uri": f"{CALLBACK}/"},
+    {"client_id": "fragment", "redirect_uri": f"{CALLBACK}#x"},
     {"redirect_uri": "javascript:alert(1)"},
     {"redirect_uri": "https://app.example.com/cb?" + "x" * 3000},
     {"state": "x" * 13_000},
@@ -185,6 +186,7 @@ LOCAL: list[dict[str, str | None]] = [
 @pytest.mark.parametrize("changes", LOCAL)
 def test_nobody_is_sent_to_an_address_that_is_not_the_clients(world: World, changes: dict[str, str | None]) -> None:
     """AS-06: whatever else is wrong or right, a page of our own."""
+    world.clients["fragment"] = app("fragment", redirect_uris=(f"{CALLBACK}#x",))
     for more in ({}, {"response_type": "token"}, {"prompt": "none"}):
         answer = world.browser().ask(**{**changes, **more})
         assert without_redirect(answer) and not world.rows("")
@@ -437,12 +439,15 @@ def test_oa_29_a_code_twice_or_none(world: World) -> None:
 def test_oa_30_where_the_code_goes_stands_in_the_record(world: World) -> None:
     """OA-30: the provider's metadata changes after the browser left, or its answer names another place."""
     browser = world.browser()
+    assert "code" in browser.sign_in().query
+    world.clock.now += 800  # the metadata is read anew a hundred seconds from now
     back = left(browser)
     world.idp.metadata.update(token_endpoint="https://evil.example/token", jwks_uri="https://evil.example/jwks")
-    world.clock.now += 550
+    world.clock.now += 500
     more = urlencode({"token_endpoint": "https://evil.example/token", "jwks_uri": "https://evil.example/jwks"})
     assert "code" in browser.open(f"{back}&{more}").query
-    assert world.idp.posted_to == ["https://id.example/token"]
+    assert set(world.idp.posted_to) == {"https://id.example/token"}
+    assert left(browser) and any(url.endswith("openid-configuration") for url in world.idp.gets[2:])  # it was read anew
 
 
 def test_oa_30_a_way_that_began_at_another_provider_is_not_finished_here(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from limen.core.ports import Quota
 from limen.oauth.web import Reply, Visit
 from oauth.ways import CALLBACK, FINANCE, GATEWAY, HR, Answer, World, app, request
 
@@ -32,7 +35,7 @@ def test_an_honest_person_brings_the_client_a_code(world: World) -> None:
     assert asked.scopes == ("hr:read", "hr:write") and consent == "consent-1"
     assert (user.issuer, user.subject, user.name) == ("https://id.example", "alice", "Alice")
     assert (user.groups, user.amr, user.acr) == (("staff",), ("pwd",), "1") and user.auth_time
-    assert world.rows("") == []  # nothing of it is left
+    assert world.rows("") == [] and list(browser.jar) == ["__Host-limen-browser"]  # nothing of it is left
     assert [note["leg"] for note in world.neighbours.noted] == ["authorize", "provider", "callback", "code"]
 
 
@@ -201,6 +204,19 @@ def test_every_leg_to_the_provider_carries_the_same_scopes(tmp_path: Path) -> No
     assert {leg["resource"] for leg in legs} == {"https://api.example/orders"}
 
 
+def test_tokens_are_renewed_under_what_was_granted(tmp_path: Path) -> None:
+    """Not under what was asked and refused; `offline_access` only with a refresh token."""
+    world = World(tmp_path, scopes=("openid", "profile", "orders", "admin"), refresh=True)
+    for answer, scopes in (
+        ({"scope": "profile orders"}, "openid profile orders offline_access"),
+        ({"scope": "profile orders", "refresh_token": None}, "openid profile orders"),
+        ({}, "openid profile orders admin offline_access"),
+    ):
+        world.idp.answer = answer
+        world.browser().sign_in()
+        assert " ".join(world.neighbours.kept[-1][1].scopes) == scopes
+
+
 @pytest.mark.parametrize(
     ("offered", "secret", "shown"),
     [
@@ -270,9 +286,10 @@ def test_where_a_client_may_hear_of_its_mistake(world: World) -> None:
     assert {answer.query["error"] for answer in told} == {"invalid_target"} and {one.status for one in told} == {302}
 
 
-def test_too_many_from_one_address_wait_and_others_do_not(tmp_path: Path) -> None:
+def test_too_many_from_one_address_wait_and_others_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """OA-88: nobody fills the records."""
-    world = World(tmp_path, arrivals={"each": 3, "every": 5, "seconds": 60})
+    monkeypatch.setattr("limen.oauth.flow._EACH", Quota(3, 0.05))
+    monkeypatch.setattr("limen.oauth.flow._EVERY", Quota(5, 0.1))
     flood, other, third = (world.browser() for _ in range(3))
     other.address, third.address = "192.0.2.8", "192.0.2.9"
     assert [flood.ask().status for _ in range(5)] == [200, 200, 200, 429, 429]
@@ -297,3 +314,76 @@ def test_the_clients_state_comes_back_as_it_was(world: World) -> None:
     assert answer.query["state"] == odd
     assert "\r" not in answer.location and "<" not in answer.location
     assert parse_qs(urlsplit(answer.location).query)["code"]
+
+
+def test_replicas_share_a_persons_way(tmp_path: Path) -> None:
+    """Asked by one, answered at another, back at a third: what they know is in the table."""
+    replicas = [World(tmp_path) for _ in range(3)]
+    first = replicas[0]
+    for other in replicas[1:]:
+        other.table.close()
+        other.provider._table, other.flow._transactions._table, other.idp = first.table, first.table, first.idp
+        other.provider._exchange = other.provider._published._exchange = first.idp
+        other.asking._key = first.asking._key
+    browser = first.browser()
+    page = browser.ask()
+    browser.world = replicas[1]
+    onward = browser.allow(page)
+    browser.world = replicas[2]
+    back = first.idp.authorize(onward)
+    assert "code" in browser.open(back).query and len(replicas[2].neighbours.codes) == 1
+    browser.world = replicas[1]
+    assert browser.open(back).status == 403  # used up everywhere
+
+
+def test_what_cannot_be_read_is_none(world: World) -> None:
+    """Records of another version, or damaged: the person begins again, and nobody gets in."""
+    browser = world.browser()
+    for prefix, status in (("transaction/", 400), ("state/", 403)):
+        for damaged in (b"{", b"[]", b"{}", b"null", b'{"asked":{},"expires":9999999999}'):
+            page = browser.ask()
+            back = world.idp.authorize(browser.allow(page))
+            for key in world.rows(prefix):
+                world.table.put(key, damaged)
+            assert browser.open(back).status == status
+            for key in world.rows(""):
+                world.table.swap(key, world.table.get(key), None)
+    assert not world.neighbours.codes
+
+
+def test_records_that_cannot_be_kept_lead_nowhere(world: World) -> None:
+    browser = world.browser()
+    page = browser.ask()
+    back = world.idp.authorize(browser.allow(page))
+    world.table.close()
+    answers = [browser.ask(), browser.answer(page, "allow"), browser.answer(page, "deny"), browser.open(back)]
+    assert [answer.status for answer in answers] == [503] * 4
+    assert not any(answer.location or answer.link for answer in answers) and not world.neighbours.codes
+
+
+_PIECES = st.sampled_from(
+    [CALLBACK, HR, FINANCE, GATEWAY, "app", "code", "S256", "hr:read", "client-state", "https://evil.example", "#", "?",
+     "&", "=", "%", "%00", "%0d%0a", " ", "\\", "//", "@", "none", "login", "\x00", "\u00e4", "\u202e", "x" * 500]
+)  # fmt: skip
+_NAMES = ["client_id", "redirect_uri", "response_type", "resource", "scope", "state", "code_challenge", "prompt",
+          "code_challenge_method", "response_mode", "max_age", "acr_values", "request", "iss", "error"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(_NAMES), st.none() | st.lists(_PIECES, max_size=4).map("".join), min_size=1, max_size=5
+    ),
+    tail=st.lists(_PIECES, max_size=3).map("".join),
+)
+def test_whatever_is_asked_the_browser_goes_to_the_client_or_nowhere(
+    world: World, changes: dict[str, str | None], tail: str
+) -> None:
+    """AS-06: over requests put together from pieces of honest ones and of attacks."""
+    answer = world.browser().open(f"/oauth/authorize?{request(**changes)}{tail}")
+    assert answer.status in (200, 302, 400, 414, 429)
+    if answer.status == 302:
+        assert answer.location.startswith(f"{CALLBACK}?") and answer.query["iss"] == GATEWAY
+        assert answer.location.isascii() and answer.location.isprintable() and "code" not in answer.query
+    else:
+        assert not answer.location and (answer.status != 200 or CALLBACK in answer.text)

@@ -6,7 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 
 from limen.core.faults import DependencyFault
@@ -14,7 +16,11 @@ from limen.oauth.fresh import Fresh
 from limen.oauth.provider_metadata import read_server
 from limen.oauth.settings import ProviderSettings
 from minting import Clock, Key
+from oauth.idp_simulator import ISSUER
+from oauth.proving_keys import certificate, pem
 from oauth.ways import VERIFIER, Answer, World
+
+ENTRA = "https://login.microsoftonline.com/11111111-aaaa-4bbb-8ccc-000000000001/v2.0"
 
 
 @pytest.fixture
@@ -249,11 +255,22 @@ def test_a_refused_client_is_the_operators_to_hear(world: World) -> None:
         {"kind": "entra"},
         {"kind": "entra", "issuer": "https://login.microsoftonline.com/common/v2.0"},
         {"resource": "not a URL"},
+        {"kind": "entra", "issuer": ENTRA, "resource": "https://api.example"},
+        {"kind": "entra", "issuer": ENTRA, "algorithms": ("ES256",)},
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ProviderSettings.model_validate({"issuer": "https://id.example", "client_id": "limen", **settings})
+
+
+def test_honest_settings_of_each_kind() -> None:
+    """Twins of those above. Entra signs with RS256 and nothing else."""
+    entra = ProviderSettings.model_validate({"kind": "entra", "issuer": ENTRA, "client_id": "limen"})
+    generic = ProviderSettings.model_validate(
+        {"issuer": ISSUER, "client_id": "limen", "resource": "https://api.example"}
+    )
+    assert (entra.signed_with, generic.signed_with) == (("RS256",), ("RS256", "ES256", "PS256", "EdDSA"))
 
 
 def test_many_who_ask_at_once_are_one_request() -> None:
@@ -282,3 +299,46 @@ def test_many_who_ask_at_once_are_one_request() -> None:
         assert await fresh.get() == 4
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "PS256"])
+def test_a_client_with_a_key_signs_for_one_endpoint_once(tmp_path: Path, algorithm: str) -> None:
+    """RFC 7523: what another library verifies; and nothing that could be shown again elsewhere."""
+    private = Key(algorithm).private
+    world = World(tmp_path, client_secret=None, client_key=pem(private), client_key_id="k-7")
+    world.idp._authenticated = lambda form, headers: form["client_id"] == "limen"  # type: ignore[method-assign]
+    browser = world.browser()
+    for _ in range(2):
+        assert "code" in browser.sign_in().query
+    seen = []
+    for form in world.idp.forms:
+        assert form["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+        assert "client_secret" not in form and not any(world.idp.authorization)
+        token, options = form["client_assertion"], {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
+        claims = jwt.decode(
+            token, private.public_key(), [algorithm], options, audience="https://id.example/token", issuer="limen"
+        )
+        assert claims["sub"] == "limen" and claims["exp"] - claims["iat"] == 60 and claims["iat"] == world.clock()
+        assert jwt.get_unverified_header(token)["kid"] == "k-7"
+        seen.append(claims["jti"])
+    assert len(set(seen)) == 2
+
+
+@pytest.mark.parametrize("wrong", ["both", "weak", "garbage", "foreign certificate", "no key", "public", "curve"])
+def test_client_keys_that_cannot_work_are_refused(wrong: str) -> None:
+    good, other = Key("RS256").private, Key("RS256").private
+    public = good.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    given: dict[str, Any] = {
+        "both": {"client_secret": "a secret", "client_key": pem(good)},
+        "weak": {"client_key": pem(Key("RS256", bits=1024).private)},
+        "garbage": {"client_key": "-----BEGIN PRIVATE KEY-----"},
+        "foreign certificate": {
+            "client_key": pem(good), "client_certificate": certificate(other).public_bytes(Encoding.PEM).decode(),
+        },
+        "no key": {"client_certificate": certificate(good).public_bytes(Encoding.PEM).decode()},
+        "public": {"client_key": public},
+        "curve": {"client_key": pem(Key("ES384").private)},
+    }[wrong]  # fmt: skip
+    with pytest.raises(ValidationError) as error:
+        ProviderSettings.model_validate({"issuer": "https://id.example", "client_id": "limen", **given})
+    assert "PRIVATE" not in str(error.value)

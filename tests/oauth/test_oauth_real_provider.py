@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from entra_provider import TENANT, EntraProvider, running_entra
+from minting import Key
 from oauth.loopback import LoopbackExchange
+from oauth.proving_keys import certificate, pem
 from oauth.ways import GATEWAY, HR, World
 from provider import Provider, running_provider
 
@@ -80,7 +86,26 @@ def test_entra_gets_no_resource_and_its_own_scopes(tmp_path: Path, entra: EntraP
     sent = [seen.form for seen in entra.seen if "scope" in seen.form]
     assert {form["scope"] for form in sent} == {f"openid profile {entra.app_uri}/{own} offline_access"}
     assert len(sent) == 2 and not any("resource" in form or "acr_values" in form for form in sent)
-    assert world.neighbours.kept[0][1].refresh
+    tokens = world.neighbours.kept[0][1]
+    assert tokens.refresh and " ".join(tokens.scopes) == sent[0]["scope"]  # what they are renewed under
+
+
+def test_entra_knows_us_by_our_certificate(tmp_path: Path, entra: EntraProvider) -> None:
+    key = Key("RS256").private
+    shown = certificate(key)
+    settings = entra.settings(
+        client_key=pem(key), client_certificate=shown.public_bytes(Encoding.PEM).decode(), client_secret=None
+    )
+    world = World(tmp_path, exchange=LoopbackExchange(), clock=time.time, **settings)
+    browser = world.browser()
+    for known, field in (([key.public_key()], None), ([Key("RS256").private.public_key()], "AADSTS700027")):
+        entra.client_keys = known
+        answer = browser.open(way_back(entra.follow(browser.allow(browser.ask()))))
+        assert ("code" in answer.query) == (field is None)
+        assert field is None or world.neighbours.noted[-1]["field"] == field
+    header = jwt.get_unverified_header(entra.seen[-1].form["client_assertion"])
+    print_of = urlsafe_b64encode(shown.fingerprint(hashes.SHA256())).rstrip(b"=").decode()
+    assert (header["alg"], header["x5t#S256"]) == ("PS256", print_of)
 
 
 def test_entras_own_codes_reach_the_operator(tmp_path: Path, entra: EntraProvider) -> None:

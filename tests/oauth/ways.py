@@ -27,7 +27,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from limen.adapters.sqlite import SqliteTable
 from limen.core.faults import DependencyFault
 from limen.core.ports import Exchange
-from limen.oauth.arrivals import Arrivals
 from limen.oauth.authorize import Judge, Offer
 from limen.oauth.flow import Continuation, Flow, Grantor
 from limen.oauth.model import Asked, Client, Tokens, User
@@ -36,6 +35,7 @@ from limen.oauth.provider import Provider
 from limen.oauth.settings import ProviderSettings
 from limen.oauth.transactions import Transactions
 from limen.oauth.web import OAuthError, Reply, Visit
+from limen.policy.buckets import MemoryCounter
 from limen.signin import jose
 from minting import Clock
 from oauth.idp_simulator import ISSUER, Idp
@@ -167,7 +167,6 @@ class World:
         clock: Callable[[], float] | None = None,
         gateway: str = GATEWAY,
         continuations: Mapping[str, Continuation] | None = None,
-        arrivals: Mapping[str, Any] | None = None,
         **provider: Any,
     ) -> None:
         self.clock = Clock()
@@ -185,7 +184,7 @@ class World:
         self.flow = Flow(
             gateway, Judge(self.find, lambda client, uri: uri in client.redirect_uris, OFFERS),
             Transactions(self.table, now), self.asking, self.provider,
-            Grantor(mine, mine, mine, mine.keep), mine, mine.record, Arrivals(now, **(arrivals or {})), continuations,
+            Grantor(mine, mine, mine, mine.keep), mine, mine.record, MemoryCounter(now=now), continuations,
         )  # fmt: skip
         self.handlers = {
             "/oauth/authorize": self.flow.authorize,

@@ -15,15 +15,19 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from limen.core.faults import DependencyFault
-from limen.oauth.arrivals import Arrivals
+from limen.core.ports import Counter, Quota
 from limen.oauth.authorize import AskedBadly, Judge, answer_url
 from limen.oauth.model import Asked, Client, SignedIn, Tokens, User
 from limen.oauth.provider import NotSignedIn, Provider
 from limen.oauth.recorder import Leg, Recorder
+from limen.oauth.throttle import network, take
 from limen.oauth.transactions import Transaction, Transactions
 from limen.oauth.web import OAuthError, Reply, Visit, is_here
 
 Continuation = Callable[[SignedIn, Visit], Reply | Awaitable[Reply]]
+# Questions that may be begun, of one address and in all: what is remembered of strangers is bounded (OA-88).
+_EACH: Final = Quota(300, 0.5)
+_EVERY: Final = Quota(10_000, 17)
 _FIELD: Final = re.compile(r"([A-Za-z_-]{1,40}): ")
 _OVER: Final = "This sign-in is over: it was finished, refused or left too long. Start again from the application."
 
@@ -93,13 +97,13 @@ class Flow:
         grantor: Grantor,
         recorder: Recorder,
         record: Callable[[str, Mapping[str, Any]], None],
-        arrivals: Arrivals,
+        counter: Counter,
         continuations: Mapping[str, Continuation] | None = None,
     ) -> None:
         """`continuations`: by purpose, who goes on when somebody signed in for a page of Limen's own."""
         self._issuer, self._judge, self._transactions, self._pages = issuer, judge, transactions, pages
         self._provider, self._grantor, self._recorder, self._record = provider, grantor, recorder, record
-        self._arrivals, self._continuations = arrivals, continuations or {}
+        self._counter, self._continuations = counter, continuations or {}
 
     async def authorize(self, visit: Visit) -> Reply:
         """RFC 6749 section 3.1, by GET alone: a page of another origin could post, and no browser would say so."""
@@ -107,7 +111,7 @@ class Flow:
         async def work() -> Reply:
             if visit.method != "GET":
                 raise OAuthError("invalid_request", "An authorization is asked for with GET.", status=405)
-            self._arrivals.take(visit.address)
+            await self._may_ask(visit)
             asked, client = await self._judge.judge(visit)
             return await self._ask(visit, asked, client)
 
@@ -118,7 +122,7 @@ class Flow:
         the code they see on it."""
 
         async def work() -> Reply:
-            self._arrivals.take(visit.address)
+            await self._may_ask(visit)
             return await self._ask(visit, asked, client, device, shown or device)
 
         return await self._shown("device", visit, work)
@@ -142,6 +146,10 @@ class Flow:
         """The provider's answer, and what it was for."""
         reply = await self._shown("callback", visit, lambda: self._back(visit))
         return Reply(reply.status, reply.body, (*reply.headers, *self._provider.ended(visit)))
+
+    async def _may_ask(self, visit: Visit) -> None:
+        await take(self._counter, f"oauth:authorize:{network(visit.address)}", _EACH)
+        await take(self._counter, "oauth:authorize", _EVERY)
 
     async def _ask(self, visit: Visit, asked: Asked, client: Client, device: str = "", shown: str = "") -> Reply:
         transaction = await asyncio.to_thread(self._transactions.open, asked, device)
@@ -180,7 +188,10 @@ class Flow:
             return await self._not_signed_in(visit, ended)
         if signed_in.purpose == "grant":
             return await self._granted(visit, signed_in)
-        answer = self._continuations[signed_in.purpose](signed_in, visit)
+        continuation = self._continuations.get(signed_in.purpose)
+        if continuation is None:
+            raise OAuthError("access_denied", _OVER, detail=f"purpose: nobody waits for {signed_in.purpose}")
+        answer = continuation(signed_in, visit)
         return answer if isinstance(answer, Reply) else await answer
 
     async def _granted(self, visit: Visit, signed_in: SignedIn) -> Reply:
@@ -207,9 +218,10 @@ class Flow:
         return _redirect(self._answer(asked, code=code))
 
     def _write_down(self, signed_in: SignedIn, asked: Asked, client: Client) -> str:
+        consent = self._grantor.consents.give(signed_in.user, asked, client)
         if self._grantor.keep is not None:
             self._grantor.keep(signed_in.user, signed_in.tokens)
-        return self._grantor.consents.give(signed_in.user, asked, client)
+        return consent
 
     async def _not_signed_in(self, visit: Visit, ended: NotSignedIn) -> Reply:
         """The transaction is over with it. The client hears of it only when the answer surely was the provider's."""

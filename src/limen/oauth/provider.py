@@ -25,8 +25,8 @@ from limen.oauth.id_token import Claims, Expected, Untrusted, check, person, ver
 from limen.oauth.model import SignedIn, Tokens
 from limen.oauth.pkce import challenge_of
 from limen.oauth.provider_kinds import KINDS
-from limen.oauth.provider_metadata import Jose, ProviderMetadata, Server
-from limen.oauth.redeem import Redeemed, RedeemRefused, Redemption, redeem
+from limen.oauth.provider_metadata import Jose, ProviderMetadata
+from limen.oauth.redeem import Redeemed, RedeemRefused, redeem
 from limen.oauth.settings import ProviderSettings
 from limen.oauth.web import OAuthError, Visit, with_query
 
@@ -87,7 +87,7 @@ class Provider:
     ) -> None:
         self._settings, self._callback, self._table, self._sealer = settings, callback, table, sealer
         self._exchange, self._jose, self._browser, self._now = exchange, jose, browser, now
-        self._kind = KINDS[settings.kind]
+        self._kind, self._proof = KINDS[settings.kind], settings.proof(now)
         self._published = ProviderMetadata(settings.issuer, self._kind.key_marks(settings.issuer), exchange, jose, now)
         wanted = (*settings.scopes, *(("offline_access",) if settings.refresh else ()))
         self._scopes = self._kind.scopes(("openid", *wanted), settings.client_id)
@@ -121,7 +121,8 @@ class Provider:
             private = self._sealer.seal("oauth", place, orjson.dumps([verifier, nonce]))
             way = Way(
                 purpose, about, browser, _digest(binding), server.issuer, self._settings.client_id, server.token,
-                self._method(server), server.jwks, server.names_itself, b64encode(private).decode(), max_age,
+                self._proof.method(server.methods), server.jwks, server.names_itself, b64encode(private).decode(),
+                max_age,
             )  # fmt: skip
             if not self._table.swap(place, None, orjson.dumps(way), self._now() + LIFETIME):
                 raise DependencyFault("table", "a state of 256 random bits was there before", retryable=False)
@@ -172,12 +173,16 @@ class Provider:
         return (_cookie(state, "", 0),) if len(state) == _STATE and visit.cookie(_cookie_name(state)) else ()
 
     def _take(self, state: str) -> Way | None:
-        """The way of this state, which is used up now: one of many who ask at once gets it (AS-39)."""
+        """The way of this state, which is used up now: one of many who ask at once gets it (AS-39). A record that
+        cannot be read is none."""
         place = _place(state)
         kept = self._table.get(place)
         if kept is None or not self._table.swap(place, kept, None):
             return None
-        return Way(**orjson.loads(kept))
+        try:
+            return Way(**orjson.loads(kept))
+        except (TypeError, ValueError):
+            return None
 
     def _same_browser(self, way: Way, visit: Visit, state: str) -> None:
         """OA-02, OA-27: the browser that comes back is the one that left."""
@@ -239,29 +244,20 @@ class Provider:
 
     async def _post(self, endpoint: str, method: str, form: Mapping[str, str]) -> Redeemed:
         """`scope` goes along on every leg: some providers cannot do without it (AADSTS900144)."""
-        secret = self._settings.client_secret
-        given = secret.get_secret_value() if secret is not None else ""
-        more = {
-            "scope": " ".join(self._scopes),
-            **({"resource": self._settings.resource} if self._settings.resource else {}),
-        }
-        redemption = Redemption(endpoint, method, self._settings.client_id, given, {**form, **more})
-        return await redeem(self._exchange, redemption)
-
-    def _tokens(self, redeemed: Redeemed) -> Tokens:
-        scopes = redeemed.scopes or self._scopes
-        return Tokens(
-            redeemed.access, redeemed.refresh, self._now() + redeemed.lifetime, scopes, redeemed.id_token
+        more = {"scope": " ".join(self._scopes), "resource": self._settings.resource or ""}
+        shown, headers = self._proof.show(method, endpoint)
+        whole = {**form, **more, **shown}
+        return await redeem(
+            self._exchange, endpoint, {name: value for name, value in whole.items() if value}, headers
         )  # fmt: skip
 
-    def _method(self, server: Server) -> str:
-        if self._settings.client_secret is None:
-            return "none"
-        if not server.method:
-            raise DependencyFault(
-                "identity provider", "token_endpoint_auth_methods_supported: takes no client secret", retryable=False
-            )
-        return server.method
+    def _tokens(self, redeemed: Redeemed) -> Tokens:
+        """With the scopes to renew them under: what was granted, and of what was asked what answers leave out (Entra
+        does not repeat `offline_access`, and without it the next refresh token would be the last)."""
+        granted = redeemed.scopes or self._scopes
+        silent = [one for one in self._scopes if one == "openid" or (one == "offline_access" and redeemed.refresh)]
+        scopes = tuple(one for one in dict.fromkeys((*self._scopes, *granted)) if one in granted or one in silent)
+        return Tokens(redeemed.access, redeemed.refresh, self._now() + redeemed.lifetime, scopes, redeemed.id_token)
 
 
 def _digest(text: str) -> str:

@@ -17,7 +17,6 @@ from limen.oauth.web import is_here, plain_url
 from limen.protocol.jsonrpc import JsonLimits, NotJson, parse
 
 DOCUMENT: Final = JsonLimits(size=512 << 10, depth=16, members=10_000, string=64 << 10)
-_METHODS: Final = ("client_secret_basic", "client_secret_post")  # best first
 
 
 class Compact(Protocol):
@@ -59,7 +58,7 @@ class Server:
     token: str
     jwks: str
     names_itself: bool  # each answer carries `iss` (RFC 9207)
-    method: str = "client_secret_basic"  # how a client with a secret shows it at the token endpoint
+    methods: tuple[str, ...] = ("client_secret_basic",)  # how a client may show at the token endpoint who it is
 
 
 class ProviderMetadata:
@@ -132,7 +131,7 @@ def read_server(issuer: str, data: bytes) -> Server:
         _endpoint(document, "token_endpoint", issuer),
         _endpoint(document, "jwks_uri", issuer),
         document.get("authorization_response_iss_parameter_supported") is True,
-        next((one for one in _METHODS if one in offered), ""),
+        offered,
     )
 
 

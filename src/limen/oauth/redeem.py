@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import urlencode
 
 from limen.core.ports import Exchange, Fetched
 from limen.oauth.web import SCOPE
@@ -29,17 +28,6 @@ class RedeemRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Redemption:
-    """What is asked, where, and how we show who we are there."""
-
-    endpoint: str
-    method: str  # none, client_secret_basic, client_secret_post
-    client_id: str
-    secret: str = field(repr=False)
-    form: Mapping[str, str] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Redeemed:
     """What came. `lifetime` in seconds, 0 when it was not said."""
 
@@ -50,20 +38,10 @@ class Redeemed:
     scopes: tuple[str, ...]
 
 
-async def redeem(exchange: Exchange, wanted: Redemption) -> Redeemed:
-    """Ask once. Raises RedeemRefused, DependencyFault."""
-    form, headers = (
-        dict(wanted.form),
-        {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"},
-    )
-    if wanted.method == "client_secret_basic":  # each half form-encoded first (section 2.3.1)
-        pair = f"{quote_plus(wanted.client_id)}:{quote_plus(wanted.secret)}"
-        headers["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
-    else:
-        form["client_id"] = wanted.client_id
-        if wanted.method == "client_secret_post":
-            form["client_secret"] = wanted.secret
-    return _read(await exchange.post(wanted.endpoint, urlencode(form).encode(), headers))
+async def redeem(exchange: Exchange, endpoint: str, form: Mapping[str, str], proof: Mapping[str, str]) -> Redeemed:
+    """Ask once; `proof`: headers that show who we are. Raises RedeemRefused, DependencyFault."""
+    headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json", **proof}
+    return _read(await exchange.post(endpoint, urlencode(form).encode(), headers))
 
 
 def _read(answer: Fetched) -> Redeemed:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from limen.oauth.client_proof import ClientProof
 from limen.oauth.model import AuthMethod
 from limen.oauth.provider_kinds import KINDS, SIGNED_WITH
 from limen.oauth.redirects import lint
@@ -30,6 +33,11 @@ class ProviderSettings(Part):
     client_secret: SecretStr | None = Field(
         default=None, description="by reference; without one we are a public client"
     )
+    client_key: SecretStr | None = Field(
+        default=None, description="PEM of a private key, by reference: private_key_jwt instead of a secret"
+    )
+    client_key_id: str = Field(default="", max_length=512, description="kid of that key")
+    client_certificate: str = Field(default="", description="PEM of its certificate, which is what Entra ID knows")
     scopes: tuple[str, ...] = Field(default=("openid", "profile"), description="asked of the provider")
     refresh: bool = Field(default=False, description="ask for a refresh token, where a server's credential needs one")
     resource: str | None = Field(default=None, description="RFC 8707, for providers that issue tokens by it")
@@ -58,7 +66,19 @@ class ProviderSettings(Part):
             raise ValueError(f"a provider of kind {self.kind} refuses `resource`: name a scope of the API instead")
         if not set(self.algorithms) <= set(kind.algorithms):
             raise ValueError(f"choose from {', '.join(kind.algorithms)}")
+        if self.client_secret is not None and self.client_key is not None:
+            raise ValueError("either client_secret or client_key")
+        if self.client_key is None and (self.client_key_id or self.client_certificate):
+            raise ValueError("client_key_id and client_certificate go with client_key")
+        self.proof(time.time)
         return self
+
+    def proof(self, now: Callable[[], float]) -> ClientProof:
+        """How we show which client we are. Raises ValueError, which validation has ruled out."""
+        secret, key = (
+            one.get_secret_value() if one is not None else "" for one in (self.client_secret, self.client_key)
+        )
+        return ClientProof(self.client_id, secret, key, self.client_key_id, self.client_certificate, now)
 
     @property
     def signed_with(self) -> tuple[str, ...]:

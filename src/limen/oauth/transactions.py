@@ -79,8 +79,11 @@ class Transactions:
         kept = self._table.get(f"{_PLACE}{transaction}")
         if kept is None:
             return None, None
-        record: dict[str, Any] = orjson.loads(kept)
-        asked: dict[str, Any] = record.pop("asked")
-        asked.update(scopes=tuple(asked["scopes"]), acr_values=tuple(asked["acr_values"]))
-        found = Transaction(Asked(**asked), **{**record, "scopes": tuple(record["scopes"])})
+        try:
+            record: dict[str, Any] = orjson.loads(kept)
+            asked: dict[str, Any] = record.pop("asked")
+            asked.update(scopes=tuple(asked["scopes"]), acr_values=tuple(asked["acr_values"]))
+            found = Transaction(Asked(**asked), **{**record, "scopes": tuple(record["scopes"])})
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None, None  # of another version, or damaged
         return (kept, found) if found.expires > self._now() else (None, None)
