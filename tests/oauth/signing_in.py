@@ -31,7 +31,8 @@ _NAMES = f"""
 import socket
 _known = socket.getaddrinfo
 def getaddrinfo(host, *more, **named):
-    here = str(host).rstrip(".") == "{HOST}"
+    name = host.decode() if isinstance(host, bytes) else str(host)
+    here = name.rstrip(".") == "{HOST}"
     return _known("127.0.0.1" if here else host, *more, **named)
 socket.getaddrinfo = getaddrinfo
 """
