@@ -372,6 +372,20 @@ def test_settings_that_contradict_themselves(wrong: dict[str, Any]) -> None:
     assert SECRET not in str(told.value)
 
 
+def test_a_device_that_an_operator_wrote_down_needs_no_address() -> None:
+    device = "urn:ietf:params:oauth:grant-type:device_code"
+    rig = Rig(known={"tv": {"name": "TV", "grants": [device, "refresh_token"]}})
+    client = run(rig.clients.find("tv"))
+    assert client.grant_types == {device, "refresh_token"}
+    assert (client.redirect_uris, client.warnings) == ((), ())
+    for wrong in ({"grants": [device], "redirect_uris": REDIRECT}, {"grants": ["authorization_code"]}, {"grants": []}):
+        with pytest.raises(ValueError):
+            Rig(known={"tv": {"name": "TV", **wrong}})
+    for grants in ([device], ["password"], ["client_credentials"]):
+        with pytest.raises(ValueError):
+            Rig(known={"tv": {"name": "TV", "grants": grants, "redirect_uris": REDIRECT}})
+
+
 def test_any_port_of_localhost_only_where_an_operator_says_so() -> None:
     from limen.oauth.redirects import allowed
 

@@ -165,7 +165,7 @@ def known_clients(settings: ClientSettings, own: Collection[str], keys: ClientKe
     for client_id, written in settings.known.items():
         where = f"oauth.clients.known.{client_id}"
         try:
-            redirect_uris = lint(written.redirect_uris, own, configured=True)
+            redirect_uris = lint(written.redirect_uris, own, configured=True) if written.redirect_uris else ()
             if written.jwks is not None:
                 keys.check(written.jwks.encode())
         except OAuthError as error:
@@ -177,8 +177,9 @@ def known_clients(settings: ClientSettings, own: Collection[str], keys: ClientKe
 
 
 def _known(client_id: str, written: KnownClient, redirect_uris: tuple[str, ...]) -> Client:
-    relied = [client_id, written.name, redirect_uris, written.auth_method, sorted(written.scopes), written.uri]
-    loopback = all(is_loopback(uri) for uri in redirect_uris)
+    grants = sorted(written.grants)
+    relied = [client_id, written.name, redirect_uris, written.auth_method, grants, sorted(written.scopes), written.uri]
+    loopback = bool(redirect_uris) and all(is_loopback(uri) for uri in redirect_uris)
     return Client(
         id=client_id,
         source="configured",
@@ -187,6 +188,7 @@ def _known(client_id: str, written: KnownClient, redirect_uris: tuple[str, ...])
         auth_method=written.auth_method,
         secret_digest="" if written.secret is None else registered.digest(written.secret.get_secret_value()),
         jwks=written.jwks or "",
+        grant_types=frozenset(written.grants),
         scopes=frozenset(written.scopes),
         uri=written.uri,
         digest=sha256(canonical(relied)).hexdigest(),
