@@ -96,6 +96,8 @@ def many(count: int) -> list[str]:
         document(scope=["a"]), document(scope='a"b'), document(scope=" ".join(map(str, range(200)))),
         document(client_uri="javascript:alert(1)"), document(logo_uri="data:image/svg+xml,x"), document(client_uri=[1]),
         document(padding="x" * 5120),
+        json.dumps(document(other="\ud800")).encode(), json.dumps(document(client_name="\ud83d")).encode(),
+        document(client_name="a\ue000b"),
         [], "text", None, 7, b"", b"{", b"\xff\xfe", b"<html>", b"{}" * 2, b"[" * 4000,
         b'{"client_id":"' + CIMD.encode() + b'","client_id":"' + CIMD.encode() + b'","client_name":"A","redirect_uris":["https://app.example.com/cb"]}',
         b'{"client_id":"' + CIMD.encode() + b'","Client_ID":"x","client_name":"A","redirect_uris":["https://app.example.com/cb"]}',

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from limen.adapters.public_http import PublicHttp
+from limen.adapters.wire import write_request
 from limen.core.faults import DependencyFault
 from limen.core.ports import Fetched
 from oauth.client_rig import PUBLIC, World, posing, run
@@ -213,6 +214,14 @@ def test_a_header_cannot_bring_another_one() -> None:
     for headers in ({"x": "a\r\nY: b"}, {"x\r\ny": "a"}, {"Host": "evil"}, {"content-length": "0"}, {"x": "\u00e9"}):
         with pytest.raises(DependencyFault, match="header"):
             run(PublicHttp().post(URL, b"", headers))
+
+
+def test_headers_of_the_caller_replace_ours_but_never_those_that_frame() -> None:
+    made = write_request("POST", "a.example", "/x", "*/*", {"accept": "text/plain", "X.Y": "1"}, b"abc").decode()
+    assert made.endswith("\r\nConnection: close\r\naccept: text/plain\r\nX.Y: 1\r\nContent-Length: 3\r\n\r\nabc")
+    for name in ("host", "Transfer-Encoding", "Connection", "Accept-Encoding", "a b", "a:", ""):
+        with pytest.raises(DependencyFault, match="header"):
+            write_request("GET", "a.example", "/x", "*/*", {name: "x"}, b"")
 
 
 def test_what_an_operator_configured_may_be_inside(authority: trustme.CA) -> None:

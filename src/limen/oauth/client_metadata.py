@@ -16,7 +16,7 @@ DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"  # RFC 8628
 _NAME: Final = 100  # characters
 _SCOPES: Final = 100
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")  # RFC 6749 section 3.3
-_NEVER_SHOWN: Final = frozenset({"Cc", "Cs", "Cn", "Zl", "Zp"})
+_NEVER_SHOWN: Final = frozenset({"Cc", "Cs", "Cn", "Co", "Zl", "Zp"})
 _MARKS: Final = 3  # on one letter: more hide what stands below
 
 

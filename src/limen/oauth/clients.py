@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from hmac import compare_digest
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -32,6 +33,14 @@ from limen.protocol.jsonrpc import canonical
 _LONGEST: Final = 512  # characters of an id
 _TRIES: Final = Quota(30, 0.5)  # failures of one address, and how many more each second
 _PROOFS: Final = Quota(120, 2.0)  # assertions of one client: each is remembered until it expires
+_MEMBERS: Final[Mapping[AuthMethod, str]] = MappingProxyType(
+    {
+        "none": "client_id",
+        "client_secret_basic": "authorization",
+        "client_secret_post": "client_secret",
+        "private_key_jwt": "client_assertion",
+    }
+)
 _NOBODY: Final = "0" * 64  # the digest of no secret
 
 
@@ -87,14 +96,17 @@ class Clients:
         temporarily_unavailable after too many failures.
         """
         place, client_id = f"oauth-client/{network(visit.address)}", form.get("client_id", "")
+        wrong = "client_id"
         await take(self._counter, place, _TRIES)
         try:
             presented = self._presented(visit, form)
-            client_id = presented.client_id
+            client_id, wrong = presented.client_id, _MEMBERS[presented.method]
             client = await self._prove(presented, endpoint_url)
         except OAuthError as error:
             if error.code == "invalid_client":
-                self._recorder.note("client", error.code, visit=visit, client=client_id, detail=error.detail)
+                self._recorder.note(
+                    "client", error.code, visit=visit, client=client_id, field=wrong, detail=error.detail
+                )
                 raise _refused(error.detail) from None
             raise
         await take(self._counter, place, _TRIES, -1)
