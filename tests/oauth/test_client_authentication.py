@@ -269,6 +269,7 @@ def test_oa_86_a_proof_is_good_once() -> None:
     assert not list(rig.table.scan("assertion/"))
 
 
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 @pytest.mark.parametrize("kind", ["RS256", "PS256", "ES384", "EdDSA"])
 def test_algorithms_that_are_taken(kind: str) -> None:
     key: Any = {

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_plus
 
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Counter, Quota, Table
 from limen.oauth import assertion as proofs
 from limen.oauth import registered
@@ -113,10 +113,17 @@ class Clients:
         return client
 
     async def used(self, client: Client) -> None:
-        """It got a token. Those that registered and never get one are soon forgotten. Raises DependencyFault."""
-        if client.source == "registered":
-            idle = self._settings.limits.idle
+        """It got a token: of those that registered, the ones that never do are soon forgotten.
+
+        Raises nothing: what it got stays good, and its next token says the same again.
+        """
+        if client.source != "registered":
+            return
+        idle = self._settings.limits.idle
+        try:
             await asyncio.to_thread(registered.mark_used, self._table, client.id, self._now(), idle)
+        except DependencyFault as fault:
+            self._recorder.note("client", "temporarily_unavailable", client=client.id, detail=str(fault))
 
     def _presented(self, visit: Visit, form: Mapping[str, str]) -> _Presented:
         """The one way a request authenticates. Raises OAuthError for none that can be read, and for several."""
