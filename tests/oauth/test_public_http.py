@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from limen.adapters.public_http import PublicHttp
-from limen.adapters.wire import write_request
+from limen.adapters.wire import _Answer, write_request
 from limen.core.faults import DependencyFault
 from limen.core.ports import Fetched
 from oauth.client_rig import PUBLIC, World, posing, run
@@ -159,6 +159,7 @@ def test_a_certificate_must_be_the_names_and_not_the_addresses(authority: trustm
         GOOD.replace(b"Content-Length: 7", b"Content-Length: 1"),  # the rest would be another answer
         GOOD + GOOD,
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + GOOD,
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
         b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         GOOD.replace(b"HTTP/1.1", b"HTTP/7.3"),
         GOOD.replace(b"Content-Type:", b"Content-Type :"),
@@ -169,6 +170,18 @@ def test_a_certificate_must_be_the_names_and_not_the_addresses(authority: trustm
 )
 def test_answers_that_can_be_read_in_two_ways_or_in_none(authority: trustme.CA, answer: bytes) -> None:
     refusal(authority, answer, timeout=2.0)
+
+
+@pytest.mark.parametrize("first", [b"Content-Length", b"Transfer-Encoding"])
+@pytest.mark.parametrize("second", [b"Content-Length", b"Transfer-Encoding"])
+def test_two_framings_are_refused_whatever_the_parser_makes_of_them(first: bytes, second: bytes) -> None:
+    values = {b"Content-Length": b"7", b"Transfer-Encoding": b"chunked"}
+    answer = _Answer("a.example", 1000, only_ok=False)
+    answer.on_header(first, values[first])
+    answer.judge()
+    answer.on_header(second, values[second])
+    with pytest.raises(DependencyFault, match="two ways"):
+        answer.judge()
 
 
 def test_size_and_time_are_bounded(authority: trustme.CA) -> None:
