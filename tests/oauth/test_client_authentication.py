@@ -139,7 +139,9 @@ def test_oa_86_every_other_way_ends_in_the_same_words(form: dict[str, str], head
     error = refusal(rig, form, **headers)
     assert error.detail != error.description
     assert SECRET not in json.dumps([{**step, "visit": None} for step in rig.notes.steps])
-    assert [step["leg"] for step in rig.notes.steps] == ["client"]
+    [step] = rig.notes.steps
+    assert step["leg"] == "client"
+    assert step["field"] in ("client_id", "authorization", "client_secret", "client_assertion")
 
 
 def test_oa_86_a_secret_in_the_address_is_refused() -> None:
@@ -267,6 +269,7 @@ def test_oa_86_a_proof_is_good_once() -> None:
     assert not list(rig.table.scan("assertion/"))
 
 
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 @pytest.mark.parametrize("kind", ["RS256", "PS256", "ES384", "EdDSA"])
 def test_algorithms_that_are_taken(kind: str) -> None:
     key: Any = {
@@ -370,6 +373,20 @@ def test_settings_that_contradict_themselves(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError) as told:
         Rig(known={"bad": {"name": "Bad", "redirect_uris": REDIRECT, **wrong}})
     assert SECRET not in str(told.value)
+
+
+def test_a_device_that_an_operator_wrote_down_needs_no_address() -> None:
+    device = "urn:ietf:params:oauth:grant-type:device_code"
+    rig = Rig(known={"tv": {"name": "TV", "grants": [device, "refresh_token"]}})
+    client = run(rig.clients.find("tv"))
+    assert client.grant_types == {device, "refresh_token"}
+    assert (client.redirect_uris, client.warnings) == ((), ())
+    for wrong in ({"grants": [device], "redirect_uris": REDIRECT}, {"grants": ["authorization_code"]}, {"grants": []}):
+        with pytest.raises(ValueError):
+            Rig(known={"tv": {"name": "TV", **wrong}})
+    for grants in ([device], ["password"], ["client_credentials"]):
+        with pytest.raises(ValueError):
+            Rig(known={"tv": {"name": "TV", "grants": grants, "redirect_uris": REDIRECT}})
 
 
 def test_any_port_of_localhost_only_where_an_operator_says_so() -> None:

@@ -96,6 +96,8 @@ def many(count: int) -> list[str]:
         document(scope=["a"]), document(scope='a"b'), document(scope=" ".join(map(str, range(200)))),
         document(client_uri="javascript:alert(1)"), document(logo_uri="data:image/svg+xml,x"), document(client_uri=[1]),
         document(padding="x" * 5120),
+        json.dumps(document(other="\ud800")).encode(), json.dumps(document(client_name="\ud83d")).encode(),
+        document(client_name="a\ue000b"),
         [], "text", None, 7, b"", b"{", b"\xff\xfe", b"<html>", b"{}" * 2, b"[" * 4000,
         b'{"client_id":"' + CIMD.encode() + b'","client_id":"' + CIMD.encode() + b'","client_name":"A","redirect_uris":["https://app.example.com/cb"]}',
         b'{"client_id":"' + CIMD.encode() + b'","Client_ID":"x","client_name":"A","redirect_uris":["https://app.example.com/cb"]}',
@@ -287,6 +289,23 @@ def test_what_is_remembered_is_bounded() -> None:
     run(work())
     assert len(rig.documents._bad) == 1000
     assert rig.exchange.asked.count(CIMD) == 1  # failures do not push out what is good
+
+
+def test_a_device_says_so_in_its_document() -> None:
+    device = "urn:ietf:params:oauth:grant-type:device_code"
+    sent = document(grant_types=["authorization_code", device, "urn:example:other"])
+    assert find(rig_with(sent)).grant_types == {"authorization_code", device}
+    assert find(rig_with(document())).grant_types == {"authorization_code", "refresh_token"}
+
+
+def test_a_flood_of_refused_hosts_does_not_fill_the_log() -> None:
+    rig = Rig(documents={"blocked_hosts": ["evil.example"]})
+    for number in range(50):
+        refused(lambda number=number: find(rig, f"https://evil.example/{number}"), "invalid_client")
+    assert len(rig.notes.named("oauth.client_refused")) == 1
+    rig.at += 601
+    refused(lambda: find(rig, "https://evil.example/again"), "invalid_client")
+    assert len(rig.notes.named("oauth.client_refused")) == 2
 
 
 def test_hosts_an_operator_blocks_or_names() -> None:

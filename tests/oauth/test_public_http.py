@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
 from limen.adapters.public_http import PublicHttp
+from limen.adapters.wire import _Answer, write_request
 from limen.core.faults import DependencyFault
 from limen.core.ports import Fetched
 from oauth.client_rig import PUBLIC, World, posing, run
@@ -157,6 +159,7 @@ def test_a_certificate_must_be_the_names_and_not_the_addresses(authority: trustm
         GOOD.replace(b"Content-Length: 7", b"Content-Length: 1"),  # the rest would be another answer
         GOOD + GOOD,
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + GOOD,
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n",
         b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         GOOD.replace(b"HTTP/1.1", b"HTTP/7.3"),
         GOOD.replace(b"Content-Type:", b"Content-Type :"),
@@ -167,6 +170,18 @@ def test_a_certificate_must_be_the_names_and_not_the_addresses(authority: trustm
 )
 def test_answers_that_can_be_read_in_two_ways_or_in_none(authority: trustme.CA, answer: bytes) -> None:
     refusal(authority, answer, timeout=2.0)
+
+
+@pytest.mark.parametrize("first", [b"Content-Length", b"Transfer-Encoding"])
+@pytest.mark.parametrize("second", [b"Content-Length", b"Transfer-Encoding"])
+def test_two_framings_are_refused_whatever_the_parser_makes_of_them(first: bytes, second: bytes) -> None:
+    values = {b"Content-Length": b"7", b"Transfer-Encoding": b"chunked"}
+    answer = _Answer("a.example", 1000, only_ok=False)
+    answer.on_header(first, values[first])
+    answer.judge()
+    answer.on_header(second, values[second])
+    with pytest.raises(DependencyFault, match="two ways"):
+        answer.judge()
 
 
 def test_size_and_time_are_bounded(authority: trustme.CA) -> None:
@@ -212,6 +227,14 @@ def test_a_header_cannot_bring_another_one() -> None:
     for headers in ({"x": "a\r\nY: b"}, {"x\r\ny": "a"}, {"Host": "evil"}, {"content-length": "0"}, {"x": "\u00e9"}):
         with pytest.raises(DependencyFault, match="header"):
             run(PublicHttp().post(URL, b"", headers))
+
+
+def test_headers_of_the_caller_replace_ours_but_never_those_that_frame() -> None:
+    made = write_request("POST", "a.example", "/x", "*/*", {"accept": "text/plain", "X.Y": "1"}, b"abc").decode()
+    assert made.endswith("\r\nConnection: close\r\naccept: text/plain\r\nX.Y: 1\r\nContent-Length: 3\r\n\r\nabc")
+    for name in ("host", "Transfer-Encoding", "Connection", "Accept-Encoding", "a b", "a:", ""):
+        with pytest.raises(DependencyFault, match="header"):
+            write_request("GET", "a.example", "/x", "*/*", {name: "x"}, b"")
 
 
 def test_what_an_operator_configured_may_be_inside(authority: trustme.CA) -> None:
@@ -261,6 +284,16 @@ def test_plain_http_on_loopback_where_an_operator_said_so() -> None:
         server.close()
 
     run(work())
+
+
+def test_names_that_only_this_machine_knows_are_for_operators() -> None:
+    names = [line.split("#")[0].split() for line in Path("/etc/hosts").read_text().splitlines()]
+    own = [name for fields in names if fields[:1] == ["127.0.0.1"] for name in fields[1:] if name != "localhost"]
+    if not own:
+        pytest.skip("/etc/hosts of this machine names nothing but localhost")
+    assert run(PublicHttp(private=True)._lookup(own[0]))
+    with pytest.raises(DependencyFault):
+        run(PublicHttp(timeout=3).get(f"https://{own[0]}/x"))
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None or shutil.which("ip") is None, reason="needs unshare and ip")

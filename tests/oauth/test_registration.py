@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata
 
+from contracts.memory import MemoryTable
 from limen.adapters.sqlite import open_tables
+from limen.core.faults import DependencyFault
 from limen.oauth.registered import count, each
 from limen.oauth.web import OAuthError, Visit
 from oauth.client_rig import ISSUER, Rig, json_visit, read, refused, run
@@ -217,6 +219,20 @@ def test_clients_that_are_used_stay_until_they_are_idle() -> None:
     assert run(rig.clients.find(used["client_id"]))
     rig.at += 1_000_000
     refused(lambda: run(rig.clients.find(used["client_id"])), "invalid_client")
+
+
+def test_a_store_that_is_away_does_not_take_back_what_a_client_got() -> None:
+    class Away(MemoryTable):
+        def swap(self, *given: Any, **more: Any) -> bool:
+            raise DependencyFault("table", "away")
+
+    rig = on()
+    client = run(rig.clients.find(register(rig)["client_id"]))
+    away = Away(rig.now)
+    away._rows = rig.table._rows
+    later = Rig(table=away, registration=True)
+    run(later.clients.used(client))
+    assert [(step["client"], step["outcome"]) for step in later.notes.steps] == [(client.id, "temporarily_unavailable")]
 
 
 def test_management_by_whoever_holds_the_token() -> None:

@@ -34,11 +34,14 @@ Lookup = Callable[[str], Awaitable[list[Address]]]
 
 
 class SystemLookup:
-    """Addresses of a name by getaddrinfo: absolute, so that no search list applies. Raises OSError, TimeoutError."""
+    """Addresses of a name by getaddrinfo, `places` of them at a time. Raises OSError, TimeoutError.
 
-    def __init__(self, timeout: float = LOOKUP_SECONDS) -> None:
-        self._timeout = timeout
-        self._places = threading.BoundedSemaphore(LOOKUPS)
+    `absolute`: as if it ended in a dot, so no search list applies and what only /etc/hosts knows is not found.
+    """
+
+    def __init__(self, timeout: float = LOOKUP_SECONDS, *, places: int = LOOKUPS, absolute: bool = True) -> None:
+        self._timeout, self._dot = timeout, "." if absolute else ""
+        self._places = threading.BoundedSemaphore(places)
 
     async def __call__(self, name: str) -> list[Address]:
         """Those of its addresses this machine has a route to, each once."""
@@ -59,7 +62,7 @@ class SystemLookup:
             found: list[Address] = []
             error = None
             try:
-                found = _resolve(name)
+                found = _resolve(name + self._dot)
             except OSError as fault:
                 error = fault
             except UnicodeError:
@@ -75,7 +78,7 @@ class SystemLookup:
 
 
 def _resolve(name: str) -> list[Address]:
-    rows = socket.getaddrinfo(f"{name}.".encode("ascii"), None, type=socket.SOCK_STREAM)
+    rows = socket.getaddrinfo(name.encode("ascii"), None, type=socket.SOCK_STREAM)
     found = dict.fromkeys(ip_address(str(row[4][0]).partition("%")[0]) for row in rows)
     return [address for address in found if _has_route(address)]
 

@@ -22,6 +22,7 @@ from limen.core.ports import Fetched
 from limen.core.urls import Url, read_url
 
 _TRIED: Final = 3  # of a name's addresses
+_LOOKUPS: Final = 64  # at a time; names whose servers hang keep theirs until the operating system gives up
 _LOOPBACK: Final = tuple(map(ip_address, ("127.0.0.1", "::1")))
 _INSIDE: Final = frozenset({"private", "loopback"})
 
@@ -56,7 +57,7 @@ class PublicHttp:
     ) -> None:
         self._private, self._timeout, self._max_size = private, timeout, max_size
         self._tls = verifying(tls)
-        self._lookup: Lookup = lookup or SystemLookup(timeout)
+        self._lookup: Lookup = lookup or SystemLookup(timeout, places=_LOOKUPS, absolute=not private)
         self._connect = connect
 
     async def get(self, url: str, accept: str = "application/json") -> Fetched:

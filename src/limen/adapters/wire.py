@@ -23,6 +23,8 @@ FAULTS: Final = (
 _CHUNK: Final = 64 << 10
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}")
 _LONGEST_AWAY: Final = 3600.0
+_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")  # RFC 9110 section 5.6.2
+_OWN: Final = frozenset({"host", "accept-encoding", "connection", "content-length", "transfer-encoding"})
 
 
 def verifying(tls: ssl.SSLContext | None) -> ssl.SSLContext:
@@ -34,25 +36,18 @@ def verifying(tls: ssl.SSLContext | None) -> ssl.SSLContext:
 
 
 def write_request(method: str, netloc: str, target: str, accept: str, lines: Mapping[str, str], body: bytes) -> bytes:
-    """The bytes of a request; an Accept among `lines` goes before `accept`.
-
-    Raises DependencyFault for a header that cannot be sent, and never quotes it.
-    """
-    asked = [name for name in lines if name.lower() == "accept"]
+    """The bytes of a request. Raises DependencyFault for a header that cannot be sent, and never quotes it."""
+    given = {name.lower() for name in lines}
+    if not _OWN.isdisjoint(given) or not all(_NAME.match(name) for name in lines):
+        raise DependencyFault(PORT, f"{netloc}: a header that cannot be sent", retryable=False)
     headers = {
         "Host": netloc,
-        "Accept": lines[asked[0]] if asked else accept,
+        "Accept": accept,
         "Accept-Encoding": "identity",
         "User-Agent": f"limen/{__version__}",
         "Connection": "close",
     }
-    own = {name.lower() for name in headers} | {"content-length", "transfer-encoding"}
-    for name, value in lines.items():
-        if name in asked:
-            continue
-        if name.lower() in own or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise DependencyFault(PORT, f"{netloc}: a header that cannot be sent", retryable=False)
-        headers[name] = value
+    headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(lines)
     if any(not value.isascii() or not value.isprintable() for value in headers.values()):
         raise DependencyFault(PORT, f"{netloc}: a header that cannot be sent", retryable=False)
     if method != "GET":

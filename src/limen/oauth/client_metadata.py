@@ -12,10 +12,11 @@ from limen.oauth.web import OAuthError
 from limen.protocol.jsonrpc import JsonLimits, NotJson, parse
 
 GRANTS: Final = frozenset({"authorization_code", "refresh_token"})
+DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"  # RFC 8628
 _NAME: Final = 100  # characters
 _SCOPES: Final = 100
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")  # RFC 6749 section 3.3
-_NEVER_SHOWN: Final = frozenset({"Cc", "Cs", "Cn", "Zl", "Zp"})
+_NEVER_SHOWN: Final = frozenset({"Cc", "Cs", "Cn", "Co", "Zl", "Zp"})
 _MARKS: Final = 3  # on one letter: more hide what stands below
 
 
@@ -67,10 +68,8 @@ def read_scopes(value: object) -> frozenset[str]:
 
 
 def read_grants(value: object, *, strict: bool) -> frozenset[str]:
-    """Grant types, of those there are here; left out: both. `strict` refuses others, else they do not count.
-
-    Raises OAuthError.
-    """
+    """Grant types, of those there are here; left out: code and refresh. `strict` refuses others, also the one for
+    devices, else they do not count. Raises OAuthError."""
     if value is None:
         return GRANTS
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
@@ -78,7 +77,7 @@ def read_grants(value: object, *, strict: bool) -> frozenset[str]:
     found = frozenset(value)
     if "authorization_code" not in found or (strict and not found <= GRANTS):
         raise wrong("grant_types", "authorization_code, and refresh_token besides")
-    return found & GRANTS
+    return found & (GRANTS | {DEVICE})
 
 
 def check_responses(value: object) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from hmac import compare_digest
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_plus
 
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Counter, Quota, Table
 from limen.oauth import assertion as proofs
 from limen.oauth import registered
@@ -32,6 +33,14 @@ from limen.protocol.jsonrpc import canonical
 _LONGEST: Final = 512  # characters of an id
 _TRIES: Final = Quota(30, 0.5)  # failures of one address, and how many more each second
 _PROOFS: Final = Quota(120, 2.0)  # assertions of one client: each is remembered until it expires
+_MEMBERS: Final[Mapping[AuthMethod, str]] = MappingProxyType(
+    {
+        "none": "client_id",
+        "client_secret_basic": "authorization",
+        "client_secret_post": "client_secret",
+        "private_key_jwt": "client_assertion",
+    }
+)
 _NOBODY: Final = "0" * 64  # the digest of no secret
 
 
@@ -87,24 +96,34 @@ class Clients:
         temporarily_unavailable after too many failures.
         """
         place, client_id = f"oauth-client/{network(visit.address)}", form.get("client_id", "")
+        wrong = "client_id"
         await take(self._counter, place, _TRIES)
         try:
             presented = self._presented(visit, form)
-            client_id = presented.client_id
+            client_id, wrong = presented.client_id, _MEMBERS[presented.method]
             client = await self._prove(presented, endpoint_url)
         except OAuthError as error:
             if error.code == "invalid_client":
-                self._recorder.note("client", error.code, visit=visit, client=client_id, detail=error.detail)
+                self._recorder.note(
+                    "client", error.code, visit=visit, client=client_id, field=wrong, detail=error.detail
+                )
                 raise _refused(error.detail) from None
             raise
         await take(self._counter, place, _TRIES, -1)
         return client
 
     async def used(self, client: Client) -> None:
-        """It got a token. Those that registered and never get one are soon forgotten. Raises DependencyFault."""
-        if client.source == "registered":
-            idle = self._settings.limits.idle
+        """It got a token: of those that registered, the ones that never do are soon forgotten.
+
+        Raises nothing: what it got stays good, and its next token says the same again.
+        """
+        if client.source != "registered":
+            return
+        idle = self._settings.limits.idle
+        try:
             await asyncio.to_thread(registered.mark_used, self._table, client.id, self._now(), idle)
+        except DependencyFault as fault:
+            self._recorder.note("client", "temporarily_unavailable", client=client.id, detail=str(fault))
 
     def _presented(self, visit: Visit, form: Mapping[str, str]) -> _Presented:
         """The one way a request authenticates. Raises OAuthError for none that can be read, and for several."""
@@ -165,7 +184,7 @@ def known_clients(settings: ClientSettings, own: Collection[str], keys: ClientKe
     for client_id, written in settings.known.items():
         where = f"oauth.clients.known.{client_id}"
         try:
-            redirect_uris = lint(written.redirect_uris, own, configured=True)
+            redirect_uris = lint(written.redirect_uris, own, configured=True) if written.redirect_uris else ()
             if written.jwks is not None:
                 keys.check(written.jwks.encode())
         except OAuthError as error:
@@ -177,8 +196,9 @@ def known_clients(settings: ClientSettings, own: Collection[str], keys: ClientKe
 
 
 def _known(client_id: str, written: KnownClient, redirect_uris: tuple[str, ...]) -> Client:
-    relied = [client_id, written.name, redirect_uris, written.auth_method, sorted(written.scopes), written.uri]
-    loopback = all(is_loopback(uri) for uri in redirect_uris)
+    grants = sorted(written.grants)
+    relied = [client_id, written.name, redirect_uris, written.auth_method, grants, sorted(written.scopes), written.uri]
+    loopback = bool(redirect_uris) and all(is_loopback(uri) for uri in redirect_uris)
     return Client(
         id=client_id,
         source="configured",
@@ -187,6 +207,7 @@ def _known(client_id: str, written: KnownClient, redirect_uris: tuple[str, ...])
         auth_method=written.auth_method,
         secret_digest="" if written.secret is None else registered.digest(written.secret.get_secret_value()),
         jwks=written.jwks or "",
+        grant_types=frozenset(written.grants),
         scopes=frozenset(written.scopes),
         uri=written.uri,
         digest=sha256(canonical(relied)).hexdigest(),

@@ -40,7 +40,8 @@ LARGEST: Final = 5 << 10  # bytes of a document, as the draft proposes
 _LONGEST: Final = 512  # characters of an id: it is kept with every grant
 _UNSAID: Final = 300.0  # seconds a document is kept that does not say how long
 _FAILED: Final = 15.0  # and that it could not be used
-_KEPT: Final = 1000  # documents, and failures
+_TOLD: Final = 600.0  # and between two events about the same host
+_KEPT: Final = 1000  # documents, failures, and hosts that were told of
 _AT_ONCE: Final = 32  # documents being fetched, and of these
 _PER_HOST: Final = 4
 _JSON: Final = re.compile(r"application/(?:json|[a-z0-9][a-z0-9.!#$&^_+-]*\+json)\s*(?:;\s*charset=\"?utf-8\"?\s*)?\Z")
@@ -82,6 +83,7 @@ class Documents:
         self._bad: OrderedDict[str, _Kept] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[_Kept]] = {}
         self._hosts: dict[str, int] = {}
+        self._told: OrderedDict[str, float] = OrderedDict()
 
     async def find(self, client_id: str) -> Client:
         """The client with this address. Raises OAuthError: invalid_client, or temporarily_unavailable under a flood."""
@@ -121,9 +123,17 @@ class Documents:
         if url.origin in self._own:
             raise _unusable("the client_id is an address of the authorization server itself")
         if why := self._trust.refusal(url):
-            self._record("oauth.client_refused", {"client": client_id, "why": why})
+            self._tell(url.host, client_id, why)
             raise _unusable("clients of this host are not accepted here", detail=f"{client_id}: {why}")
         return url
+
+    def _tell(self, host: str, client_id: str, why: str) -> None:
+        """To the log, but not more often than now and then for one host: what strangers ask for must not fill it."""
+        if self._told.get(host, 0.0) <= self._now():
+            self._told[host] = self._now() + _TOLD
+            if len(self._told) > _KEPT:
+                self._told.popitem(last=False)
+            self._record("oauth.client_refused", {"client": client_id, "why": why})
 
     async def _fetch(self, client_id: str, url: Url) -> _Kept:
         """Ask for the document, judge it, and keep what came of it. Raises nothing but what is a bug of ours."""

@@ -15,6 +15,7 @@ from limen.oauth.redirects import lint
 from limen.oauth.web import SCOPE, OAuthError, plain_url
 
 Host = Annotated[str, Field(pattern=r"^(?:[a-z0-9_-]+\.)+[a-z0-9-]+$", max_length=253)]
+Grant = Literal["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"]
 Seconds = Annotated[int, Field(strict=True, ge=1)]
 
 
@@ -103,15 +104,17 @@ class KnownClient(Part):
     """A client an operator vouches for, under the id it has in `known`."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    redirect_uris: Annotated[
-        tuple[str, ...],
-        Field(min_length=1, description="compared byte for byte; only of a loopback IP may the port vary"),
-    ]
+    redirect_uris: tuple[str, ...] = Field(
+        default=(), description="compared byte for byte; the port may vary, but only of a loopback IP address"
+    )
     auth_method: AuthMethod = "none"
     secret: Annotated[SecretStr, Field(min_length=16)] | None = Field(
         default=None, description="by reference, for client_secret_basic and client_secret_post"
     )
     jwks: str | None = Field(default=None, description="its public keys as a JWK set, for private_key_jwt")
+    grants: tuple[Grant, ...] = Field(
+        default=("authorization_code", "refresh_token"), min_length=1, description="how it may get tokens"
+    )
     scopes: tuple[str, ...] = Field(default=(), description="all it may ask for; none named: what its resource offers")
     uri: str = ""
 
@@ -119,7 +122,7 @@ class KnownClient(Part):
     @classmethod
     def _fit_to_be_redirected_to(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return lint(value, (), configured=True)
+            return lint(value, (), configured=True) if value else ()
         except OAuthError as error:
             raise ValueError(error.description) from None
 
@@ -127,6 +130,8 @@ class KnownClient(Part):
     def _proves_itself_in_one_way(self) -> KnownClient:
         if (self.secret is not None) != self.auth_method.startswith("client_secret"):
             raise ValueError("a secret is for client_secret_basic and client_secret_post, which need one")
+        if ("authorization_code" in self.grants) != bool(self.redirect_uris):
+            raise ValueError("redirect_uris are for the grant authorization_code, which needs them")
         if (self.jwks is not None) != (self.auth_method == "private_key_jwt"):
             raise ValueError("jwks is for private_key_jwt, which needs it")
         return self

@@ -131,9 +131,9 @@ class Trust:
 
     def _hinted(self, host: str) -> Iterator[str]:
         """Makers whose host is a part of another one's name: claude.ai.example.com, claude-ai.example.com."""
-        for known, name in self._hosts.values():
-            part = any(self._letters.key(label) == self._letters.key(known) for label in host.split("."))
-            if (part or f"{known}." in f"{host}.") and not is_under(host, known):
+        labels = {self._letters.key(label) for label in host.split(".")}
+        for key, (known, name) in self._hosts.items():
+            if (key in labels or f"{known}." in f"{host}.") and not is_under(host, known):
                 yield name
 
     def _same_maker(self, one: str, other: str) -> bool:
