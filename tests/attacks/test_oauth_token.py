@@ -1,9 +1,12 @@
-"""Attacks on codes, refresh tokens and the endpoints that take them (oauth-attacks C and F), each with its honest twin."""
+"""Attacks on codes, refresh tokens and the endpoints that take them (oauth-attacks C, F), each with its honest twin."""
 
 from __future__ import annotations
 
 import asyncio
+from base64 import urlsafe_b64encode
 from dataclasses import replace
+from hashlib import sha256
+from time import time
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from oauth.granting import (
     RESOURCE,
     SERVER,
     VERIFIER,
+    LockedTable,
     World,
     answer,
     asked,
@@ -34,6 +38,10 @@ GRANT = (400, {"error": "invalid_grant", "error_description": "not valid, or not
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+def challenge_of(verifier: str) -> str:
+    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 def ended(world: World) -> bool:
@@ -55,15 +63,17 @@ def test_verifier_missing_wrong_or_no_verifier_oa22(world: World, verifier: str 
     assert not world.live
 
 
+@pytest.mark.parametrize("verifier", ["a" * 42, "a" * 129, "a" * 60 + "/+=", "a" * 60 + " b"])
+def test_verifier_that_fits_but_is_none_oa22(world: World, verifier: str) -> None:
+    """OA-22: its hash is the challenge, and it is still no verifier (RFC 7636 section 4.1)."""
+    assert world.redeem(world.code(challenge=challenge_of(verifier)), code_verifier=verifier) == GRANT
+
+
 def test_right_verifier_and_the_lengths_it_may_have_oa22() -> None:
     """OA-22, honest twin."""
-    from base64 import urlsafe_b64encode
-    from hashlib import sha256
-
     for verifier in (VERIFIER, "a" * 43, "~._-" * 32):
         world = World()
-        challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        status, document = world.redeem(world.code(challenge=challenge), code_verifier=verifier)
+        status, document = world.redeem(world.code(challenge=challenge_of(verifier)), code_verifier=verifier)
         assert status == 200
         assert document["token_type"] == "Bearer"
 
@@ -100,6 +110,24 @@ def test_replayed_code_with_a_wrong_verifier_or_by_another_client_oa24(world: Wo
         assert world.redeem(code)[0] == 200
         assert world.redeem(code, **wrong) == GRANT
         assert ended(world)
+
+
+def test_replay_after_the_configuration_was_read_again_oa24(world: World) -> None:
+    """OA-24: the same process, though everything in it is new."""
+    world.build(process="one")
+    code = world.code()
+    world.redeem(code)
+    world.build(process="one")
+    assert world.redeem(code) == GRANT
+    assert ended(world)
+
+
+def test_the_operator_reads_what_was_wrong(world: World) -> None:
+    """And the client does not: its answer is the same each time."""
+    wrong: list[dict[str, Any]] = [{"code_verifier": "w" * 64}, {"redirect_uri": "x"}, {"client_id": OTHER.id}]
+    assert [world.redeem(world.code(), **one) for one in wrong] == [GRANT] * 3
+    assert world.redeem("lc_unknown") == GRANT
+    assert [note["field"] for note in world.steps.notes] == ["code_verifier", "redirect_uri", "client_id", "code"]
 
 
 def test_a_code_is_remembered_longer_than_it_is_good_oa24(world: World) -> None:
@@ -193,6 +221,14 @@ def test_expired_code_oa26(world: World, late: int) -> None:
     """OA-26"""
     code = world.code()
     world.clock.now += late
+    assert world.redeem(code) == GRANT
+
+
+def test_code_that_a_slow_clock_still_keeps_oa26() -> None:
+    """OA-26: its end stands in it as well; the database's clock does not decide alone."""
+    world = World(LockedTable(lambda: 0.0))
+    code = world.code()
+    world.clock.now += 60
     assert world.redeem(code) == GRANT
 
 
@@ -570,6 +606,4 @@ class Now:
     now = 0.0
 
     def __call__(self) -> float:
-        import time
-
-        return time.time() + self.now
+        return time() + self.now

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from typing import Any
 from urllib.parse import urlencode
 
@@ -42,6 +44,7 @@ SERVER = Client(
     secret_digest=sha256(b"s3cret").hexdigest(), digest="d-server", grant_types=GRANTS,
 )  # fmt: skip
 KEY = Key("ES256", kid="own")
+PROCESSES = count(1)
 
 
 class LockedTable(MemoryTable):
@@ -148,14 +151,14 @@ class World:
         self.devices: Any = None
         self.build(alone=alone)
 
-    def build(self, *, alone: bool = True) -> None:
+    def build(self, *, alone: bool = True, process: str = "") -> None:
         """A process that starts: it knows what is in the tables."""
         codes = Codes(self.table, self.settings.code, self.clock)
         self.families = Families(self.table, Vault(), self.settings, self.ties.revoke, self.clock)
         self.mint = Mint(ISSUER, self.signer, self.settings.access, now=self.clock)
         redeemer = Redeemer(
             codes, self.families, self.mint, self.ties, self.settings,
-            devices=self.devices, alone=alone, now=self.clock,
+            devices=self.devices, alone=alone, process=process or f"{os.getpid()}.{next(PROCESSES)}", now=self.clock,
         )  # fmt: skip
         self.grants = Grants(
             ISSUER, codes, self.families, self.mint, redeemer, self.clients, self.ties,
