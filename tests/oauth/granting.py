@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -45,6 +46,19 @@ SERVER = Client(
 )  # fmt: skip
 KEY = Key("ES256", kid="own")
 PROCESSES = count(1)
+
+
+REFUSED = (400, {"error": "invalid_grant", "error_description": "not valid, or not any more"})
+
+
+class RealClock(Clock):
+    """For tables that have a clock of their own: it is the same, or so many seconds on."""
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        super().__init__(ahead)
+
+    def __call__(self) -> float:
+        return time.time() + self.now
 
 
 class LockedTable(MemoryTable):
@@ -194,6 +208,11 @@ class World:
             return await asyncio.gather(*asked)
 
         return [answer(reply) for reply in asyncio.run(all_of_them())]
+
+    @property
+    def ended(self) -> bool:
+        """Whether every grant is over, and its access tokens with it."""
+        return not self.live and {kind for kind, _, _ in self.revoked} == {"grant"}
 
     @property
     def live(self) -> list[str]:
