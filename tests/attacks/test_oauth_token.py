@@ -43,11 +43,6 @@ def challenge_of(verifier: str) -> str:
     return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
-def ended(world: World) -> bool:
-    """Whether every grant is over, and its access tokens with it."""
-    return not world.live and {kind for kind, _, _ in world.revoked} == {"grant"}
-
-
 # codes
 
 
