@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
+import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from typing import Any
 from urllib.parse import urlencode
 
@@ -42,6 +45,20 @@ SERVER = Client(
     secret_digest=sha256(b"s3cret").hexdigest(), digest="d-server", grant_types=GRANTS,
 )  # fmt: skip
 KEY = Key("ES256", kid="own")
+PROCESSES = count(1)
+
+
+REFUSED = (400, {"error": "invalid_grant", "error_description": "not valid, or not any more"})
+
+
+class RealClock(Clock):
+    """For tables that have a clock of their own: it is the same, or so many seconds on."""
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        super().__init__(ahead)
+
+    def __call__(self) -> float:
+        return time.time() + self.now
 
 
 class LockedTable(MemoryTable):
@@ -148,14 +165,14 @@ class World:
         self.devices: Any = None
         self.build(alone=alone)
 
-    def build(self, *, alone: bool = True) -> None:
+    def build(self, *, alone: bool = True, process: str = "") -> None:
         """A process that starts: it knows what is in the tables."""
         codes = Codes(self.table, self.settings.code, self.clock)
         self.families = Families(self.table, Vault(), self.settings, self.ties.revoke, self.clock)
         self.mint = Mint(ISSUER, self.signer, self.settings.access, now=self.clock)
         redeemer = Redeemer(
             codes, self.families, self.mint, self.ties, self.settings,
-            devices=self.devices, alone=alone, now=self.clock,
+            devices=self.devices, alone=alone, process=process or f"{os.getpid()}.{next(PROCESSES)}", now=self.clock,
         )  # fmt: skip
         self.grants = Grants(
             ISSUER, codes, self.families, self.mint, redeemer, self.clients, self.ties,
@@ -191,6 +208,11 @@ class World:
             return await asyncio.gather(*asked)
 
         return [answer(reply) for reply in asyncio.run(all_of_them())]
+
+    @property
+    def ended(self) -> bool:
+        """Whether every grant is over, and its access tokens with it."""
+        return not self.live and {kind for kind, _, _ in self.revoked} == {"grant"}
 
     @property
     def live(self) -> list[str]:

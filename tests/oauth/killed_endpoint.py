@@ -9,11 +9,10 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 
 from limen.adapters.sqlite import SqliteTable
-from oauth.granting import World
+from oauth.granting import RealClock, World
 
 
 class Killing:
@@ -51,7 +50,7 @@ class Killing:
 
 def main() -> None:
     place, number, when, form = sys.argv[1:]
-    world = World(Killing(SqliteTable(place, "oauth"), int(number), when), clock=time.time)  # type: ignore[arg-type]
+    world = World(Killing(SqliteTable(place, "oauth"), int(number), when), clock=RealClock())
     print(world.ask(**json.loads(form))[0])
 
 

@@ -1,4 +1,4 @@
-"""Device authorization (RFC 8628), OA-35: off by default; guessing, phishing and impatience; and the way it should go."""
+"""Device authorization (RFC 8628), OA-35: off by default; guessing, phishing, impatience; and the way it should go."""
 
 from __future__ import annotations
 

@@ -7,27 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import time
 from typing import Any
 
 import pytest
 
 from limen.adapters.sqlite import SqliteTable
-from oauth.granting import SERVER, World, redemption, renewal
+from limen.core.faults import DependencyFault
+from minting import Clock
+from oauth.granting import SERVER, LockedTable, RealClock, World, redemption, renewal
 
 TESTS = Path(__file__).resolve().parent.parent
-
-
-class Later:
-    """The real clock, some seconds on."""
-
-    def __init__(self, ahead: float = 0.0) -> None:
-        self.now = ahead
-
-    def __call__(self) -> float:
-        return time() + self.now
 
 
 def survives(place: Path, number: int, when: str, form: Mapping[str, str]) -> bool:
@@ -45,7 +36,7 @@ def survives(place: Path, number: int, when: str, form: Mapping[str, str]) -> bo
 
 
 def world_at(place: Path, **more: Any) -> World:
-    return World(SqliteTable(place, "oauth"), clock=Later(**more))  # type: ignore[arg-type]
+    return World(SqliteTable(place, "oauth"), clock=RealClock(**more))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -88,6 +79,50 @@ def test_killed_after_the_last_write_the_first_grant_is_nobodys(tmp_path: Path) 
     assert again.redeem(code)[0] == 200
     assert orphan not in again.live
     assert [name for kind, name, _ in again.revoked] == [orphan]
+
+
+class Failing(LockedTable):
+    """A database that is lost at the n-th write, with it done or not."""
+
+    left, written = 0, False
+
+    def put(self, key: str, value: bytes, expires: float | None = None) -> None:
+        self.fail(lambda: LockedTable.put(self, key, value, expires))
+
+    def swap(self, key: str, old: bytes | None, new: bytes | None, expires: float | None = None) -> bool:
+        return bool(self.fail(lambda: LockedTable.swap(self, key, old, new, expires)))
+
+    def fail(self, write: Callable[[], Any]) -> Any:
+        self.left -= 1
+        if self.left != 0:
+            return write()
+        if self.written:
+            write()
+        raise DependencyFault("table", "the connection is gone")
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("number", [1, 2])
+def test_database_that_fails_in_between_costs_no_grant(number: int, written: bool) -> None:
+    """Refused, recorded, and the client that asks again gets in; what was made meanwhile is nobody's and ends."""
+    clock = Clock()
+    table = Failing(clock)
+    world = World(table, clock=clock, alone=False)
+    code = world.code()
+    table.left, table.written = number, written
+    with pytest.raises(DependencyFault):
+        world.redeem(code)
+    assert world.steps.notes[-1]["outcome"] == "temporarily_unavailable"
+    status, document = world.redeem(code)
+    assert status == 200
+    table.left = 1
+    with pytest.raises(DependencyFault):
+        world.refresh(document["refresh_token"])
+    status, again = world.refresh(document["refresh_token"])
+    assert status == 200
+    assert world.refresh(again["refresh_token"])[0] == 200
+    assert world.redeem(code)[0] == 400  # and once only
+    assert not [one for one in world.live if one in again["refresh_token"]]
 
 
 def test_replay_long_after_a_kill_is_a_replay(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The composition: a token of ours at our own door, with proofs of possession, and the end of a grant within a second."""
+"""The composition: a token of ours at our own door, with proofs of possession, and its end within a second."""
 
 from __future__ import annotations
 

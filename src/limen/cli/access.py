@@ -294,10 +294,10 @@ def _claims(text: str) -> dict[str, Any]:
 def _caller(loaded: Loaded, known: dict[str, Any]) -> Caller:
     from limen.core.call import Caller
 
-    issuers = loaded.config.identity.issuers
+    issuers = loaded.config.issuers
     scopes, roles, groups, amr = (frozenset(known.get(name, ())) for name in ("scopes", "roles", "groups", "amr"))
     return Caller(
-        known.get("issuer") or (issuers[0].issuer if issuers else "local"),
+        known.get("issuer") or (issuers[0] if issuers else "local"),
         known.get("subject") or "someone",
         known.get("client", ""),
         scopes,

@@ -104,9 +104,9 @@ def explain(
     if approved is None:
         raise Refused(f"{server}/{name}: not approved; it is {catalog.state(server, kind, name)}")
     identity = loaded.config.identity
-    issuers = identity.each_issuer
+    issuers = loaded.config.issuers
     caller = Caller(
-        issuer=issuer or (issuers[0].issuer if issuers else "local"),
+        issuer=issuer or (issuers[0] if issuers else "local"),
         subject=sub,
         client=client,
         scopes=held(frozenset(scope or ()), identity.implied),

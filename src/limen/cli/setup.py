@@ -106,7 +106,7 @@ def check(
         "path": str(loaded.path),
         "url": loaded.config.listen.url,
         "servers": _servers(loaded.config),
-        "issuers": [issuer.issuer for issuer in loaded.config.identity.each_issuer],
+        "issuers": list(loaded.config.issuers),
         "loosened": list(loosened(loaded.config)),
         "warnings": warnings,
     }
@@ -261,6 +261,6 @@ async def _network(loaded: Loaded) -> list[tuple[str, bool, str]]:
         (f"issuer {one.issuer}", one.issuer not in trouble, trouble.get(one.issuer, "keys found"))
         for one in identity.each_issuer
     ]
-    if not found and not identity.unsafe_anonymous:
+    if not loaded.config.issuers and not identity.unsafe_anonymous:
         found.append(("issuers", False, "none configured"))
     return [*found, *((f"server {name}", ok, text) for name, ok, text in await probe(loaded))]

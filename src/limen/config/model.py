@@ -315,6 +315,12 @@ class Config(Part):
         return self.identity.authorization_servers if self.oauth is None else (self.listen.url,)
 
     @property
+    def issuers(self) -> tuple[str, ...]:
+        """The names of all whose tokens are taken, ourselves first."""
+        ours = () if self.oauth is None else (self.listen.url,)
+        return (*ours, *(one.issuer for one in self.identity.each_issuer))
+
+    @property
     def issuing(self) -> tuple[object, ...]:
         """All that decides whose tokens are taken."""
         return self.identity, self.oauth is not None, self.listen.url

@@ -25,7 +25,7 @@ from limen.oauth.settings import TokenSettings
 
 PREFIX: Final = "family/"
 _MARK: Final = "lr"
-_SKEW: Final = 120.0  # seconds an access token is looked upon as good beyond its end, by clocks that differ
+_ACCESS: Final = 900.0 + 120.0  # seconds an access token can be good, as the settings were or by clocks that differ
 _DRIFT: Final = 1.0  # seconds the clocks of two replicas may differ
 _LONGEST: Final = 200  # characters of a refresh token; ours have 112
 _TRIES: Final = 50  # of a swap that others were faster with; each time one of them has succeeded
@@ -177,7 +177,7 @@ class Families:
             if raw is None:
                 return ended
             family = read_family(raw)
-            until = self._now() + self._settings.access + _SKEW
+            until = self._now() + _ACCESS
             if family.ended and family.told:
                 return ended
             if not family.ended:
@@ -194,5 +194,5 @@ class Families:
         return [one.id for one in found if one.consent == consent and self.end(one.id, "the consent was withdrawn")]
 
     def _until(self, family: Family) -> float:
-        idle = self._settings.refresh if family.current else self._settings.access + _SKEW
-        return min(family.ends, self._now() + max(idle, self._settings.access))
+        idle = self._settings.refresh if family.current else _ACCESS
+        return min(family.ends, self._now() + idle)

@@ -10,13 +10,14 @@ import re
 import secrets
 import time
 from collections import Counter as Tally
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hmac import compare_digest
 from typing import Final, NoReturn, Protocol
 
+from limen.core.faults import DependencyFault
 from limen.core.ports import Counter
 from limen.oauth.codes import PREFIX, Codes, Ticket, digest, misfit
 from limen.oauth.families import Families
@@ -27,7 +28,8 @@ from limen.oauth.settings import TokenSettings
 from limen.oauth.web import OAuthError, Visit
 
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")  # RFC 6749 section 3.3
-_REMEMBERED: Final = 10_000  # codes of which we know when they were answered
+_REMEMBERED: Final = 10_000  # codes of which we know when, or that not, they were answered
+_PROCESS: Final = secrets.token_hex(8)  # this one, whatever configurations it has seen
 _DRIFT: Final = 1.0  # seconds the clocks of two replicas may differ
 
 Record = Callable[[str, Mapping[str, object]], object]
@@ -136,11 +138,13 @@ class Redeemer:
         *,
         devices: Polled | None = None,
         alone: bool = False,
+        process: str = _PROCESS,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._codes, self._families, self._mint, self._ties = codes, families, mint, ties
         self._settings, self._devices, self._alone, self._now = settings, devices, alone, now
-        self._instance, self.flights = secrets.token_hex(8), Flights()
+        self._process, self.flights = process, Flights()
+        self._untold: deque[str] = deque(maxlen=_REMEMBERED)  # families of answers that were never given
 
     def redeem_code(self, job: Job) -> Given:
         key = PREFIX + digest(job.form["code"])
@@ -175,8 +179,13 @@ class Redeemer:
             refreshing = "refresh_token" in job.client.grant_types
             family, refresh = self._families.make(ticket, job.jkt, refreshing=refreshing)
             issued = self._mint.access(family, scopes, job.jkt)
-            spent = replace(ticket, family=family.id, by=self._instance, at=self._now())
-            if self._codes.spend(key, raw, spent):
+            spent = replace(ticket, family=family.id, by=self._process, at=self._now())
+            try:
+                made = self._codes.spend(key, raw, spent)
+            except DependencyFault:  # it may have been written all the same
+                self._untold.append(family.id)
+                raise
+            if made:
                 self._end(job, ticket.family, "the process that made it died before it could say so")
                 job.about(ticket.asked, ticket.user, family.id)
                 job.tell("begun", family.id, resource=ticket.asked.resource, scopes=list(ticket.asked.scopes))
@@ -184,14 +193,15 @@ class Redeemer:
             self._families.drop(family)  # somebody was faster; look again who
 
     def _forsaken(self, ticket: Ticket) -> bool:
-        """Spent by a process that is gone, so lately that its client may be asking again."""
-        gone = self._alone and ticket.by != self._instance
+        """Spent by a process that is gone, or by this one when it could not tell, so lately that its client may be
+        asking again."""
+        gone = (self._alone and ticket.by != self._process) or ticket.family in self._untold
         return gone and self._now() - ticket.at < self._settings.retry
 
     def _parallel(self, flight: str, ticket: Ticket, job: Job) -> bool:
         """Whether this request was under way before the one that succeeded was answered: the same client, which proved
         that it is, sent it twice. That is no replay, and no reason to sign a person out."""
-        if ticket.by == self._instance:
+        if ticket.by == self._process:
             return self.flights.overlapped(flight, job.began)
         return not self._alone and job.began_wall <= ticket.at + _DRIFT
 
