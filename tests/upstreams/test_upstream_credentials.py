@@ -1,4 +1,4 @@
-"""Credentials that change from call to call: sessions outlive them, nothing goes to another place, and a 401 is told."""
+"""Credentials that change from call to call: sessions outlive them, each goes to its own place, and a 401 is told."""
 
 from __future__ import annotations
 
