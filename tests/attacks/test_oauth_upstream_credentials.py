@@ -239,6 +239,17 @@ def test_nothing_of_any_token_is_in_the_log_or_the_records_b4(site: Site) -> Non
     assert {one["kind"] for one in site.gateway.records("credential")} >= {"exchange", "on_behalf_of", "id_jag"}
 
 
+@pytest.mark.parametrize("kind", ["plain", "exchange", "minted"])
+def test_a_token_inside_the_call_is_stopped_b1(site: Site, kind: str) -> None:
+    token, before = site.token(kind), site.gateway.calls_seen()
+    _, message, headers = next(one for one in requests(token, kind, random.Random(1)) if one[0] == "tools/call")
+    message["params"]["arguments"] = {"text": f"please use {token} for it"}
+    status, body = speak(site, kind, token, message, headers)
+    assert status == 403
+    assert token.encode() not in body
+    assert site.gateway.calls_seen() == before
+
+
 CLAIMS = b'{"access_token":{"acrs":{"essential":true,"value":"c1"}}}'
 
 
