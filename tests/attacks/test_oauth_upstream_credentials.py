@@ -177,6 +177,7 @@ def speak(site: Site, kind: str, token: str, message: Any, headers: dict[str, st
     return status, body
 
 
+@pytest.mark.requirement("AU-02", "AUTH-08")
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_byte_of_the_callers_token_reaches_the_server_oa31_b1(site: Site, kind: str) -> None:
     dice, before = random.Random(7), len(site.gateway.recorder.seen)
@@ -273,6 +274,7 @@ def test_conditional_access_is_answered_with_a_claims_challenge(site: Site) -> N
     assert b"AADSTS" not in body
 
 
+@pytest.mark.requirement("OA-95")
 def test_a_server_that_refuses_every_token_causes_no_loop_oa95(site: Site) -> None:
     before = len([one for one in site.authority.asked if one["grant_type"] == "client_credentials"])
     site.gateway.recorder.refusing = True

@@ -15,7 +15,7 @@ from limen.credentials.sources import Source
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _LONGEST: Final = 8192
-_SHORTEST, _TAIL = 24, 24  # bytes: of a header that holds a secret worth the name, and of its end
+_TAIL: Final = 24  # bytes of the end of a credential that are enough to know it by
 _TAKEN: Final = frozenset(
     {
         "host", "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect", "date", "via",
@@ -84,14 +84,15 @@ def carried(call: Call, presented: Presented) -> bool:
 
     A model that was talked into passing its client's token on is stopped here; a client that disguises it is not.
     """
-    text = b"\0".join((call.arguments, call.rest, call.input_responses, call.name.encode(), *_traced(call)))
-    return any(
-        len(value) >= _SHORTEST and value[-_TAIL:] in text for value in (*presented.authorization, *presented.api_keys)
-    )
-
-
-def _traced(call: Call) -> tuple[bytes, ...]:
-    return tuple(value.encode() for value in call.trace.values()) if call.trace else ()
+    for value in (*presented.authorization, *presented.api_keys):
+        end = value[-_TAIL:]
+        if len(value) < _TAIL:
+            continue
+        if end in call.arguments or end in call.rest or end in call.input_responses or end in call.name.encode():
+            return True
+        if call.trace and any(end in one.encode() for one in call.trace.values()):
+            return True
+    return False
 
 
 def checked(server: str, pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
