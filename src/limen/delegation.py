@@ -167,8 +167,9 @@ class Delegation:
         async def own() -> Obtained:
             return token.own()
 
-        kept = credential.bind == "caller"
-        return Remembered(token, place, fixed) if kept else EachCall(token, place, fixed), _own(own, fixed, place)
+        if credential.bind == "call":
+            return EachCall(token, place, fixed), _own(own, fixed, place)
+        return Remembered(token, place, fixed, record=self._noted(name)), _own(own, fixed, place)
 
     def _described(
         self, credential: TokenExchange | OnBehalfOf | IdJag, place: str, fixed: tuple[tuple[str, str], ...]

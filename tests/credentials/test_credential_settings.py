@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,16 @@ from contracts.memory import MemoryTable
 from credentials.authority import Authority, Box, Keys
 from limen.config.load import load_config
 from limen.config.model import Config
-from limen.core.faults import ConfigFault
+from limen.core.call import Caller, Context, UpstreamCredential
+from limen.core.faults import ConfigFault, UpstreamFault
+from limen.core.verdict import Pass, Verdict
+from limen.credentials.attach import AttachCredential
 from limen.credentials.minted import EachCall
 from limen.credentials.settings import OwnClient
 from limen.credentials.sources import Remembered
 from limen.delegation import Delegation
+from limen.identity.revoked import Revocation
+from upstreams.minted import permit
 
 AS, IDP = "https://as.example", "https://idp.example"
 CLIENT = {"id": "limen", "secret": "x"}
@@ -70,6 +76,34 @@ def test_without_keys_or_vault_nothing_weaker_takes_their_place() -> None:
         named = {kind: {**GOOD[kind], **({"exchange": {}} if kind == "kept" else {})}}
         with pytest.raises(ConfigFault, match=rf"mcpServers\.{kind}"):
             delegation().sources(Config.model_validate(whole(**named)))
+
+
+def test_revoked_users_and_clients_are_forgotten_and_a_rejected_credential_is_told_to_its_source() -> None:
+    told: list[tuple[str, Any]] = []
+
+    class Noting:
+        def forget(self, caller: Caller) -> None:
+            told.append(("forget", caller.key))
+
+        def rejected(self, caller: Caller, status: int, challenge: str) -> None:
+            told.append(("rejected", (caller.subject, status, challenge)))
+
+        async def close(self) -> None:
+            told.append(("close", None))
+
+        def credential(self, context: Context) -> Verdict:
+            return Pass((UpstreamCredential(),))
+
+    made = delegation()
+    made.forget([Revocation("user", "alice")])  # nothing is in force yet
+    made.attach = AttachCredential({}, {"up": Noting()})
+    made.forget([Revocation("user", "alice", IDP), Revocation("client", "editor"), Revocation("token", "t1")])
+    assert told == [("forget", (IDP, "alice", "")), ("forget", ("", "", "editor"))]
+    told.clear()
+    allowed = asyncio.run(permit())
+    made.rejected(allowed, UpstreamFault("up", "no", status=401, challenge="Bearer"))
+    asyncio.run(made.close())
+    assert told == [("rejected", ("alice", 401, "Bearer")), ("close", None)]
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
