@@ -247,8 +247,6 @@ OAUTH = (
         ATTACK,
         "RFC 9700",
         "Credentials of one authorization server used at another.",
-        "Limen is no client of authorization servers yet: it stores no client credentials, and asks one issuer about "
-        "opaque tokens with the secret that is configured for it.",
     ),
     ("OA-88", ATTACK, "RFC 6819", "Guessing at the endpoints of an authorization server.", _NO_TOKEN_ENDPOINT),
     ("OA-89", ATTACK, "CWE-117", "Lines and markup smuggled into errors and logs."),

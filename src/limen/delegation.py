@@ -15,6 +15,8 @@ from limen.core.ports import Exchange, Sealer, Table, TokenSigner
 from limen.core.verdict import Permit
 from limen.credentials.attach import AttachCredential, checked
 from limen.credentials.endpoint import Endpoint
+from limen.credentials.exchange_grant import ExchangeGrant, NotExchanged
+from limen.credentials.exchange_grant import Server as MintedFor
 from limen.credentials.exchanged import Exchanged, OnBehalf, OwnToken, Vouched
 from limen.credentials.held import Held
 from limen.credentials.minted import EachCall, MintedToken
@@ -31,6 +33,8 @@ from limen.credentials.sources import Obtained, Remembered, Source
 from limen.credentials.subjects import Subjects
 from limen.credentials.user_settings import UserCredential
 from limen.identity.revoked import Revocation
+from limen.oauth.model import Client
+from limen.oauth.web import OAuthError, Reply, json_reply
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -140,6 +144,28 @@ class Delegation:
             self._held = (provider, Held(self._table, self.vault, endpoint))
         return self._held[1]
 
+    def exchange(self, config: Config, ended: Callable[[str], bool]) -> Callable[[Mapping[str, str], Client], Reply]:
+        """The token endpoint's answer to `exchange_grant.GRANT`, for clients that have proven who they are. `ended`
+        says whether a token id is revoked. The answer raises OAuthError, DependencyFault."""
+        credentials = [(name, one.url, one.security.credential) for name, one in config.servers.items()]
+        servers = tuple(
+            MintedFor(name, chosen.audience or url or "", chosen)
+            for name, url, chosen in credentials
+            if isinstance(chosen, Minted)
+        )
+        keys = self._keys
+        grant = ExchangeGrant(config.listen.url, servers, keys, ended) if keys is not None and servers else None
+
+        def answer(form: Mapping[str, str], client: Client) -> Reply:
+            if grant is None or client.auth_method == "none":
+                raise OAuthError("unauthorized_client", "no tokens are exchanged here")
+            try:
+                return json_reply(grant.exchange(form, client.id))
+            except NotExchanged as refused:
+                raise OAuthError(refused.code, detail=refused.detail) from None
+
+        return answer
+
     def _build(
         self, name: str, server: ServerConfig, credential: Obtainable, config: Config, held: Held | None
     ) -> tuple[Source, Own | None]:
@@ -172,8 +198,9 @@ class Delegation:
         async def own() -> Obtained:
             return token.own()
 
-        kept = credential.bind == "caller"
-        return Remembered(token, place, fixed) if kept else EachCall(token, place, fixed), _own(own, fixed, place)
+        if credential.bind == "call":
+            return EachCall(token, place, fixed), _own(own, fixed, place)
+        return Remembered(token, place, fixed, record=self._noted(name)), _own(own, fixed, place)
 
     def _described(
         self, credential: TokenExchange | OnBehalfOf | IdJag, place: str, fixed: tuple[tuple[str, str], ...]

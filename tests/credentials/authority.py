@@ -1,6 +1,6 @@
 """A strict authorization server for tests, and what a guard is asked with. In the process, or behind a real socket.
 
-Written from RFC 6749, 7523 and 8693, the description of Entra ID of its on-behalf-of flow, and the draft of ID-JAG: what a
+Written from RFC 6749, 7523 and 8693, the description of Entra ID's on-behalf-of flow, and the draft of ID-JAG: what a
 real one refuses is refused here.
 """
 
@@ -52,6 +52,7 @@ class Authority:
         self.delay = 0.0
         self.lasts = 300
         self.more: dict[str, Any] = {}
+        self.aliases: set[str] = set()  # other issuers whose tokens it takes for its own, if its key signed them
         self.interaction = ""  # claims that are asked for instead of a token
         self.refresh: dict[str, str] = {}  # refresh token -> subject; each is good once
         self.spent: set[str] = set()  # jti of assertions
@@ -132,7 +133,7 @@ class Authority:
         public = self.key.private.public_key()
         try:
             found: dict[str, Any] = jwt.decode(
-                token, public, [self.key.algorithm], audience=audience, issuer=self.issuer,
+                token, public, [self.key.algorithm], audience=audience, issuer=[self.issuer, *self.aliases],
                 options={"verify_aud": audience is not None},
             )  # fmt: skip
         except jwt.InvalidTokenError as error:
@@ -267,6 +268,11 @@ class Keys:
 
     def __init__(self) -> None:
         self.key = Key("ES256", kid=sha256(b"test").hexdigest()[:8])
+
+    def use(self, private: Any) -> None:
+        """This key from now on."""
+        text: Any = jwt.get_algorithm_by_name("ES256").to_jwk(private.public_key())
+        self.key.private, self.key.jwk = private, {**json.loads(text), "alg": "ES256", "use": "sig"}
 
     def sign(self, kind: str, claims: Mapping[str, object]) -> str:
         return jwt.encode(dict(claims), self.key.private, "ES256", {"typ": kind, "kid": self.key.kid})

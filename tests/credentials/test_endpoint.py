@@ -87,6 +87,7 @@ def test_metadata_is_looked_for_where_the_protocol_says_and_remembered() -> None
     assert authority.paths == ["/.well-known/oauth-authorization-server"]
 
 
+@pytest.mark.requirement("OA-87")
 @pytest.mark.parametrize(
     "document",
     [{"issuer": "https://other.example"}, {"issuer": "https://as.example/"}, {"issuer": None},

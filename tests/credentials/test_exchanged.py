@@ -86,6 +86,7 @@ STRANGERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.requirement("OA-87")
 @pytest.mark.parametrize("caller", STRANGERS, ids=str)
 def test_a_token_is_shown_to_nobody_but_its_own_issuer_b1_oa87(caller: Caller) -> None:
     authority = Authority()

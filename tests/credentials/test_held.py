@@ -208,16 +208,16 @@ class Plain:
 
 
 @pytest.mark.parametrize("when", ["leased", "before", "after", "written"])
-def test_kill_9_in_the_middle_of_a_refresh_loses_no_sign_in_b3(
-    tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed after the provider answered and before that was written, the old refresh token is used again: providers that
-    rotate allow that for a moment; this one does."""
+def test_kill_9_in_the_middle_of_a_refresh_loses_no_sign_in_b3(tmp_path: Path, when: str) -> None:
+    """Killed after the provider answered and before that was written, the old refresh token is used again: providers
+    that rotate allow that for a moment; this one does."""
     path = tmp_path / "held.db"
     table = open_tables(path, ("vault",))["vault"]
     held = replica(None, table, Plain())  # type: ignore[arg-type]
     held.keep(IDP, "alice", "old", "first", OVER)
-    died = subprocess.run([sys.executable, "-c", CHILD, str(path), when], timeout=60, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", CHILD, str(path), when]
+    died = subprocess.run(command, timeout=60, capture_output=True, env=environment)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert os.path.exists(f"{path}.rotated") is (when in ("after", "written"))
     used: list[str] = []

@@ -39,6 +39,12 @@ class Recorder(http.server.BaseHTTPRequestHandler):
         self.server.seen.append((str(self.headers), body))  # type: ignore[attr-defined]
         message = json.loads(body)
         method, params = message.get("method"), message.get("params", {})
+        if self.server.refusing and method == "tools/call":  # type: ignore[attr-defined]
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Bearer error="invalid_token"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if method == "tools/call" and params["name"] == "slow":
             time.sleep(30)
         tools = [
@@ -74,6 +80,7 @@ class Running:
     port: int
     directory: Path
     recorder: Any
+    program: str = "limen"
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -83,7 +90,7 @@ class Running:
     def start(self) -> None:
         """Start, and wait until it listens."""
         with open(self.directory / "gateway.log", "ab") as log:
-            argv = [sys.executable, "-m", "limen", "-c", str(self.config), "serve"]
+            argv = [sys.executable, "-m", self.program, "-c", str(self.config), "serve"]
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
         for _ in range(300):
             with contextlib.suppress(OSError):
@@ -172,18 +179,21 @@ def running(
     port: int = 0,
     approved: tuple[str, ...] = ("one", "two"),
     tools: tuple[str, ...] = ("echo", "danger", "slow"),
+    program: str = "limen",
+    prepare: Callable[[Running], None] = lambda gateway: None,
     **settings: Any,
 ) -> Iterator[Running]:
     """A gateway: `echo` and `slow` are approved and allowed, `danger` is approved and denied. `settings` replace parts
-    of its configuration, `approved` and `tools` say what is approved at first."""
+    of its configuration, `approved` and `tools` say what is approved at first, `prepare` is called before the start of
+    `program`, a module."""
     recorder = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
     recorder.daemon_threads = True
-    recorder.seen, recorder.extra = [], extra  # type: ignore[attr-defined]
+    recorder.seen, recorder.extra, recorder.refusing = [], extra, False  # type: ignore[attr-defined]
     threading.Thread(target=recorder.serve_forever, daemon=True).start()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = port or probe.getsockname()[1]
-    gateway = Running(port, directory, recorder)
+    gateway = Running(port, directory, recorder, program)
     url = f"http://127.0.0.1:{recorder.server_port}/mcp"
     config = {
         "version": 1,
@@ -203,6 +213,7 @@ def running(
     gateway.config.write_text(json.dumps(config))
     gateway.config.chmod(0o600)
     try:
+        prepare(gateway)
         gateway.start()
         for server in approved:
             for tool in tools:

@@ -1,16 +1,18 @@
-"""Credentials that change from call to call: sessions outlive them, nothing goes to another place, and a 401 is told."""
+"""Credentials that change from call to call: sessions outlive them, each goes to its own place, and a 401 is told."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from limen.core.call import UpstreamCredential
 from limen.core.faults import DependencyFault, UpstreamError, UpstreamFault
-from limen.gateway.upstreams import HttpUpstream
-from upstreams.minted import Heard, permit
+from limen.gateway.upstreams import HttpUpstream, StdioUpstream
+from upstreams.minted import TOKEN, Heard, permit
 from upstreams.raw_server import Asked, RawServer, echo
 
 
@@ -147,6 +149,38 @@ def test_one_callers_bad_token_does_not_settle_the_era_for_all() -> None:
             await calling(upstream, "good")
             assert upstream.revision == "2026-07-28"
             await upstream.close()
+
+    asyncio.run(scenario())
+
+
+KEEPS = """
+import json, sys
+for line in sys.stdin:
+    with open(sys.argv[1], "a") as kept:
+        kept.write(line)
+    asked = json.loads(line)
+    if "id" not in asked:
+        continue
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "k", "version": "0"}}
+    known = {"initialize": hello, "tools/call": {"content": []}}
+    found = known.get(asked["method"])
+    answer = {"result": found} if found is not None else {"error": {"code": -32601, "message": "no"}}
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
+"""
+
+
+def test_a_process_sees_neither_the_callers_token_nor_a_credential_b1(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kept = tmp_path / "kept"
+        upstream = StdioUpstream("up", [sys.executable, "-c", KEEPS, str(kept)])
+        try:
+            await upstream.forward(await permit(headers=bearer("ours")), Heard())
+        finally:
+            await upstream.close()
+        seen = kept.read_bytes()
+        assert b'"tools/call"' in seen
+        assert TOKEN.encode()[-16:] not in seen
+        assert b"ours" not in seen
 
     asyncio.run(scenario())
 

@@ -88,6 +88,7 @@ def _rows() -> dict[str, Reason]:
         Reason("content.too_large", 413, 413, "Too large to be inspected"),
         Reason("flow.blocked", 403, 403, "Refused: data of this conversation may not go there", warning),
         Reason("credentials.refused", 403, 403, "Denied: there is no credential for this server", warning),
+        Reason("credentials.exposed", 403, 403, "Refused: the call carries the credential it came with", warning),
         Reason("credentials.interaction", 401, 401, "Sign in again: the identity provider asks for it", info),
         Reason("credentials.connect", 403, 403, "Held: connect your account at this server, then try again", info),
         Reason("credentials.person", 403, 403, "Denied: this server is for people with an account of their own"),

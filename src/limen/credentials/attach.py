@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from limen.core.call import Approved, Caller, Context, Grant, UpstreamCredential
+from limen.core.call import Approved, Call, Caller, Context, Grant, Presented, UpstreamCredential
 from limen.core.faults import ConfigFault, UpstreamFault
-from limen.core.verdict import Pass, Permit, Verdict
+from limen.core.verdict import Pass, Permit, Verdict, refuse
 from limen.credentials.sources import Source
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _LONGEST: Final = 8192
+_TAIL: Final = 24  # bytes of the end of a credential that are enough to know it by
 _TAKEN: Final = frozenset(
     {
         "host", "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect", "date", "via",
@@ -51,6 +52,9 @@ class AttachCredential:
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         """A server without configured headers and without a source gets the explicit nothing."""
+        presented = context.presented
+        if (presented.authorization or presented.api_keys) and carried(context.call, presented):
+            return refuse("credentials.exposed", "what the client authenticates with stands in the call itself")
         server = context.get(Approved).server
         answer = self._answers.get(server)
         if answer is not None:
@@ -73,6 +77,22 @@ class AttachCredential:
         """Let go of what is being obtained."""
         for source in self._sources.values():
             await source.close()
+
+
+def carried(call: Call, presented: Presented) -> bool:
+    """Whether the end of a presented token or key (of a JWT, part of its signature) stands in what would be sent.
+
+    A model that was talked into passing its client's token on is stopped here; a client that disguises it is not.
+    """
+    for value in (*presented.authorization, *presented.api_keys):
+        end = value[-_TAIL:]
+        if len(value) < _TAIL:
+            continue
+        if end in call.arguments or end in call.rest or end in call.input_responses or end in call.name.encode():
+            return True
+        if call.trace and any(end in one.encode() for one in call.trace.values()):
+            return True
+    return False
 
 
 def checked(server: str, pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -77,8 +77,8 @@ class Sessions:
         session.account = account
         session.used = asyncio.get_running_loop().time()
         if session.id is None:
-            if len(self._stateless) >= 16:
-                self._stateless.clear()
+            if len(self._stateless) >= self._limit:
+                del self._stateless[next(iter(self._stateless))]
             self._stateless[words, account] = session
             return session
         self._open[key] = session

@@ -7,6 +7,7 @@ import crypto from 'node:crypto'
 import http from 'node:http'
 import { errors, Provider } from 'oidc-provider'
 
+const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 const resources = JSON.parse(process.argv[2])
 const opaque = new Set(JSON.parse(process.argv[3] ?? '[]'))
 const callbacks = process.argv[4] ? [process.argv[4]] : []
@@ -62,7 +63,7 @@ function build(issuer) {
       client_secret: 'p&ss+word: 100%',
       redirect_uris: [],
       response_types: [],
-      grant_types: [],
+      grant_types: [EXCHANGE],
       id_token_signed_response_alg: 'ES256',
     }, ...callbacks.map((callback) => ({
       client_id: 'gateway',
@@ -96,7 +97,36 @@ function build(issuer) {
       },
     },
   })
+  provider.registerGrantType(EXCHANGE, exchange(provider), [
+    'subject_token', 'subject_token_type', 'requested_token_type', 'audience', 'resource', 'scope',
+  ])
   callback = provider.callback()
+}
+
+// RFC 8693: an access token of this provider for another resource, for the same person, with the client as actor.
+const exchange = (provider) => async (context) => {
+  const { params, client } = context.oidc
+  if (params.subject_token_type !== 'urn:ietf:params:oauth:token-type:access_token') throw new errors.InvalidRequest()
+  const [head, body, signature] = params.subject_token.split('.')
+  const { kid } = JSON.parse(Buffer.from(head, 'base64url'))
+  const jwk = keys.find((key) => key.kid === kid)
+  if (!jwk) throw new errors.InvalidGrant('unknown key')
+  const key = { key: crypto.createPublicKey({ key: jwk, format: 'jwk' }), dsaEncoding: 'ieee-p1363' }
+  const subject = JSON.parse(Buffer.from(body, 'base64url'))
+  const signed = crypto.verify('sha256', `${head}.${body}`, key, Buffer.from(signature, 'base64url'))
+  if (!signed || subject.exp < Date.now() / 1000) throw new errors.InvalidGrant('not a token of ours')
+  const resource = params.resource || params.audience
+  if (!Object.hasOwn(resources, resource)) throw new errors.InvalidTarget()
+  const token = new provider.AccessToken({
+    accountId: subject.sub, client, gty: 'token_exchange', scope: params.scope || resources[resource],
+  })
+  const format = { accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } } }
+  token.resourceServer = new provider.ResourceServer(resource, { scope: resources[resource], audience: resource, ...format })
+  context.oidc.entity('AccessToken', token)
+  context.body = {
+    access_token: await token.save(), issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+    token_type: 'Bearer', expires_in: token.expiration, scope: token.scope,
+  }
 }
 
 const server = http.createServer((request, response) => {
