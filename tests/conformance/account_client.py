@@ -18,11 +18,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
-from credentials.account_kit import ALICE, BROWSER, House, OverHttp
-from credentials.test_user_source import context, source_of, verdict
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from credentials.account_kit import ALICE, BROWSER, House, OverHttp
+from credentials.test_user_source import context, source_of, verdict
 from limen.core.call import Caller
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Pass, Refuse
@@ -117,10 +117,12 @@ async def main() -> None:
         house.clients.document_url = f"{base}/client-metadata.json"  # where the suite believes a document to be
         through = ThroughLimen(house)
         try:
-            async with httpx2.AsyncClient(auth=through, trust_env=False, timeout=20) as http:
-                async with Client(streamable_http_client(URL, http_client=http)) as speaking:
-                    await speaking.list_tools()
-                    await speaking.call_tool("test-tool", {})
+            async with (
+                httpx2.AsyncClient(auth=through, trust_env=False, timeout=20) as http,
+                Client(streamable_http_client(URL, http_client=http)) as speaking,
+            ):
+                await speaking.list_tools()
+                await speaking.call_tool("test-tool", {})
         except* (GivenUp, DependencyFault) as group:
             print(f"given up: {group.exceptions}", file=sys.stderr)
             sys.exit(1)

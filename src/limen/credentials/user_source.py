@@ -149,8 +149,10 @@ class UserSource:
         _bounded(self._rejected, key, _Rejected(now, serial, missing, challenge, dead))
 
     def forget(self, caller: Caller) -> None:
-        """Keep nothing in memory for this person."""
-        self._known.pop((caller.issuer, caller.subject), None)
+        """Keep nothing in memory for this person; "" stands for any issuer or subject."""
+        gone = [key for key in self._known if caller.issuer in ("", key[0]) and caller.subject in ("", key[1])]
+        for key in gone:
+            del self._known[key]
 
     async def close(self) -> None:
         """Let go of everything."""
