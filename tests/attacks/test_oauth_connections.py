@@ -300,6 +300,24 @@ def test_tokens_that_cannot_be_sent_are_not_kept(tmp_path: Path, token: object) 
     asyncio.run(run())
 
 
+def test_a_server_that_asks_for_ever_new_scopes_leaves_one_link(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    urls = [house.linking.offer(ALICE, "notes", (f"scope-{number}",))[1] for number in range(20)]
+    assert len(set(urls)) == 20
+    assert len(list(house.tables["oauth"].scan("connect/"))) == 1
+    assert isinstance(house.linking.opened("notes", urls[-1].partition("handle=")[2]), str)
+
+
+def test_an_error_with_status_200_is_an_error(tmp_path: Path) -> None:
+    async def run() -> None:
+        house = House(tmp_path)
+        answer = house.world.authorize(await house.way())
+        house.world.documents[f"{ISSUER}/token"] = reply({"error": "bad_verification_code"})
+        refused(await house.linking.finished(answer, BROWSER), "unusable")
+
+    asyncio.run(run())
+
+
 def test_a_client_that_is_not_known_any_more_is_registered_anew(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
