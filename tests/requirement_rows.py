@@ -242,14 +242,7 @@ OAUTH = (
     ("OA-84", ATTACK, "RFC 7009", "Somebody else's token sent to the revocation endpoint.", _NO_TOKEN_ENDPOINT),
     ("OA-85", ATTACK, "RFC 9449", "Proofs of possession replayed, moved, forged or left out."),
     ("OA-86", ATTACK, "RFC 6749", "Client authentication by trickery.", _NO_TOKEN_ENDPOINT),
-    (
-        "OA-87",
-        ATTACK,
-        "RFC 9700",
-        "Credentials of one authorization server used at another.",
-        "Limen is no client of authorization servers yet: it stores no client credentials, and asks one issuer about "
-        "opaque tokens with the secret that is configured for it.",
-    ),
+    ("OA-87", ATTACK, "RFC 9700", "Credentials of one authorization server used at another."),
     ("OA-88", ATTACK, "RFC 6819", "Guessing at the endpoints of an authorization server.", _NO_TOKEN_ENDPOINT),
     ("OA-89", ATTACK, "CWE-117", "Lines and markup smuggled into errors and logs."),
     ("OA-90", ATTACK, "Fetch", "Scripts of other sites that read answers."),

@@ -30,6 +30,7 @@ def linked(house: House) -> bool:
 @pytest.mark.parametrize(
     "iss", [f"{ISSUER}/", "https://AS.example", "https://evil.example", "https://as.example:443", "", None]
 )
+@pytest.mark.requirement("CLI-06", "CLI-07")
 def test_mix_up_by_issuer_oa28_cli06_cli07(tmp_path: Path, iss: str | None) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -60,6 +61,7 @@ def test_issuer_that_is_not_announced_may_be_missing_and_may_not_be_wrong_oa28(t
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-08")
 def test_errors_of_another_issuer_are_not_acted_on_cli08(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -102,6 +104,7 @@ def test_an_error_and_a_code_together_oa29(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["", "x", None])
+@pytest.mark.requirement("CLI-12")
 def test_state_is_exact_cli12(tmp_path: Path, state: str | None) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -139,6 +142,7 @@ def test_the_answer_in_another_browser_burns_it_oa02(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("ELI-10")
 def test_a_link_sent_to_somebody_else_links_nothing_eli10_oa02(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -208,6 +212,7 @@ def test_saying_no_ends_it(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-05", "CLI-09", "CLI-13")
 def test_each_way_has_its_own_state_and_verifier_and_says_the_resource_cli05_cli09(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -223,6 +228,7 @@ def test_each_way_has_its_own_state_and_verifier_and_says_the_resource_cli05_cli
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-14", "CLI-16", "OA-87")
 def test_what_is_registered_at_one_is_not_used_at_another_oa87_cli14(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -255,6 +261,7 @@ def test_what_is_registered_at_one_is_not_used_at_another_oa87_cli14(tmp_path: P
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-18")
 def test_what_an_operator_wrote_down_goes_first_and_nobody_invents_a_client_cli18(tmp_path: Path) -> None:
     async def run() -> None:
         configured = House(tmp_path, client=Identity("ours", "client_secret_post", "s"))

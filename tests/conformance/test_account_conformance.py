@@ -42,6 +42,7 @@ def test_these_are_the_required_scenarios() -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.requirement("CLI-01", "CLI-06", "CLI-14", "CLI-20")
 def test_scenario_cli01_cli06_cli14_cli20(scenario: str, tmp_path: Path) -> None:
     command = shlex.join([sys.executable, str(HERE / "account_client.py")])
     argv = [str(suite().node), str(suite().home / "dist" / "index.js"), "client", "--command", command]

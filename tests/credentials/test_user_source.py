@@ -93,6 +93,7 @@ def test_a_call_without_a_connection_is_told_where_to_connect_and_with_one_passe
         (Caller("local", "alice"), False),
     ],
 )
+@pytest.mark.requirement("ELI-04")
 def test_accounts_belong_to_people_of_the_provider_eli04_eli12(tmp_path: Path, caller: Caller, accepted: bool) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -176,6 +177,7 @@ async def stepped(house: House, source: UserSource) -> None:
     await house.linking.finished(house.world.authorize(url), BROWSER)
 
 
+@pytest.mark.requirement("CLI-20", "OA-95")
 def test_missing_scopes_are_asked_for_once_with_what_was_granted_oa95_cli20(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -287,6 +289,7 @@ def said(refused: Refuse, asked: Context) -> Any:
         (context(era=Era.HANDSHAKE, revision="2025-06-18"), 403),
     ],
 )
+@pytest.mark.requirement("ELI-02", "ELI-08")
 def test_each_era_is_told_in_its_own_words_eli02_eli03_eli15(tmp_path: Path, asked: Context, shape: Any) -> None:
     async def run() -> None:
         house = House(tmp_path)
