@@ -4,8 +4,7 @@ A test says which of them it proves with `@pytest.mark.requirement("AUTH-05", "A
 each row has a test that exists or says why it has none. `python tests/requirements.py > docs/requirements.md` writes
 the table.
 
-The sentences are ours and short; what counts is the page. Rows about being an authorization server, or an OAuth client
-of the servers behind, are not here: Limen is neither yet (docs/limits.md).
+The sentences are ours and short; what counts is the page. Rows about being an authorization server are not here.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
+from requirement_client_rows import CLIENT
+from requirement_client_rows import PAGES as CLIENT_PAGES
 from requirement_rows import ATTACKS, OAUTH, PAGES, PROTOCOL
 
 TESTS = Path(__file__).resolve().parent
@@ -34,7 +35,7 @@ class Row:
 def rows() -> dict[str, Row]:
     """All rows by id, in the order of the table. Raises ValueError for an id or a sentence that is there twice."""
     table: dict[str, Row] = {}
-    for row in (Row(*cells) for cells in (*PROTOCOL, *ATTACKS, *OAUTH)):
+    for row in (Row(*cells) for cells in (*PROTOCOL, *CLIENT, *ATTACKS, *OAUTH)):
         if row.id in table or any(row.sentence == other.sentence for other in table.values()):
             raise ValueError(f"{row.id} is there twice")
         table[row.id] = row
@@ -94,13 +95,18 @@ def document() -> str:
         "test without a row. Written by `python tests/requirements.py > docs/requirements.md`.",
         "",
         f"{len(table)} rows: {len(table) - len(explained)} have tests, {len(explained)} are explained. Not here: rules "
-        "for authorization servers and for OAuth clients, which Limen is not yet ([limits.md](limits.md)).",
+        "for authorization servers.",
         "",
         "Sources are pages of the specification: "
-        + "; ".join(f"**{code}** {page}" for code, page in PAGES.items())
+        + "; ".join(f"**{code}** {page}" for code, page in {**PAGES, **CLIENT_PAGES}.items())
         + ". Otherwise an OWASP MCP Top 10 class or an RFC.",
     ]
-    for title, cells in (("The protocol", PROTOCOL), ("AU: callers and sessions", ATTACKS), ("OA: tokens", OAUTH)):
+    for title, cells in (
+        ("The protocol", PROTOCOL),
+        ("The protocol, as a client of servers behind us", CLIENT),
+        ("AU: callers and sessions", ATTACKS),
+        ("OA: tokens", OAUTH),
+    ):
         lines += ["", f"## {title}", "| Id | Rule or attack | Revision | Source | Tests, or why there is none |"]
         lines.append("|---|---|---|---|---|")
         for one in cells:

@@ -153,7 +153,7 @@ class Delegation:
             for name, url, chosen in credentials
             if isinstance(chosen, Minted)
         )
-        keys = self._keys
+        keys = self.keys
         grant = ExchangeGrant(config.listen.url, servers, keys, ended) if keys is not None and servers else None
 
         def answer(form: Mapping[str, str], client: Client) -> Reply:

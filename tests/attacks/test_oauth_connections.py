@@ -30,6 +30,7 @@ def linked(house: House) -> bool:
 @pytest.mark.parametrize(
     "iss", [f"{ISSUER}/", "https://AS.example", "https://evil.example", "https://as.example:443", "", None]
 )
+@pytest.mark.requirement("CLI-06", "CLI-07")
 def test_mix_up_by_issuer_oa28_cli06_cli07(tmp_path: Path, iss: str | None) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -60,6 +61,7 @@ def test_issuer_that_is_not_announced_may_be_missing_and_may_not_be_wrong_oa28(t
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-08")
 def test_errors_of_another_issuer_are_not_acted_on_cli08(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -102,6 +104,7 @@ def test_an_error_and_a_code_together_oa29(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", ["", "x", None])
+@pytest.mark.requirement("CLI-12")
 def test_state_is_exact_cli12(tmp_path: Path, state: str | None) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -139,6 +142,7 @@ def test_the_answer_in_another_browser_burns_it_oa02(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("ELI-10")
 def test_a_link_sent_to_somebody_else_links_nothing_eli10_oa02(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -208,6 +212,7 @@ def test_saying_no_ends_it(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-05", "CLI-09", "CLI-13")
 def test_each_way_has_its_own_state_and_verifier_and_says_the_resource_cli05_cli09(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -223,6 +228,7 @@ def test_each_way_has_its_own_state_and_verifier_and_says_the_resource_cli05_cli
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-14", "CLI-16", "OA-87")
 def test_what_is_registered_at_one_is_not_used_at_another_oa87_cli14(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -255,6 +261,7 @@ def test_what_is_registered_at_one_is_not_used_at_another_oa87_cli14(tmp_path: P
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-18")
 def test_what_an_operator_wrote_down_goes_first_and_nobody_invents_a_client_cli18(tmp_path: Path) -> None:
     async def run() -> None:
         configured = House(tmp_path, client=Identity("ours", "client_secret_post", "s"))
@@ -296,6 +303,24 @@ def test_tokens_that_cannot_be_sent_are_not_kept(tmp_path: Path, token: object) 
         with pytest.raises(DependencyFault):
             await house.linking.finished(answer, BROWSER)
         assert not linked(house)
+
+    asyncio.run(run())
+
+
+def test_a_server_that_asks_for_ever_new_scopes_leaves_one_link(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    urls = [house.linking.offer(ALICE, "notes", (f"scope-{number}",))[1] for number in range(20)]
+    assert len(set(urls)) == 20
+    assert len(list(house.tables["oauth"].scan("connect/"))) == 1
+    assert isinstance(house.linking.opened("notes", urls[-1].partition("handle=")[2]), str)
+
+
+def test_an_error_with_status_200_is_an_error(tmp_path: Path) -> None:
+    async def run() -> None:
+        house = House(tmp_path)
+        answer = house.world.authorize(await house.way())
+        house.world.documents[f"{ISSUER}/token"] = reply({"error": "bad_verification_code"})
+        refused(await house.linking.finished(answer, BROWSER), "unusable")
 
     asyncio.run(run())
 

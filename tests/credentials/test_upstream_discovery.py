@@ -41,6 +41,7 @@ def find(tmp_path: Path, world: World, place: Place | None = None, challenge: st
         ('Basic realm="Bearer scope=evil"', {}),
     ],
 )  # fmt: skip
+@pytest.mark.requirement("CLI-28")
 def test_a_challenge_is_read_in_one_way_or_not_at_all_cli28(header: str, expected: dict[str, str]) -> None:
     assert dict(bearer(header)) == expected
 
@@ -50,6 +51,7 @@ def test_scopes_are_scope_tokens_cli29() -> None:
     assert scopes('read "evil') == scopes("a\tb") == scopes("a  b") == scopes(" ".join(map(str, range(65)))) == ()
 
 
+@pytest.mark.requirement("CLI-01", "CLI-02")
 def test_the_challenge_first_then_the_path_then_the_root_cli02(tmp_path: Path) -> None:
     world = World(challenge=f'Bearer resource_metadata="{PRM}/elsewhere"')
     world.documents[f"{PRM}/elsewhere"] = reply(world.resource())
@@ -78,6 +80,7 @@ def test_the_challenge_first_then_the_path_then_the_root_cli02(tmp_path: Path) -
         ),
     ],
 )
+@pytest.mark.requirement("CLI-03")
 def test_metadata_is_looked_for_in_the_order_of_the_specification_cli03(
     tmp_path: Path, issuer: str, order: list[str]
 ) -> None:
@@ -93,6 +96,7 @@ def test_metadata_is_looked_for_in_the_order_of_the_specification_cli03(
 @pytest.mark.parametrize(
     "issuer", [f"{ISSUER}/", "https://AS.example", "https://as.example:443", "https://evil.example", None, 7]
 )
+@pytest.mark.requirement("CLI-04")
 def test_metadata_of_another_issuer_is_not_used_cli04(tmp_path: Path, issuer: Any) -> None:
     world = World()
     world.documents[META] = reply(world.metadata(issuer=issuer))
@@ -101,6 +105,7 @@ def test_metadata_of_another_issuer_is_not_used_cli04(tmp_path: Path, issuer: An
 
 
 @pytest.mark.parametrize("methods", [None, [], ["plain"], "S256", ["s256"]])
+@pytest.mark.requirement("CLI-11")
 def test_without_pkce_nobody_is_sent_there_cli11(tmp_path: Path, methods: Any) -> None:
     world = World()
     world.documents[META] = reply(world.metadata(code_challenge_methods_supported=methods))
@@ -120,6 +125,7 @@ def test_without_pkce_nobody_is_sent_there_cli11(tmp_path: Path, methods: Any) -
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["authorization_endpoint", "token_endpoint", "revocation_endpoint"])
+@pytest.mark.requirement("CLI-25")
 def test_endpoints_that_are_no_web_page_of_the_issuer_oa47_cli25(tmp_path: Path, name: str, url: Any) -> None:
     world = World()
     world.documents[META] = reply(world.metadata(**{name: url}))
@@ -156,6 +162,7 @@ def test_metadata_for_another_resource_oa48(tmp_path: Path, resource: Any) -> No
     ["http://mcp.example/x", "https://10.0.0.1/x", "https://169.254.169.254/latest", "https://evil.example/prm",
      "file:///etc/passwd", "https://mcp.example@evil.example/", "https://mcp.example.evil.example/"],
 )  # fmt: skip
+@pytest.mark.requirement("CLI-22")
 def test_a_challenge_leads_nowhere_else_oa48_cli22(tmp_path: Path, url: str) -> None:
     world = World(challenge=f'Bearer resource_metadata="{url}"')
     with pytest.raises(DependencyFault, match="resource_metadata"):
@@ -204,6 +211,7 @@ def test_the_first_authorization_server_is_kept_to_oa48_cli14(tmp_path: Path) ->
     assert find(tmp_path, world, place).server.issuer == "https://new.example"
 
 
+@pytest.mark.requirement("CLI-15")
 def test_the_operators_issuer_must_be_named_by_the_server_cli15(tmp_path: Path) -> None:
     with pytest.raises(DependencyFault, match="names"):
         find(tmp_path, World(), Place("notes", URL, issuer="https://other.example"))
@@ -235,6 +243,7 @@ def test_no_authorization_server_named(tmp_path: Path, listed: Any) -> None:
         ('Bearer scope="a"', ["x"], (), ()),
     ],
 )
+@pytest.mark.requirement("CLI-19", "CLI-29")
 def test_scopes_of_the_challenge_then_of_the_metadata_then_none_cli19(
     tmp_path: Path, challenge: str, offered: Any, wanted: Any, expected: tuple[str, ...]
 ) -> None:
@@ -243,6 +252,7 @@ def test_scopes_of_the_challenge_then_of_the_metadata_then_none_cli19(
     assert find(tmp_path, world, Place("notes", URL, scopes=wanted)).scopes == expected
 
 
+@pytest.mark.requirement("CLI-21")
 def test_offline_access_where_the_authorization_server_has_it_cli21(tmp_path: Path) -> None:
     world = World()
     world.documents[META] = reply(world.metadata(scopes_supported=["read", "offline_access"]))

@@ -225,6 +225,7 @@ def test_what_arrives_after_the_end_is_given_back(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-10")
 def test_a_token_goes_to_no_other_server_under_its_name_cli10_rfc8707(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -245,6 +246,7 @@ def test_a_token_goes_to_no_other_server_under_its_name_cli10_rfc8707(tmp_path: 
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-21")
 def test_no_refresh_token_means_asking_again_cli21(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)

@@ -16,7 +16,7 @@ from limen.core.call import Approved, Call, Caller, Context, Era, Grant, Present
 from limen.core.faults import ConfigFault
 from limen.core.verdict import Pass, Refusal, Refuse
 from limen.credentials.discovery import Place
-from limen.credentials.user_source import BELIEVED, UserSource, persons
+from limen.credentials.user_source import AGAIN, BELIEVED, UserSource, persons
 from limen.gateway.connecting import KEY, told, without_ours
 from limen.protocol.outbound import Reply, error_message
 
@@ -93,6 +93,7 @@ def test_a_call_without_a_connection_is_told_where_to_connect_and_with_one_passe
         (Caller("local", "alice"), False),
     ],
 )
+@pytest.mark.requirement("ELI-04")
 def test_accounts_belong_to_people_of_the_provider_eli04_eli12(tmp_path: Path, caller: Caller, accepted: bool) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -176,6 +177,7 @@ async def stepped(house: House, source: UserSource) -> None:
     await house.linking.finished(house.world.authorize(url), BROWSER)
 
 
+@pytest.mark.requirement("CLI-20", "OA-95")
 def test_missing_scopes_are_asked_for_once_with_what_was_granted_oa95_cli20(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -214,22 +216,41 @@ def test_an_operators_scopes_are_the_whole_of_it_oa33(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_token_that_is_not_taken_is_renewed_once_oa95(tmp_path: Path) -> None:
+def test_a_token_that_is_not_taken_is_renewed_then_asked_for_then_left_alone_oa95(tmp_path: Path) -> None:
+    async def run() -> None:
+        house = House(tmp_path)
+        source, alice = source_of(house), Caller(PROVIDER, "alice")
+        await house.connect()
+
+        async def refused() -> str:
+            token = headers(await verdict(source))["authorization"]
+            source.rejected(alice, 401, 'Bearer error="invalid_token"')
+            return token
+
+        assert await refused() != await refused()  # renewed, once
+        await stepped(house, source)  # not taken either: the person is asked once more
+        assert house.named("disconnected")
+        for _ in range(10):
+            await refused()
+        asked = [form["grant_type"] for form in house.world.forms]
+        assert asked.count("refresh_token") == 2
+        assert asked.count("authorization_code") == 2
+        house.clock += AGAIN + 1
+        assert await refused() != await refused()
+
+    asyncio.run(run())
+
+
+def test_a_token_that_expired_at_the_server_is_renewed_and_that_is_all(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
         source = source_of(house)
         await house.connect()
-        seen = set()
-        for _ in range(6):
-            seen.add(headers(await verdict(source))["authorization"])
-            source.rejected(Caller(PROVIDER, "alice"), 401, 'Bearer error="invalid_token"')
-        assert len(seen) == 2
-        assert len([form for form in house.world.forms if form["grant_type"] == "refresh_token"]) == 1
-        house.clock += 61
-        headers(await verdict(source))
+        first = headers(await verdict(source))
         source.rejected(Caller(PROVIDER, "alice"), 401, "")
-        seen.add(headers(await verdict(source))["authorization"])
-        assert len(seen) == 3
+        second = headers(await verdict(source))
+        assert second != first
+        assert headers(await verdict(source)) == second
 
     asyncio.run(run())
 
@@ -268,6 +289,7 @@ def said(refused: Refuse, asked: Context) -> Any:
         (context(era=Era.HANDSHAKE, revision="2025-06-18"), 403),
     ],
 )
+@pytest.mark.requirement("ELI-02", "ELI-08")
 def test_each_era_is_told_in_its_own_words_eli02_eli03_eli15(tmp_path: Path, asked: Context, shape: Any) -> None:
     async def run() -> None:
         house = House(tmp_path)

@@ -59,6 +59,7 @@ def test_opening_the_link_starts_nothing_and_uses_nothing_up(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+@pytest.mark.requirement("ELI-10")
 def test_somebody_else_sees_no_page_eli10(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -176,6 +177,7 @@ def test_other_methods_and_plain_http(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-17")
 def test_our_own_metadata_document_cli17(tmp_path: Path) -> None:
     async def run() -> None:
         reply = await Site(House(tmp_path)).pages.document(Visit("GET", "/oauth/client"))

@@ -80,16 +80,20 @@ class Linking:
         self._table, self._sealer, self._accounts = table, sealer, accounts
         self._discovery, self._clients, self._grants = discovery, clients, grants
         self._base, self._record, self._now = base, record, now
-        self._offered: OrderedDict[tuple[Person, str, tuple[str, ...]], tuple[float, str]] = OrderedDict()
+        self._offered: OrderedDict[tuple[Person, str], tuple[float, tuple[str, ...], str]] = OrderedDict()
 
     # 1. a call was refused
 
     def offer(self, person: Person, server: str, scopes: tuple[str, ...], challenge: str = "") -> tuple[str, str]:
-        """The id and the URL to open. The same one again while it is good, so nobody can fill the table by calling."""
-        now, about = self._now(), (person, server, scopes)
-        until, handle = self._offered.get(about, (0.0, ""))
+        """The id and the URL to open. The same one again while it is good, and one at a time for a person and a server:
+        nobody can fill the table by calling."""
+        now, about = self._now(), (person, server)
+        until, asked, handle = self._offered.get(about, (0.0, (), ""))
         key = OFFER + _digest(handle)
-        if until < now or self._table.get(key) is None:
+        raw = self._table.get(key) if handle else None
+        if raw is None or until < now or asked != scopes:
+            if raw is not None and asked != scopes:
+                self._table.swap(key, raw, None)
             handle = secrets.token_urlsafe(32)
             key = OFFER + _digest(handle)
             record = {
@@ -97,7 +101,7 @@ class Linking:
                 "scopes": list(scopes), "challenge": challenge,
             }  # fmt: skip
             self._table.put(key, orjson.dumps(record), now + LASTS)
-            self._offered[about] = (now + LASTS / 2, handle)
+            self._offered[about] = (now + LASTS / 2, scopes, handle)
             while len(self._offered) > _REMEMBERED:
                 self._offered.popitem(last=False)
         url = f"{self._base}/oauth/connect/{quote(server)}?handle={handle}"

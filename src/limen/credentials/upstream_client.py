@@ -20,6 +20,7 @@ import orjson
 
 from limen.core.faults import DependencyFault
 from limen.core.ports import Exchange, Fetched, Sealer, Table
+from limen.credentials.challenge import scopes
 from limen.credentials.discovery import AuthorizationServer
 from limen.protocol.jsonrpc import JsonLimits, NotJson, parse
 
@@ -154,6 +155,8 @@ async def token(exchange: Exchange, endpoint: str, client: Identity, form: Mappi
         wait = answer.headers.get("retry-after", "")
         after = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else 0.0
         raise DependencyFault(_PORT, f"{_host(endpoint)}: status {answer.status}", retry_after=after)
+    if "error" in told and "access_token" not in told:
+        raise Denied(_code(told))  # some say so with status 200
     access, refresh = told.get("access_token"), told.get("refresh_token", "")
     if str(told.get("token_type", "")).lower() != "bearer":
         raise _fault(endpoint, "gave a token that is not of the type Bearer")
@@ -166,7 +169,7 @@ async def token(exchange: Exchange, endpoint: str, client: Identity, form: Mappi
         access,
         refresh,
         float(min(max(lasts, 0), 31_536_000)) if type(lasts) is int else 0.0,
-        tuple(scope.split()) if type(scope) is str else None,
+        scopes(scope) if type(scope) is str else None,
     )
 
 

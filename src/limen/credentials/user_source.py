@@ -42,6 +42,7 @@ class _Rejected:
     serial: int
     missing: tuple[str, ...]  # scopes; none: the token itself is not good
     challenge: str
+    dead: bool = False  # it had been renewed because the one before was not taken either
 
 
 class UserSource:
@@ -68,6 +69,7 @@ class UserSource:
         self._scheme = "Bearer " if self._header == "authorization" else ""
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._rejected: OrderedDict[_Key, _Rejected] = OrderedDict()
+        self._again: OrderedDict[_Key, float] = OrderedDict()  # when a person was asked to connect once more
 
     def credential(self, context: Context) -> Verdict | Awaitable[Verdict]:
         """The caller's own token at once while it was looked at within a second, else after a look."""
@@ -86,12 +88,18 @@ class UserSource:
         if rejected is not None and rejected.at + AGAIN < self._now():
             del self._rejected[key]
             rejected = None
-        unusable = rejected.serial if rejected is not None and not rejected.missing else -1
+        refused = rejected is not None and not rejected.missing and not rejected.dead
+        unusable = rejected.serial if rejected is not None and refused else -1
         held = await self._grants.held(person, self._place.name, unusable)
         if held is None:
             self._known.pop(key, None)
             challenge = rejected.challenge if rejected is not None else ""
             return await self._ask(context, person, (), challenge)
+        if rejected is not None and rejected.dead and held.connection.serial == rejected.serial:
+            await self._grants.end(held.connection.key.partition("/")[2], "the server does not take its tokens")
+            del self._rejected[key]
+            _bounded(self._again, key, self._now())
+            return await self._ask(context, person, (), rejected.challenge)
         if rejected is not None and rejected.missing and held.connection.serial == rejected.serial:
             return await self._more(context, person, held, rejected)
         answer = Pass((UpstreamCredential(self._headers(held.access)),))
@@ -123,34 +131,40 @@ class UserSource:
     def _remember(self, key: _Key, held: Held, answer: Pass) -> None:
         left = held.connection.expires - self._now() - MARGIN if held.connection.expires else BELIEVED
         if left > 0:
-            self._known[key] = _Known(answer, time.monotonic() + min(BELIEVED, left), held)
-            self._known.move_to_end(key)
-            if len(self._known) > _CALLERS:
-                self._known.popitem(last=False)
+            _bounded(self._known, key, _Known(answer, time.monotonic() + min(BELIEVED, left), held))
 
     def rejected(self, caller: Caller, status: int, challenge: str) -> None:
-        """A token was not taken: renewed before the next call, or more scopes are asked for. Either once in a while."""
-        key = (caller.issuer, caller.subject)
+        """A token was not taken: it is renewed before the next call; if that one is not taken either, the person is
+        asked to connect once more; where scopes are missing, for those. Each of them once in a while."""
+        key, now = (caller.issuer, caller.subject), self._now()
         known, told = self._known.pop(key, None), bearer(challenge)
-        if known is None:
-            return
         missing = scopes(told.get("scope", "")) if told.get("error") == "insufficient_scope" else ()
-        before = self._rejected.get(key)
-        if status == 401 or missing:
-            if before is not None and not missing and before.at + MARGIN > self._now():
-                return  # renewed a moment ago, and not taken either: renewing it again will not help
-            self._rejected[key] = _Rejected(self._now(), known.held.connection.serial, missing, challenge)
-            self._rejected.move_to_end(key)
-            if len(self._rejected) > _CALLERS:
-                self._rejected.popitem(last=False)
+        if known is None or (status != 401 and not missing):
+            return
+        serial, before = known.held.connection.serial, self._rejected.get(key)
+        renewed = before is not None and not before.missing and before.at + AGAIN > now and before.serial != serial
+        dead = renewed and not missing
+        if dead and self._again.get(key, 0.0) + AGAIN > now:
+            return  # renewed, connected anew, renewed, and still not taken: that is the server's trouble
+        _bounded(self._rejected, key, _Rejected(now, serial, missing, challenge, dead))
 
     def forget(self, caller: Caller) -> None:
-        """Keep nothing in memory for this person."""
-        self._known.pop((caller.issuer, caller.subject), None)
+        """Keep nothing in memory for this person; "" stands for any issuer or subject."""
+        gone = [key for key in self._known if caller.issuer in ("", key[0]) and caller.subject in ("", key[1])]
+        for key in gone:
+            del self._known[key]
 
     async def close(self) -> None:
         """Let go of everything."""
         self._known.clear()
+
+
+def _bounded(kept: OrderedDict[_Key, Any], key: _Key, value: object) -> None:
+    """Remember it; the oldest caller goes first."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > _CALLERS:
+        kept.popitem(last=False)
 
 
 def _opens_urls(call: Call, session: Session | None) -> bool:
