@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -378,6 +379,28 @@ def test_a_client_that_is_inside(world: World) -> None:
     assert world.failing("--client", "https://127.0.0.1/client.json") == [
         ("client metadata", "document", "client_id"),
     ]  # fmt: skip
+
+
+def test_the_registration_script(world: World, tmp_path: Path) -> None:
+    """It runs (with a stand-in for az), sends what Graph wants, and writes the secret where nobody else reads it."""
+    shown = run(world.config, "--entra-setup").stdout
+    (tmp_path / "az").write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$@" >> calls\ncase "$*" in *appId*) echo app-1;; *password*) echo s3cret;; '
+        "*tenantId*) echo tenant-1;; *) echo object-1;; esac\n"
+    )
+    (tmp_path / "az").chmod(0o700)
+    done = subprocess.run(
+        ["sh"], input=shown, cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True,
+        timeout=30, check=True,
+    )  # fmt: skip
+    assert "client_secret: ${file:limen-entra.secret}" in done.stdout and "s3cret" not in done.stdout
+    assert (tmp_path / "limen-entra.secret").stat().st_mode & 0o777 == 0o600
+    calls = (tmp_path / "calls").read_text()
+    sent = json.loads(calls[calls.index('{\n  "identifierUris"') : calls.index("\n}\n") + 2])
+    assert sent["identifierUris"] == ["api://app-1"] and sent["api"]["requestedAccessTokenVersion"] == 2
+    assert sent["web"]["redirectUris"] == [f"{world.front.url}/oauth/callback"]
+    document = json.loads(run(world.config, "--entra-setup", "--json").stdout)
+    assert document["appRoles"][0]["id"] == sent["appRoles"][0]["id"]
 
 
 def test_misuse(world: World) -> None:

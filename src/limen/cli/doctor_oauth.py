@@ -16,7 +16,7 @@ import typer
 from limen.cli import oauth_front, oauth_provider
 from limen.cli.context import Misused
 from limen.cli.oauth_legs import Finding, Leg, get, members, unreachable
-from limen.cli.terminal import complain, emit, line
+from limen.cli.terminal import block, complain, emit, line
 from limen.core.faults import ConfigFault, DependencyFault
 
 if TYPE_CHECKING:
@@ -39,6 +39,16 @@ def doctor_oauth(config: Config, server: str, client: str, provider_only: bool, 
     if failed:
         complain(f"{len(failed)} of {len(findings)} checks failed; the first: {failed[0].leg}, {failed[0].field}")
         raise typer.Exit(1)
+
+
+def print_entra_setup(config: Config, as_json: bool) -> None:
+    """The registration as a shell script, or its Graph document as JSON."""
+    from limen.cli.entra_setup import registration, script
+
+    if as_json:
+        emit(registration(callback(config)))
+    else:
+        block(script(callback(config)))
 
 
 async def _walk(config: Config, server: str, client: str, provider_only: bool, *, quiet: bool) -> list[Finding]:
