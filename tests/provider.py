@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote_plus, urljoin, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote_plus, urljoin, urlsplit
 
 import httpx2
 import pytest
@@ -135,6 +135,12 @@ class Provider:
         """An access token for this resource."""
         return str(self.tokens(resource, scope, sub)["access_token"])
 
+    def come_back(self, url: str, sub: str = "alice") -> str:
+        """A browser without a past opens this URL of the provider and signs in: where it is sent back to."""
+        back = dict(parse_qsl(urlsplit(url).query))["redirect_uri"]
+        with httpx2.Client(timeout=20, trust_env=False) as client:
+            return _sign_in_for(client, client.get(url), sub, back)
+
     def rotate(self) -> list[str]:
         """Sign with a new key from now on; the old ones stay published. The key ids."""
         return self._post("rotate")
@@ -150,12 +156,17 @@ class Provider:
 
 
 def _sign_in(client: httpx2.Client, page: httpx2.Response, sub: str) -> dict[str, list[str]]:
-    """Fill in the provider's login and consent forms until it redirects to the client. The redirect's query."""
+    """The query of the redirect to the test's own client."""
+    return parse_qs(urlsplit(_sign_in_for(client, page, sub, _CALLBACK)).query)
+
+
+def _sign_in_for(client: httpx2.Client, page: httpx2.Response, sub: str, back: str) -> str:
+    """Fill in the provider's login and consent forms until it redirects to the client. The redirect's target."""
     for _ in range(12):
         if page.is_redirect:
             place = urljoin(str(page.url), page.headers["location"])
-            if place.startswith(_CALLBACK):
-                return parse_qs(urlsplit(place).query)
+            if place.startswith(back):
+                return place
             page = client.get(place)
             continue
         action = re.search(r'<form[^>]*action="([^"]+)"', page.text)
@@ -168,11 +179,13 @@ def _sign_in(client: httpx2.Client, page: httpx2.Response, sub: str) -> dict[str
 
 
 @contextmanager
-def running_provider(resources: Mapping[str, str], opaque: Collection[str] = ()) -> Iterator[Provider]:
+def running_provider(
+    resources: Mapping[str, str], opaque: Collection[str] = (), callback: str = ""
+) -> Iterator[Provider]:
     """A provider that issues at+jwt tokens for these resources, each with its space-separated scopes; `opaque`: those
-    whose tokens are not JWTs."""
+    whose tokens are not JWTs. `callback`: where its confidential client `gateway` takes people back."""
     place = _install()
-    command = [_node(place), "idp.mjs", json.dumps(dict(resources)), json.dumps(list(opaque))]
+    command = [_node(place), "idp.mjs", json.dumps(dict(resources)), json.dumps(list(opaque)), callback]
     with (place / "log").open("ab") as log:
         process = subprocess.Popen(command, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
     try:

@@ -16,6 +16,8 @@ import orjson
 
 from limen import posture
 from limen.adapters.http import HttpFetch
+from limen.adapters.public_http import PublicHttp
+from limen.adapters.signing_keys import SigningKeys
 from limen.audit.ledger import Ledger
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
@@ -28,9 +30,10 @@ from limen.core.announce import Announcement
 from limen.core.call import Caller, Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault, DependencyFault
-from limen.core.ports import Kept
 from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
+from limen.credentials.vault import Vault
+from limen.delegation import Delegation
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
 from limen.identity.api_keys import ApiKeys
@@ -40,12 +43,21 @@ from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
 from limen.inspection import Inspection
-from limen.opening import directory, open_policy, open_signer, registry_of, resources
+from limen.opening import (
+    directory,
+    needs_keys,
+    open_policy,
+    open_signer,
+    open_token_keys,
+    open_vault,
+    registry_of,
+    resources,
+)  # fmt: skip
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.decision import PolicySet
 from limen.policy.limit import Limit, Spend
-from limen.storage import Counts, Followed, State
+from limen.storage import Counts, Followed, Look, State
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -53,7 +65,6 @@ if TYPE_CHECKING:
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
 FEEDS: Final = 60.0  # seconds between looks at files of indicators
 FETCH: Final = 900.0  # and at those elsewhere
-KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 _AUDITED: Final = "audited-history"
 
 
@@ -87,6 +98,8 @@ class House:
 
     def __init__(self, config: Config, connect: Connect, say: Callable[[str], None]) -> None:
         self.say = say
+        self.vault: Vault | None = None
+        self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
         self.ledger = Ledger.open(directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
@@ -104,10 +117,15 @@ class House:
         self.upstreams = connect(config, lambda name: self.on_announced(name))
         self._timeouts: dict[str, float] = {}
         self._seen: dict[str, Inspected] = {}
+        self.delegation = Delegation(
+            self.state.vault, self.state.oauth, PublicHttp(), PublicHttp(private=True), self.record
+        )
         self._put(self.plan(config))
+        self.delegation.serve(self.upstreams.by_name)
         self._fetch = HttpFetch(max_size=MAX_SIZE)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self.continuity.misuse.refused
+        self.engine.on_rejected = self.delegation.rejected
         self._first_feeds()
 
     # configuration
@@ -121,8 +139,9 @@ class House:
             registry = before.registry if config.catalog.lock is None else None  # a lock may be another one by now
         if registry is None:
             registry = registry_of(config, self.state.catalog, self.signer)
-        same_identity = before is not None and before.config.identity == config.identity
-        issuers = before.issuers if before is not None and same_identity else Issuers(config.identity, HttpFetch())
+        issuers = before.issuers if before is not None and before.config.issuing == config.issuing else None
+        self._open_keys(config)
+        issuers = issuers or Issuers(config.identity, HttpFetch(), own=self._own(config))
         kept = before.fixed if before is not None and before.config.limits == config.limits else None
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)
@@ -134,7 +153,7 @@ class House:
             SpendState: SpendState(lasts.states),
             **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
             RequireApproval: RequireApproval(self.state.approvals),
-            AttachCredential: AttachCredential(headers),
+            AttachCredential: AttachCredential(headers, self.delegation.sources(config)),
         }
         catalog = registry.snapshot()
         policy = open_policy(config, registry, catalog)
@@ -143,6 +162,17 @@ class House:
             event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
             self.ledger.append(orjson.dumps(event))
         return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
+
+    def _open_keys(self, config: Config) -> None:
+        """The vault and the keys of our own tokens, as soon as something needs them."""
+        if self.vault is None and needs_keys(config):
+            self.vault, self.token_keys = open_vault(config, self.state), open_token_keys(config)
+            self.delegation.vault, self.delegation.keys = self.vault, self.token_keys
+
+    def _own(self, config: Config) -> tuple[str, Callable[[], bytes]] | None:
+        """Our name as an issuer, and its keys."""
+        keys = self.token_keys
+        return (config.listen.url, keys.key_set) if config.oauth is not None and keys is not None else None
 
     def _authenticate(self, config: Config, issuers: Issuers) -> Authenticate:
         identity, kept = config.identity, self.state
@@ -171,6 +201,10 @@ class House:
         kept = self.state
         return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
 
+    def record(self, event: str, fields: Mapping[str, Any]) -> None:
+        """The same, from the authorization server and what obtains credentials."""
+        self._emit({**fields, "t": event})
+
     def _emit(self, event: Mapping[str, Any]) -> None:
         """An event of security that is not a call."""
         self.ledger.append(orjson.dumps({**event, "ts": time.time()}))
@@ -189,6 +223,7 @@ class House:
 
     def _put(self, plan: Plan) -> None:
         self.plan_in_force, self.config, self.registry = plan, plan.config, plan.registry
+        self.delegation.attach = plan.fixed[AttachCredential]
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
         self.continuity.adopt(plan.config)
         self._expiry, self._followed = plan.catalog.next_expiry, 0
@@ -274,9 +309,10 @@ class House:
         """What other processes did (approvals, revocations) and the end of an approval take effect within a second.
         Runs until cancelled. Raises DependencyFault when it is of no use to look again."""
         followed = Followed(self.state.bus, self.say)
+        look = Look(self.state, self.engine.event, self.continuity.renew_keys, lambda: self._expiry, self.swap)
         tasks = [
             asyncio.create_task(followed.follow("revocations", self.revocations.current)),
-            asyncio.create_task(followed.follow("records", _Look(self).once)),
+            asyncio.create_task(followed.follow("records", look.once)),
             asyncio.create_task(followed.listen()),
             asyncio.create_task(self.counts.slots.renew()),
         ]
@@ -287,8 +323,9 @@ class House:
                 task.cancel()
 
     def _revoked(self, added: list[Revocation], gone: list[Revocation]) -> None:
-        """End what is under way, tell and record what changed."""
+        """End what is under way, keep no credential of whom it is about, tell and record what changed."""
         self.on_revoked()
+        self.delegation.forget(added)
         for kind, records in (("revoked", added), ("unrevoked", gone)):
             for record in records:
                 self.engine.event(kind, **as_row(record))
@@ -305,13 +342,6 @@ class House:
             await asyncio.sleep(FEEDS)
             self._record_feeds(self.plan_in_force.inspection.read_feeds())
 
-    def _record_told(self) -> None:
-        """What commands did goes to the log, and is dropped here once it is there."""
-        for key, raw in list(self.state.told.scan("")):
-            fields = orjson.loads(raw)
-            self.engine.event(fields.pop("event"), **fields)
-            self.state.told.swap(key, raw, None)
-
     def _first_feeds(self) -> None:
         inspection = self.plan_in_force.inspection
         self._record_feeds(inspection.kept_feeds())
@@ -325,38 +355,12 @@ class House:
     async def close(self) -> None:
         """Stop servers, then the log, then the database."""
         await self.upstreams.close()
+        await self.delegation.close()
         self.plan_in_force.inspection.close()
         await self.issuers.close()
         await self.ledger.close()
         await self.counts.close()
         self.state.close()
-
-
-class _Look:
-    """Compares the catalog's records and the clock with what is in force."""
-
-    def __init__(self, house: House) -> None:
-        self._house, self._keys_seen = house, -KEYS
-        self._seen: tuple[int, int] | None = None
-        self._told: tuple[int, int] | None = None
-
-    async def once(self) -> None:
-        """Raises DependencyFault when the records cannot be read."""
-        house = self._house
-        if time.monotonic() - self._keys_seen >= KEYS:
-            self._keys_seen = time.monotonic()
-            if house.continuity.renew_keys():
-                house.engine.event("keys", detail="the key that seals handles was replaced")
-        if (told := await self._token(house.state.told)) != self._told:
-            self._told = told
-            house._record_told()
-        token = await self._token(house.state.catalog)
-        if token != self._seen or house._expiry <= time.time():
-            self._seen = token
-            house.swap()
-
-    async def _token(self, table: Kept) -> tuple[int, int]:
-        return await asyncio.to_thread(table.change_token) if self._house.state.remote else table.change_token()
 
 
 def _corridor(

@@ -23,6 +23,7 @@ from limen.core.call import (
     Presented,
     Protected,
     Session,
+    UpstreamCredential,
 )
 from limen.core.chain import run_result
 from limen.core.conversation import Conversation
@@ -58,6 +59,7 @@ class Engine:
         # What inspection found, by reference of the call, until that call's next record takes it.
         self._seen: MutableMapping[str, Inspected] = {} if seen is None else seen
         self.on_refusal: Callable[[str, Context | Permit], None] = lambda reason, context: None  # id of the reason
+        self.on_rejected: Callable[[Permit, UpstreamFault], None] = lambda permit, fault: None  # 401 or 403 of a server
         self._standings = Standings()
 
     def timeout(self, server: str) -> float:
@@ -96,7 +98,7 @@ class Engine:
         approved = context.find(Approved) or _named(corridor.catalog, call)
         if caller is not None and approved is not None and corridor.authorize.visible(caller, [approved]):
             return refusal
-        if refusal.reason.id in ("identity.scope", "identity.step_up"):
+        if refusal.reason.id in ("identity.scope", "identity.step_up", "credentials.interaction"):
             return refusal  # a rule names this caller's way in: the challenge is meant to be seen
         return hide(refusal, _UNKNOWN, echo)
 
@@ -141,6 +143,8 @@ class Engine:
         except (Fault, TimeoutError) as fault:
             reason, detail = _upstream_reason(fault, corridor.scrub)
             self._outcome(permit, reason.id, started, detail)
+            if isinstance(fault, UpstreamFault) and fault.status in (401, 403):
+                self.on_rejected(permit, fault)
             return Refusal(reason, permit.reference, "upstream", detail, _upstream_public(reason, fault))
         except Exception as error:  # noqa: BLE001 - our own bug must not pass a result on
             detail = f"{type(error).__name__}: {error}"
@@ -232,6 +236,7 @@ class Engine:
         record["rules"] = grant.rules
         record["policy"] = grant.policy
         record["catalog"] = corridor.catalog.version
+        record["credential"] = permit.get(UpstreamCredential).kind
         _risk(record, permit.find(Inspected))
         if (cleared := permit.find(Cleared)) is not None and cleared.findings:
             record["flow"] = cleared.findings

@@ -92,6 +92,11 @@ def open_vault(config: Config, state: State) -> Vault:
     return vault
 
 
+def needs_keys(config: Config) -> bool:
+    """Whether tokens are issued, kept or obtained here."""
+    return config.oauth is not None or any(one.security.credential is not None for one in config.servers.values())
+
+
 def open_key_wrap(config: Config, *, create: bool) -> KeyWrap:
     """The key-encryption key, made first if there is none and `create`. Raises ConfigFault, DependencyFault."""
     keys, beside = config.vault.keys, config.storage.path.with_name(VAULT_KEYS)

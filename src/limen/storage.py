@@ -29,6 +29,7 @@ TABLES: Final = (
     "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
     "sessions", "spent", "reviews", "oauth", "consents", "vault", "attempts",
 )  # fmt: skip
+KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 SPACING: Final = 0.02  # and at least, however much is written
 _WAKING: Final = ("", "catalog", "revocations", "told")  # other tables are read when a call needs them
@@ -182,3 +183,44 @@ class Followed:
     def _well(self, what: str) -> None:
         if self._troubled.pop(what, None) is not None:
             self._say(f"{what}: works again")
+
+
+class Look:
+    """Compares the catalog's records and the clock with what is in force, and tells the log what commands did."""
+
+    def __init__(
+        self,
+        state: State,
+        event: Callable[..., None],
+        renew_keys: Callable[[], bool],
+        due: Callable[[], float],
+        swap: Callable[[], None],
+    ) -> None:
+        self._state, self._event, self._renew_keys, self._due, self._swap = state, event, renew_keys, due, swap
+        self._keys_seen = -KEYS
+        self._seen: tuple[int, int] | None = None
+        self._told: tuple[int, int] | None = None
+
+    async def once(self) -> None:
+        """Raises DependencyFault when the records cannot be read."""
+        if time.monotonic() - self._keys_seen >= KEYS:
+            self._keys_seen = time.monotonic()
+            if self._renew_keys():
+                self._event("keys", detail="the key that seals handles was replaced")
+        if (told := await self._token(self._state.told)) != self._told:
+            self._told = told
+            self._record_told()
+        token = await self._token(self._state.catalog)
+        if token != self._seen or self._due() <= time.time():
+            self._seen = token
+            self._swap()
+
+    def _record_told(self) -> None:
+        """What commands did goes to the log, and is dropped here once it is there."""
+        for key, raw in list(self._state.told.scan("")):
+            fields = orjson.loads(raw)
+            self._event(fields.pop("event"), **fields)
+            self._state.told.swap(key, raw, None)
+
+    async def _token(self, table: Kept) -> tuple[int, int]:
+        return await asyncio.to_thread(table.change_token) if self._state.remote else table.change_token()

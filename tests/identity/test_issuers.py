@@ -14,7 +14,8 @@ from limen.core.call import Caller, Presented
 from limen.core.chain import Chain
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Refusal, Verdict
-from limen.identity.issuers import IdentitySettings, Issuers, IssuerSettings, metadata_urls
+from limen.identity.discovery import metadata_urls
+from limen.identity.issuers import IdentitySettings, Issuers, IssuerSettings
 from limen.identity.keys import AlgorithmList, read_key_set
 from minting import ISSUER, NOW, RESOURCE, Clock, FakeFetch, Key, World, caller, context, dump, reason
 

@@ -51,6 +51,8 @@ async def permit(
     kind: str = "tool",
     approved: str = "",
     headers: tuple[tuple[str, str], ...] = (),
+    account: str = "",
+    place: str = "",
     subject: str = "alice",
     session: str = "",
     state: str | None = None,
@@ -63,7 +65,7 @@ async def permit(
         Approved(server, kind, approved or asked.name, "digest", b"{}"),
         Grant(("1",), "policy"),
         Protected(),
-        UpstreamCredential(headers),
+        UpstreamCredential(headers, "test", account, place),
     )
     chain = Chain([Says(fact) for fact in facts], proves=tuple(map(type, facts)))
     presented = Presented((b"Bearer " + TOKEN.encode(),), "https://gw.example/up")

@@ -31,7 +31,9 @@ _FRESH: Final = 300.0  # seconds the newest version is taken for the newest
 _FORM: Final = b"\x01"
 _LEAST_BITS: Final = 2048
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-_OPTIONS: Final[dict[str, Any]] = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 2, "retry_backoff_factor": 0.2}
+_OPTIONS: Final[dict[str, Any]] = {
+    "connection_timeout": 5, "read_timeout": 10, "retry_total": 2, "retry_backoff_factor": 0.2,
+}  # fmt: skip
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 

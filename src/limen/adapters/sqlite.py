@@ -19,6 +19,7 @@ _APART: Final = {
     "seen": "seen", "sessions": "sessions", "spent": "sessions", "counts": "counts", "attempts": "attempts",
 }  # fmt: skip  # table -> file
 _SMALL: Final = frozenset({"sessions", "counts", "attempts"})
+_SHREDDED: Final = frozenset({"vault"})  # what is deleted there must not stay in the file
 _BUSY_SECONDS: Final = 5.0
 _SWEEP_EVERY: Final = 256
 _PRAGMAS: Final = (
@@ -43,13 +44,16 @@ class SqliteTable:
         *,
         durable: bool = True,
         sound: bool = False,
+        shredded: bool = False,
     ) -> None:
         """Open or create, readable by the owner only. The last writes to what is not `durable` may be lost in a power
-        cut. `sound`: the whole file was looked through just now, for another of its tables. Raises DependencyFault for
+        cut. `sound`: the whole file was looked through just now, for another of its tables. `shredded`: what is deleted
+        or replaced is overwritten, and deletions leave the write-ahead log as well. Raises DependencyFault for
         a file that is not a sound database, ValueError for a name that is not one."""
         if not _NAME.fullmatch(name):
             raise ValueError("a table name is a-z, 0-9 and _, at most 32 characters")
         self._lock, self._now, self._table, self._writes = threading.RLock(), now, f"table_{name}", 0
+        self._shredded = shredded
         try:
             with suppress(FileExistsError):
                 # Only a file that was not there is opened here: closing any descriptor of a database drops the POSIX
@@ -64,6 +68,8 @@ class SqliteTable:
             with self._fault():
                 for pragma in _PRAGMAS:
                     self._connection.execute(pragma)
+                if shredded:
+                    self._connection.execute("PRAGMA secure_delete=ON")
                 if not durable:
                     self._connection.execute("PRAGMA synchronous=NORMAL")
                 if not sound and (found := self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
@@ -102,6 +108,9 @@ class SqliteTable:
                 self._write(key, new, expires)
         with self._fault():
             self._wrote()
+            if new is None and self._shredded:
+                # Whoever reads meanwhile keeps the log alive until the next time; the answer would say so.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return True
 
     def scan(self, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -175,7 +184,9 @@ def open_tables(path: Path, names: Sequence[str]) -> dict[str, SqliteTable]:
     sound: set[Path] = set()
     for name in names:
         file = files.get(name, path)
-        tables[name] = SqliteTable(file, name, durable=name not in _SMALL, sound=file in sound)
+        tables[name] = SqliteTable(
+            file, name, durable=name not in _SMALL, sound=file in sound, shredded=name in _SHREDDED
+        )
         sound.add(file)
     return tables
 

@@ -15,7 +15,11 @@ from limen.core.faults import DependencyFault
 from limen.core.ports import Fetched
 
 PORT: Final = "fetch"
-FAULTS: Final = (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade)  # of the wire, besides DependencyFault
+FAULTS: Final = (
+    OSError,
+    httptools.HttpParserError,
+    httptools.HttpParserUpgrade,
+)  # of the wire, besides DependencyFault
 _CHUNK: Final = 64 << 10
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}")
 _LONGEST_AWAY: Final = 3600.0
@@ -30,16 +34,22 @@ def verifying(tls: ssl.SSLContext | None) -> ssl.SSLContext:
 
 
 def write_request(method: str, netloc: str, target: str, accept: str, lines: Mapping[str, str], body: bytes) -> bytes:
-    """The bytes of a request. Raises DependencyFault for a header that cannot be sent, and never quotes it."""
+    """The bytes of a request; an Accept among `lines` goes before `accept`.
+
+    Raises DependencyFault for a header that cannot be sent, and never quotes it.
+    """
+    asked = [name for name in lines if name.lower() == "accept"]
     headers = {
         "Host": netloc,
-        "Accept": accept,
+        "Accept": lines[asked[0]] if asked else accept,
         "Accept-Encoding": "identity",
         "User-Agent": f"limen/{__version__}",
         "Connection": "close",
     }
     own = {name.lower() for name in headers} | {"content-length", "transfer-encoding"}
     for name, value in lines.items():
+        if name in asked:
+            continue
         if name.lower() in own or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
             raise DependencyFault(PORT, f"{netloc}: a header that cannot be sent", retryable=False)
         headers[name] = value

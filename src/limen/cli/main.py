@@ -12,9 +12,12 @@ from limen.cli import (
     access,
     approvals,
     audit,
+    connections,
+    consents,
     content,
     egress,
     keys,
+    oauth_clients,
     policy,
     revoke,
     servers,
@@ -46,9 +49,12 @@ app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
+app.add_typer(consents.app, name="consents")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(egress.app, name="egress")
 app.add_typer(signins.app, name="signins")
 app.add_typer(configuration, name="config")

@@ -74,7 +74,8 @@ def load_config(path: FilePath | str, environment: Mapping[str, str] | None = No
 def check_consistency(config: Config) -> None:
     """What serving over HTTP needs beyond a well-formed file. Raises ConfigFault."""
     identity = config.identity
-    if not identity.issuers and not identity.unsafe_anonymous and not identity.api_keys:
+    known = identity.issuers or config.oauth is not None
+    if not known and not identity.unsafe_anonymous and not identity.api_keys:
         raise ConfigFault(
             "no issuer configured: add one under identity.issuers, or set identity.unsafe_anonymous: true", "identity"
         )

@@ -17,6 +17,7 @@ from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import is_loopback, split_bind, split_url
 from limen.config.bundles import check_bundles, routes
 from limen.config.servers import ServerConfig, check_names
+from limen.credentials.settings import Minted, check_credential
 from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
@@ -284,6 +285,20 @@ class Config(Part):
             raise ValueError("sender_constrained: mtls needs listen.tls.client_ca or listen.client_certificate")
         return self
 
+    @model_validator(mode="after")
+    def _credentials_that_can_work(self) -> Config:
+        provider = self.oauth.provider.issuer if self.oauth is not None else None
+        issuers = {one.issuer for one in self.identity.each_issuer}
+        minted = {name for name, one in self.servers.items() if isinstance(one.security.credential, Minted)}
+        for name, server in self.servers.items():
+            if server.security.credential is None:
+                continue
+            try:
+                check_credential(server.security.credential, provider, issuers, minted)
+            except ValueError as error:
+                raise ValueError(f"mcpServers.{name}.security.credential: {error}") from None
+        return self
+
     @property
     def demands(self) -> dict[str, frozenset[str]]:
         """Kinds of proof every caller of a route must give; of a bundle, what any of its servers demands."""
@@ -293,6 +308,16 @@ class Config(Part):
             route: nothing.union(*(own[name] for name in names)) for route, names in routes(self.bundles, own).items()
         }
         return {**joined, **own}
+
+    @property
+    def authorization_servers(self) -> tuple[str, ...]:
+        """Where clients are sent to sign in (RFC 9728): to us alone, once we stand in front of the provider."""
+        return self.identity.authorization_servers if self.oauth is None else (self.listen.url,)
+
+    @property
+    def issuing(self) -> tuple[object, ...]:
+        """All that decides whose tokens are taken."""
+        return self.identity, self.oauth is not None, self.listen.url
 
     @property
     def servers(self) -> dict[str, ServerConfig]:

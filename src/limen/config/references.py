@@ -65,7 +65,7 @@ class References:
             if not isinstance(inner, str):
                 self._walk(inner, here, document, base, wanted)
                 continue
-            if is_header(here) or is_client_secret(here) or is_remote_credential(here) or is_vault_credential(here):
+            if is_header(here) or is_ours(here):
                 refuse_inline(inner, here, document)
             if "${" in inner and wanted:
                 value[key] = self._replace(inner, here, document, base)
@@ -150,7 +150,7 @@ def is_server_url(path: Path) -> bool:
 
 def is_client_secret(path: Path) -> bool:
     """What we authenticate ourselves to some issuer with."""
-    return path[:1] == ("identity",) and path[-1] == "client_secret"
+    return path[:1] in (("identity",), ("oauth",)) and path[-1] == "client_secret"
 
 
 def is_remote_credential(path: Path) -> bool:
@@ -163,8 +163,17 @@ def is_vault_credential(path: Path) -> bool:
     return path[:2] == ("vault", "keys") and path[-1] in ("pin", "client_secret")
 
 
+def is_own_client(path: Path) -> bool:
+    """What we authenticate ourselves with where credentials for some server are obtained."""
+    return _below_server(path)[:2] == ("security", "credential") and path[-1] in ("secret", "key")
+
+
+def is_ours(path: Path) -> bool:
+    """What we prove ourselves with, wherever it is."""
+    return any(one(path) for one in (is_client_secret, is_remote_credential, is_vault_credential, is_own_client))
+
+
 def is_wrapped(path: Path) -> bool:
     """Does what a reference gives here stay wrapped?"""
     wrapped = (("headers",), ("env",), ("args",))
-    ours = is_client_secret(path) or is_remote_credential(path) or is_vault_credential(path)
-    return ours or path in _STORES or _below_server(path)[:1] in wrapped
+    return is_ours(path) or path in _STORES or _below_server(path)[:1] in wrapped

@@ -15,6 +15,8 @@ from limen.config.references import CREDENTIAL_NAME
 from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
+from limen.credentials.settings import AnyCredential, IdJag, TokenExchange
+from limen.credentials.user_settings import UserCredential
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Form, Image, NotLaunchable, Package, contained, environment, read
 from limen.sandbox.settings import Directory, Limits
@@ -56,6 +58,9 @@ class ServerSecurity(BaseModel):
     )
     effects: dict[str, Effect] = Field(default={}, description="tool -> what it does, over what the server claims")
     egress: EgressSettings = Field(default=EgressSettings(), description="where a sandboxed command may connect to")
+    credential: AnyCredential | None = Field(
+        default=None, description="a token that is obtained for it, beside `headers`: see docs/upstream-credentials.md"
+    )
 
     @property
     def demands(self) -> frozenset[str]:
@@ -157,12 +162,26 @@ class ServerConfig(BaseModel):
         named = self.security.model_fields_set
         if not local and (found := [name for name in CELL if name in named]):
             raise ValueError(f"security.{found[0]} goes with command: a server at a url runs elsewhere")
+        self._check_credential()
         self._check_container()
         if self.security.artifact and (not local or self.security.unsafe_unverified):
             raise ValueError("security.artifact goes with a command that is verified")
         if local and not self.disabled and not self.security.unsafe_unverified:
             self._check_launch()
         return self
+
+    def _check_credential(self) -> None:
+        credential = self.security.credential
+        if credential is None:
+            return
+        if self.url is None:
+            raise ValueError("security.credential goes with url: a local command is given secrets in env")
+        both = credential.header.lower() in {name.lower() for name in self.headers}
+        if both and not isinstance(credential, UserCredential):  # without a person, it is read with the one in headers
+            raise ValueError(f"the header {credential.header} is both in headers and in security.credential")
+        needs_resource = isinstance(credential, TokenExchange | IdJag) and not credential.resource
+        if needs_resource and "?" in self.url:
+            raise ValueError("security.credential.resource is needed: a url with a query names no resource")
 
     def _check_container(self) -> None:
         security = self.security

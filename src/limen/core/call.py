@@ -243,6 +243,9 @@ class UpstreamCredential:
     """Fact: what this upstream gets to see. An empty tuple is the explicit "nothing"."""
 
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    kind: str = "headers"  # how it was come by, for the audit: "headers" are configured
+    account: str = ""  # whom it speaks for, the same when it was renewed; "": the headers say it all
+    place: str = ""  # the one URL it may be sent to; "": the server the headers are configured for
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,12 @@ class DependencyFault(Fault):
 class UpstreamFault(Fault):
     """An MCP server behind us is unreachable, too slow, or does not speak the protocol."""
 
-    def __init__(self, server: str, message: str, *, timeout: bool = False) -> None:
+    def __init__(
+        self, server: str, message: str, *, timeout: bool = False, status: int = 0, challenge: str = ""
+    ) -> None:
         super().__init__(f"{server}: {message}")
         self.server, self.timeout = server, timeout
+        self.status, self.challenge = status, challenge  # of its HTTP answer: WWW-Authenticate of a 401 or 403
 
 
 class UpstreamError(Fault):

@@ -103,7 +103,7 @@ class Post(Protocol):
 
 
 class Fetched(NamedTuple):
-    """An answer of another server: header names in lower case, the last value of each."""
+    """An answer of another server: header names in lower case, several values of one joined by ", "."""
 
     status: int
     headers: Mapping[str, str]

@@ -87,6 +87,18 @@ def _rows() -> dict[str, Reason]:
         Reason("content.filtered", 502, 502, "The call was made; its answer looks dangerous and is withheld", warning),
         Reason("content.too_large", 413, 413, "Too large to be inspected"),
         Reason("flow.blocked", 403, 403, "Refused: data of this conversation may not go there", warning),
+        Reason("credentials.refused", 403, 403, "Denied: there is no credential for this server", warning),
+        Reason("credentials.interaction", 401, 401, "Sign in again: the identity provider asks for it", info),
+        Reason("credentials.connect", 403, 403, "Held: connect your account at this server, then try again", info),
+        Reason("credentials.person", 403, 403, "Denied: this server is for people with an account of their own"),
+        Reason(
+            "credentials.link", 400, 400, "This link is not good, or not any more. Make the call again for a new one"
+        ),
+        Reason(
+            "credentials.stranger", 403, 403, "This link was made for somebody else, or for another browser", warning
+        ),
+        Reason("credentials.declined", 403, 403, "The account was not connected", info),
+        Reason("credentials.unusable", 502, 502, "The server's own sign-in does not work at the moment", warning),
         Reason("fault.dependency", 503, 503, "Temporarily unavailable", error),
         Reason("fault.audit", 503, 503, "Temporarily unavailable", error),
         Reason("fault.overload", 503, 503, "Temporarily unavailable", warning),

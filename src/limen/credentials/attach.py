@@ -1,15 +1,16 @@
-"""What an upstream gets to see of our credentials: the headers an operator configured for it, and nothing else."""
+"""What an upstream gets to see: headers an operator configured for it, what was obtained for it, and nothing else."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from limen.core.call import Approved, Caller, Context, Grant, UpstreamCredential
-from limen.core.faults import ConfigFault
-from limen.core.verdict import Pass, Verdict
+from limen.core.faults import ConfigFault, UpstreamFault
+from limen.core.verdict import Pass, Permit, Verdict
+from limen.credentials.sources import Source
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
@@ -24,24 +25,54 @@ _TAKEN_PREFIXES: Final = ("mcp-", "content-", "accept", "proxy-", "sec-", "if-",
 
 
 class AttachCredential:
-    """Guard. Decides nothing: states which configured headers go with the call. Never reads what the caller presented.
+    """Guard. Decides nothing: states which headers go with the call. What the caller presented goes no further: a
+    source may show it to the authorization server it came from, and what comes back is another token (B1).
 
-    Raises ConfigFault at construction for a header that would collide with the protocol's own (RFC 9110 section 5.1,
-    RFC 9112 section 6) or whose value could start another header.
+    `sources` answer for their servers instead of the headers, which they were given. Raises ConfigFault at construction
+    for a header that would collide with the protocol's own (RFC 9110 section 5.1, RFC 9112 section 6) or whose value
+    could start another header.
     """
 
     needs: tuple[type, ...] = (Caller, Approved, Grant)
     gives: tuple[type, ...] = (UpstreamCredential,)
 
-    def __init__(self, headers: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    def __init__(
+        self, headers: Mapping[str, Sequence[tuple[str, str]]], sources: Mapping[str, Source] = MappingProxyType({})
+    ) -> None:
         self._answers: Mapping[str, Pass] = MappingProxyType(
-            {server: Pass((UpstreamCredential(checked(server, pairs)),)) for server, pairs in headers.items()}
+            {
+                server: Pass((UpstreamCredential(checked(server, pairs)),))
+                for server, pairs in headers.items()
+                if server not in sources
+            }
         )
+        self._sources = sources
         self._nothing = Pass((UpstreamCredential(),))
 
-    def check(self, context: Context) -> Verdict:
-        """A server without configured headers gets the explicit nothing."""
-        return self._answers.get(context.get(Approved).server, self._nothing)
+    def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
+        """A server without configured headers and without a source gets the explicit nothing."""
+        server = context.get(Approved).server
+        answer = self._answers.get(server)
+        if answer is not None:
+            return answer
+        source = self._sources.get(server)
+        return self._nothing if source is None else source.credential(context)
+
+    def rejected(self, permit: Permit, fault: UpstreamFault) -> None:
+        """A server did not take what it was given. The call is over; what is known of the credential may be."""
+        source = self._sources.get(permit.get(Approved).server)
+        if source is not None:
+            source.rejected(permit.get(Caller), fault.status, fault.challenge)
+
+    def forget(self, caller: Caller) -> None:
+        """Keep nothing that was obtained for this issuer, subject and client; a part that is "" stands for any."""
+        for source in self._sources.values():
+            source.forget(caller)
+
+    async def close(self) -> None:
+        """Let go of what is being obtained."""
+        for source in self._sources.values():
+            await source.close()
 
 
 def checked(server: str, pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -20,6 +20,7 @@ from limen.corridor import Corridor
 from limen.detection.spotlight import HIERARCHY
 from limen.engine import Engine
 from limen.gateway.bundles import echoed, followable, joined, renamed
+from limen.gateway.connecting import told
 from limen.gateway.dialogue import LEVELS, Exchange, Outlet, Suspended, Suspensions, Waiting
 from limen.gateway.flights import Ended, Flights
 from limen.identity.bind_session import trail_of
@@ -83,7 +84,7 @@ class Gateway:
         """Decide and answer one call. A Reply with an empty body means there is nothing to say (202)."""
         decided, corridor = await self.engine.decide(call, presented)
         if isinstance(decided, Refusal):
-            return decided if call.route == call.server else echoed(call, decided)
+            return told(call, decided if call.route == call.server else echoed(call, decided), _INFO)
         if isinstance(decided, Context):
             return self._local(decided, corridor)
         try:

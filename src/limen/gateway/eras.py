@@ -19,6 +19,7 @@ from limen import __version__
 from limen.core.call import Approved, Call, Protected, Session
 from limen.core.faults import InvariantFault, UpstreamError, UpstreamFault
 from limen.core.verdict import Permit
+from limen.gateway.connecting import without_ours
 
 MODERN: Final = "2026-07-28"
 HANDSHAKE: Final = "2025-11-25"
@@ -78,7 +79,8 @@ def outgoing(permit: Permit) -> Outgoing:
     session = permit.find(Session)
     state = session.state if session is not None else None  # the server's own, opened and bound by BindSession
     level = call.log_level or (session.log_level if session is not None else None)
-    return Outgoing(call.method, mirrored, members, call.trace, call.progress_token, state, call.input_responses, level)
+    answers = without_ours(call.input_responses) if call.input_responses else b""
+    return Outgoing(call.method, mirrored, members, call.trace, call.progress_token, state, answers, level)
 
 
 def _tool(call: Call, approved: Approved) -> tuple[str, dict[str, Any]]:

@@ -27,6 +27,9 @@ from limen.protocol.naming import Bundle
 from limen.protocol.outbound import Reply
 
 _JSON: Final = (b"content-type", b"application/json")
+_NOT_HERE: Final = (
+    b'{"error":"not_found","error_description":"no metadata at this address; a challenge (401) names the right one"}'
+)
 _HEAD: Final = b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
 _HEAD_JSON: Final = _HEAD + b"content-type: application/json\r\n"
 _FIXED: Final = (
@@ -244,10 +247,13 @@ class HttpSurface:
             well = self._healthy()
             return Reply(200 if well else 503, b'{"status":"ok"}' if well else b'{"status":"unavailable"}')
         document = self._site.metadata.get(path) if method in ("GET", "HEAD") else None
-        told = self._recording.looked_up(scope, document is not None) if self._recording is not None else None
+        if self._recording is not None:
+            self._recording.looked_up(scope, document is not None)
         if document is not None:
             return Reply(200, document, ((b"access-control-allow-origin", b"*"),))
-        return told or Reply(404, b"")
+        if b"/.well-known/" in path:  # clients try several forms; one that cannot read an empty answer gives up
+            return Reply(404, _NOT_HERE, ((b"access-control-allow-origin", b"*"),))
+        return Reply(404, b"")
 
 
 def _certificate(

@@ -13,15 +13,9 @@ from limen.gateway.forwarded import Networks, client_address
 from limen.gateway.server import Scope
 from limen.oauth.recorder import Leg, Recorder
 from limen.oauth.web import Visit
-from limen.protocol.outbound import Reply
 
 _RESOURCE: Final = b"/.well-known/oauth-protected-resource"
 _SERVER: Final = (b"/.well-known/oauth-authorization-server", b"/.well-known/openid-configuration")
-_NOT_FOUND: Final = Reply(
-    404,
-    b'{"error":"not_found","error_description":"no metadata at this address; a challenge (401) names the right one"}',
-    ((b"access-control-allow-origin", b"*"),),
-)
 
 
 class Recording:
@@ -44,11 +38,11 @@ class Recording:
             detail="" if beginning else refusal.detail,
         )
 
-    def looked_up(self, scope: Scope, found: bool) -> Reply | None:
-        """Metadata was read, or looked for where there is none: then the answer, in JSON (clients parse it)."""
+    def looked_up(self, scope: Scope, found: bool) -> None:
+        """Metadata was read, or looked for where there is none."""
         path: bytes = scope["raw_path"]
         if not path.startswith((_RESOURCE, *_SERVER)):
-            return None
+            return
         leg: Leg = "resource_metadata" if path.startswith(_RESOURCE) else "server_metadata"
         resource = ""
         if found and leg == "resource_metadata":
@@ -61,7 +55,6 @@ class Recording:
             field="" if found else "path",
             detail="" if found else path[:300].decode("latin-1"),
         )
-        return None if found else _NOT_FOUND
 
     def first_call(self, caller: Caller, resource: str) -> None:
         """A token was verified that was not known before. Only those we issued are the end of a sign-in of ours."""

@@ -69,6 +69,7 @@ class Reload:
             config, waiting = keep_fixed(house.config, read)
             plan = house.plan(config, house.plan_in_force)
             made = self._new(config)
+            house.delegation.serve(made)
             for issuer, trouble in (await plan.issuers.warm()).items():
                 house.say(f"issuer {issuer}: {trouble}; tokens are refused until it answers")
             await self._read_new(made, plan.registry)

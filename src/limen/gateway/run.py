@@ -25,6 +25,7 @@ from limen.core.faults import ConfigFault, Fault
 from limen.gateway.app import Gateway
 from limen.gateway.cells import Cells, private_paths, states_path, tell_states
 from limen.gateway.certificates import ForwardedCertificates
+from limen.gateway.front import Front, offered_scopes, required_scopes
 from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
 from limen.gateway.server import HttpServer, tls_context
@@ -35,7 +36,6 @@ from limen.gateway.watch import Watch
 from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
 from limen.launching import Launches
 from limen.opening import local_user, open_signer
-from limen.protocol.inbound import Endpoint
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
 
@@ -126,13 +126,13 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
         hosts |= {f"{host}:{port}" for host in _LOOPBACK}
         origins |= {f"{base.scheme}://{host}:{port}" for host in _LOOPBACK}
     table = endpoints(config.listen.url, config.servers, bundles, frozenset(hosts), frozenset(origins))
-    scopes_of = {endpoint.resource: _scopes(config, endpoint) for endpoint in table.values()}
-    issuers = config.identity.authorization_servers
+    scopes_of = {endpoint.resource: required_scopes(config, endpoint.server) for endpoint in table.values()}
+    issuers = config.authorization_servers
     possession = {endpoint.resource: _possession(config, endpoint.server) for endpoint in table.values()}
     metadata: dict[bytes, bytes] = {}
     for endpoint in table.values() if issuers else ():
         resource = endpoint.resource
-        offered = dict.fromkeys((*scopes_of[resource], *_policy_scopes(config, endpoint)))
+        offered = offered_scopes(config, endpoint.server)
         document = orjson.dumps(protected_resource_metadata(resource, issuers, offered, possession[resource]))
         paths = well_known_paths(urlsplit(resource).path)
         metadata[paths[0].encode()] = document
@@ -153,19 +153,8 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
 
 def _possession(config: Config, route: str) -> Possession:
     """What is offered and demanded on a route; no proof is worth anything where no token is."""
-    offered = config.identity.dpop.algorithms if config.identity.issuers else ()
+    offered = config.identity.dpop.algorithms if config.authorization_servers else ()
     return Possession(offered, config.listen.certificates, config.demands.get(route, frozenset()))
-
-
-def _policy_scopes(config: Config, endpoint: Endpoint) -> tuple[str, ...]:
-    """What rules about the servers of this endpoint ask for. Told in the metadata; a challenge names what is needed."""
-    servers = (endpoint.server,) if endpoint.bundle is None else endpoint.bundle.servers
-    return tuple(dict.fromkeys(scope for server in servers for scope in config.policy.scopes(server)))
-
-
-def _scopes(config: Config, endpoint: Endpoint) -> tuple[str, ...]:
-    servers = (endpoint.server,) if endpoint.bundle is None else endpoint.bundle.servers
-    return tuple(dict.fromkeys(scope for server in servers for scope in config.servers[server].security.scopes))
 
 
 def _gateway(house: House, bundles: Mapping[str, Bundle], long: LongNames) -> Gateway:
@@ -229,7 +218,8 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     bundles = offer(config, long)
     gateway = _gateway(house, bundles, long)
     place = site(config, configured, bundles)
-    server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy))
+    front = Front(house)
+    server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy, *front.open(config)))
     tls = config.listen.tls
     context = None
     if tls is not None:
@@ -249,7 +239,8 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         """Answer at the addresses of this configuration. What is under way has its own already."""
         bundles.clear()
         bundles.update(offer(config, long))
-        server.app = HttpSurface(gateway, site(config, configured, bundles), lambda: house.ledger.healthy)
+        addresses = site(config, configured, bundles)
+        server.app = HttpSurface(gateway, addresses, lambda: house.ledger.healthy, *front.open(config))
         house.on_change()
 
     def builder(config: Config) -> Callable[[str, ServerConfig], Upstream]:
@@ -259,7 +250,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells))
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), *front.duties())
     tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")

@@ -26,9 +26,9 @@ _SIDE: Final = 16  # connections for our own messages, so that a call in flight 
 class Rejected(UpstreamFault):
     """The server answered with an HTTP status that carries no JSON-RPC answer."""
 
-    def __init__(self, server: str, status: int) -> None:
-        super().__init__(server, f"answered with HTTP status {status}")
-        self.status = status
+    def __init__(self, server: str, status: int, challenge: bytes = b"") -> None:
+        shown = challenge.decode("latin-1") if status in (401, 403) else ""
+        super().__init__(server, f"answered with HTTP status {status}", status=status, challenge=shown)
 
 
 class Exchange:
@@ -126,16 +126,19 @@ class Exchange:
         raise UpstreamFault(self.server, "ended the event stream without an answer")
 
     def _rejection(self, reply: Reply, number: int, session: Handshake | None) -> UpstreamFault | UpstreamError:
-        """What a status other than 200 means. Redirects and 202 are rejections like any other."""
+        """What a status other than 200 means. Redirects and 202 are rejections like any other. A 401 is about what we
+        sent along, whatever its body says."""
+        if reply.status == 401:
+            return Rejected(self.server, reply.status, reply.challenge)
         if reply.status >= 400 and reply.media_type() == b"application/json":
             try:
                 eras.answer(self.server, self._parse(reply.body), number, unidentified=True)
             except UpstreamFault:
-                return Rejected(self.server, reply.status)
+                return Rejected(self.server, reply.status, reply.challenge)
             except UpstreamError as error:
                 if session is None or reply.status != 404 or error.code == eras.METHOD_NOT_FOUND:
                     return error
-        return Rejected(self.server, reply.status)
+        return Rejected(self.server, reply.status, reply.challenge)
 
     async def _respond(self, message: dict[str, Any], talk: Talk, session: Handshake | None) -> None:
         """A server's request. In 2026-07-28 there are none on a response stream; before, the answer is POSTed."""
@@ -180,7 +183,9 @@ class Exchange:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 result, _ = await self.ask(head + body, number, self.silent(), None)
-        except (Rejected, UpstreamError, TimeoutError):
+        except (Rejected, UpstreamError, TimeoutError) as fault:
+            if isinstance(fault, Rejected) and fault.status == 401:
+                raise  # says something of our credential, and nothing of the era
             return None
         return result if speaks_modern(result) else None
 

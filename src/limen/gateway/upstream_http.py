@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from limen.core.announce import Announcement
 from limen.core.call import Caller, Era, Session, UpstreamCredential
 from limen.core.conversation import Conversation
-from limen.core.faults import InvariantFault, UpstreamError, UpstreamFault
+from limen.core.faults import DependencyFault, InvariantFault, UpstreamError, UpstreamFault
 from limen.core.verdict import Permit
 from limen.gateway import eras
 from limen.gateway.deadlines import Deadlines
@@ -61,6 +61,7 @@ class HttpUpstream:
         self._timeout, self._longest = timeout, longest
         self._allowed, self._describe_headers = headers_allowed, describe_headers
         self.headers = frozenset((header.lower(), value) for header, value in describe_headers)
+        self.own_credential: Callable[[], Awaitable[UpstreamCredential]] | None = None  # None: `describe_headers`
         self._url, self._target = url, target(name, url, tls, pins)
         self._changed = Debounce(self._report)
         self._era = era
@@ -88,7 +89,9 @@ class HttpUpstream:
         after a 404 for an ended handshake session, which says that nothing was executed (2025-11-25 transports).
         """
         call = eras.outgoing(permit)
-        credential = self._credential(permit.find(UpstreamCredential))
+        stated = permit.find(UpstreamCredential)
+        credential = self._credential(stated)
+        account = stated.account.encode() if stated is not None else b""
         caller, session = permit.find(Caller), permit.find(Session)
         if caller is None:
             raise InvariantFault("forward without a caller")
@@ -103,7 +106,7 @@ class HttpUpstream:
                         call, talk, credential + param_lines(extra_headers) if extra_headers else credential
                     )
                 key = (caller.key, session.id if session is not None else "", talk.words)
-                return await self._handshake(call, talk, key, credential)
+                return await self._handshake(call, talk, key, credential, account)
         except TimeoutError:
             raise UpstreamFault(self.name, "did not answer in time", timeout=True) from None
 
@@ -114,7 +117,7 @@ class HttpUpstream:
         """
         try:
             async with self._reading, asyncio.timeout(SECONDS):
-                reading = self._conversation(face)
+                reading = await self._conversation(face)
                 try:
                     await reading.greet()
                     announcement = await reading.announcement()
@@ -135,7 +138,7 @@ class HttpUpstream:
         """
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._not_before - loop.time())  # the server's `retry` (2025-11-25 transports)
-        reading = self._conversation(OWN)
+        reading = await self._conversation(OWN)
         try:
             async with asyncio.timeout(SECONDS):
                 await reading.greet()
@@ -150,12 +153,17 @@ class HttpUpstream:
         finally:
             await self._part(reading)
 
-    def _conversation(self, face: Face) -> Reading:
+    async def _conversation(self, face: Face) -> Reading:
         target = self._target if face is OWN else self._target.as_agent(face.agent)
+        credential = UpstreamCredential(self._describe_headers)
+        if self.own_credential is not None:
+            try:
+                async with asyncio.timeout(SECONDS):
+                    credential = await self.own_credential()
+            except (DependencyFault, TimeoutError) as fault:
+                raise UpstreamFault(self.name, f"no credential to read it with: {fault}") from None
         exchange = Exchange(self.name, target, self.oddities, self._changed.poke, 2)
-        return Reading(
-            exchange, self._url, self._credential(UpstreamCredential(self._describe_headers)), self._era, face
-        )
+        return Reading(exchange, self._url, self._credential(credential), self._era, face)
 
     async def _part(self, reading: Reading) -> None:
         try:
@@ -199,22 +207,26 @@ class HttpUpstream:
                 await asyncio.sleep(min(0.05 * 2**turn, 0.25))
         raise UpstreamFault(self.name, f"still asked for input after {ROUNDS} rounds")
 
-    async def _handshake(self, call: eras.Outgoing, talk: Talk, key: Key, credential: bytes) -> dict[str, Any]:
-        session = await self._sessions.get(key, credential)
+    async def _handshake(
+        self, call: eras.Outgoing, talk: Talk, key: Key, credential: bytes, account: bytes
+    ) -> dict[str, Any]:
+        session = await self._sessions.get(key, credential, account)
         try:
-            return await self._in_session(call, talk, key, session)
+            return await self._in_session(call, talk, key, session, credential)
         except Rejected as rejected:
             if rejected.status != 404 or session.id is None:
                 raise
         self._changed.poke()  # the server was restarted, perhaps with other definitions: read it again
-        session = await self._sessions.get(key, credential)
-        return await self._in_session(call, talk, key, session)
+        session = await self._sessions.get(key, credential, account)
+        return await self._in_session(call, talk, key, session, credential)
 
-    async def _in_session(self, call: eras.Outgoing, talk: Talk, key: Key, session: Handshake) -> dict[str, Any]:
+    async def _in_session(
+        self, call: eras.Outgoing, talk: Talk, key: Key, session: Handshake, credential: bytes
+    ) -> dict[str, Any]:
         exchange = self._exchange
         talk.number = number = exchange.next()
         body = eras.request(number, call, talk.words, modern=False)
-        head = exchange.head(call.method, "", session.revision, session.id, session.credential, len(body))
+        head = exchange.head(call.method, "", session.revision, session.id, credential, len(body))
         session.busy += 1
         try:
             result, _ = await exchange.ask(head + body, number, talk, session)
@@ -253,6 +265,8 @@ class HttpUpstream:
     def _credential(self, credential: UpstreamCredential | None) -> bytes:
         if credential is None:
             raise InvariantFault("forward without a stated upstream credential")
+        if credential.place and credential.place != self._url:
+            raise UpstreamFault(self.name, "was configured anew while this call was under way")
         pairs, rendered = self._rendered
         if credential.headers != pairs:
             rendered = header_lines(credential.headers, self._allowed)

@@ -15,11 +15,13 @@ Key = tuple[Any, str, frozenset[str]]
 
 @dataclass(slots=True, eq=False)
 class Handshake:
-    """One initialized session. `id` is None where the server keeps none."""
+    """One initialized session. `id` is None where the server keeps none. `credential` is the newest of its account: one
+    that was renewed goes on with the session it opened."""
 
     id: bytes | None = field(repr=False)
     revision: str
     credential: bytes = field(repr=False)
+    account: bytes = field(default=b"", repr=False)
     used: float = 0.0
     busy: int = 0
     ended: bool = False
@@ -43,39 +45,41 @@ class Sessions:
         self._limit, self._idle_seconds = limit, idle_seconds
         self._open: OrderedDict[Key, Handshake] = OrderedDict()
         self._coming: dict[Key, asyncio.Task[Handshake]] = {}
-        self._stateless: dict[tuple[frozenset[str], bytes], Handshake] = {}
+        self._stateless: dict[tuple[frozenset[str], bytes], Handshake] = {}  # by words and account
 
     def __len__(self) -> int:
         return len(self._open)
 
-    async def get(self, key: Key, credential: bytes) -> Handshake:
-        """The session of this key, opened if need be. Raises UpstreamFault."""
+    async def get(self, key: Key, credential: bytes, account: bytes = b"") -> Handshake:
+        """The session of this key, opened if need be. `account` is whom the credential speaks for; by default it is
+        known by its bytes. Raises UpstreamFault."""
         now = asyncio.get_running_loop().time()
-        words = key[2]
-        session = self._stateless.get((words, credential)) or self._open.get(key)
+        words, account = key[2], account or credential
+        session = self._stateless.get((words, account)) or self._open.get(key)
         if session is not None and session.id is not None:
-            if now - session.used > self._idle_seconds or session.credential != credential:
+            if now - session.used > self._idle_seconds or session.account != account:
                 self._drop(key)
                 session = None
             else:
                 self._open.move_to_end(key)
         if session is not None:
-            session.used = now
+            session.used, session.credential = now, credential
             return session
         task = self._coming.get(key)
         if task is None:
-            task = asyncio.ensure_future(self._start(key, words, credential))
+            task = asyncio.ensure_future(self._start(key, words, credential, account))
             self._coming[key] = task
             task.add_done_callback(lambda done: self._came(key, done))
         return await asyncio.shield(task)
 
-    async def _start(self, key: Key, words: frozenset[str], credential: bytes) -> Handshake:
+    async def _start(self, key: Key, words: frozenset[str], credential: bytes, account: bytes) -> Handshake:
         session = await self._opening(words, credential)
+        session.account = account
         session.used = asyncio.get_running_loop().time()
         if session.id is None:
             if len(self._stateless) >= 16:
                 self._stateless.clear()
-            self._stateless[words, credential] = session
+            self._stateless[words, account] = session
             return session
         self._open[key] = session
         oldest = next(iter(self._open))

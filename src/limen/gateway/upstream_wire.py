@@ -17,6 +17,7 @@ HEAD_LIMIT: Final = 32 << 10
 BODY_LIMIT: Final = 16 << 20
 _RAW_LIMIT: Final = 2 * BODY_LIMIT + (64 << 10)  # chunk framing counts as well
 _HEADER_COUNT: Final = 128
+_CHALLENGE: Final = 4096  # bytes of a challenge that are kept
 _PAUSE_AT: Final = 1 << 20
 _DRAIN_SECONDS: Final = 0.5
 _KEPT: Final = frozenset({b"content-type", b"content-encoding", b"mcp-session-id"})
@@ -35,14 +36,15 @@ class Reply:
     """One response. `ready` is done when a JSON body is complete, or when the head of an event stream is."""
 
     __slots__ = (
-        "_chunks", "_news", "body", "complete", "connection", "events", "fault", "framed", "headers", "ready", "size",
-        "status",
+        "_chunks", "_news", "body", "challenge", "complete", "connection", "events", "fault", "framed", "headers",
+        "ready", "size", "status",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, ready: asyncio.Future[None]) -> None:
         self.connection, self.ready = connection, ready
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
+        self.challenge = b""  # the first WWW-Authenticate
         self.framed = False  # Content-Length or chunked: the end is told, not guessed from the close
         self.body = b""
         self.size = 0
@@ -198,6 +200,8 @@ class Connection(asyncio.Protocol):
                 if name in reply.headers:
                     self._spoil("repeated a header that must be single")
                 reply.headers[name] = value.strip()
+            elif name == b"www-authenticate":
+                reply.challenge = reply.challenge or value.strip()[:_CHALLENGE]
             elif name in (b"content-length", b"transfer-encoding"):
                 reply.framed = True
 
@@ -235,7 +239,7 @@ class Connection(asyncio.Protocol):
         if reply.status < 200:  # RFC 9110 section 15.2: interim responses precede the final one
             self._informational += 1
             reply.headers.clear()
-            reply.framed = False
+            reply.challenge, reply.framed = b"", False
             if self._informational > 4 or reply.status == 101:
                 self._spoil("sent interim responses only")
             return

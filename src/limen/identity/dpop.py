@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -47,6 +47,14 @@ class ProofRefused(Exception):
     """The proof is not accepted. The message is for the audit."""
 
 
+class NonceWanted(Exception):
+    """The proof may be good, but holds no recent nonce of ours. `nonce` is one to try again with."""
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__("no nonce, or an old one")
+        self.nonce = nonce
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """A well-formed proof. Nothing in it is proven yet."""
@@ -61,10 +69,11 @@ class Proof:
     nonce: str | None
 
 
-def read_proof(proof: bytes, algorithms: frozenset[str]) -> Proof:
+def read_proof(proof: bytes, algorithms: frozenset[str], *, bare: bool = False) -> Proof:
     """Take a proof apart (RFC 9449 section 4.2). Raises ProofRefused.
 
     The key is public, of a kind and strength we take, and fits the algorithm; its private half must not be there.
+    `bare`: it comes without a token, so there is no `ath`, which is "" then.
     """
     if len(proof) > MAX_PROOF:
         raise ProofRefused("larger than a proof may be")
@@ -92,7 +101,8 @@ def read_proof(proof: bytes, algorithms: frozenset[str]) -> Proof:
     if type(issued) is not int:
         raise ProofRefused("iat is not a whole number of seconds")
     nonce = _text(claims, "nonce") if "nonce" in claims else None
-    jti, htm, htu, ath = (_text(claims, name) for name in ("jti", "htm", "htu", "ath"))
+    jti, htm, htu = (_text(claims, name) for name in ("jti", "htm", "htu"))
+    ath = "" if bare else _text(claims, "ath")
     return Proof(proof, key, jti, htm, htu, issued, ath, nonce)
 
 
@@ -167,26 +177,51 @@ class Proofs:
             return refuse("identity.proof", str(refused))
         if (stale := self._stale(proof)) is not None:
             return stale
-        name = f"proof:{sha256(f'{binding.jkt} {proof.jti}'.encode('utf-8', 'surrogatepass')).hexdigest()}"
-        until = float(proof.iat + self._settings.max_age + self._leeway + _SKEW)
-        # In a thread: it waits for the disk, or for the database the replicas share.
-        if not await asyncio.to_thread(self._seen.swap, name, None, b"1", until):
+        if not await self._first(proof):
             return refuse("identity.proof", "replayed")
         return passed
+
+    async def prover(self, proofs: Sequence[bytes], method: str, url: str) -> str:
+        """The thumbprint of the key that a request for a token proves to have, "" for one that proves none (RFC 9449
+        section 5). `url` is that of the endpoint, as configured. Raises ProofRefused, NonceWanted, DependencyFault."""
+        if not proofs:
+            return ""
+        if len(proofs) != 1:
+            raise ProofRefused(f"{len(proofs)} DPoP headers where one must be")
+        proof = read_proof(proofs[0], self._names, bare=True)
+        self._place(proof, method, url)
+        if not signature_holds(proof.token, proof.key, self._algorithms):
+            raise ProofRefused("the signature does not hold")
+        if self._nonces is not None and not (proof.nonce is not None and self._nonces.holds(proof.nonce)):
+            raise NonceWanted(self._nonces.issue())
+        if not await self._first(proof):
+            raise ProofRefused("replayed")
+        return proof.key.thumbprint
+
+    async def _first(self, proof: Proof) -> bool:
+        """Whether it was never seen before; it is from now on."""
+        name = f"proof:{sha256(f'{proof.key.thumbprint} {proof.jti}'.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        until = float(proof.iat + self._settings.max_age + self._leeway + _SKEW)
+        # In a thread: it waits for the disk, or for the database the replicas share.
+        return await asyncio.to_thread(self._seen.swap, name, None, b"1", until)
 
     def _compare(self, proof: Proof, presented: Presented, token: bytes, binding: Binding) -> None:
         if not compare_digest(proof.key.thumbprint, binding.jkt):
             raise ProofRefused("made with another key than the token is bound to")
-        if proof.htm != presented.method:
+        self._place(proof, presented.method, presented.resource)
+        if not compare_digest(proof.ath.encode("utf-8", "replace"), encode_base64url(sha256(token).digest()).encode()):
+            raise ProofRefused("made for another token")
+
+    def _place(self, proof: Proof, method: str, url: str) -> None:
+        """Made for this request, and lately."""
+        if proof.htm != method:
             raise ProofRefused("made for another method")
         try:
-            same = normal_url(proof.htu) == _resource_url(presented.resource)
+            same = normal_url(proof.htu) == _resource_url(url)
         except ValueError:
             same = False
         if not same:
             raise ProofRefused("made for another URL")
-        if not compare_digest(proof.ath.encode("utf-8", "replace"), encode_base64url(sha256(token).digest()).encode()):
-            raise ProofRefused("made for another token")
         now = self._now()
         if not now - self._settings.max_age <= proof.iat <= now + self._leeway:
             raise ProofRefused("too old, or made in the future")

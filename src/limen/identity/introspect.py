@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Pass, Verdict, refuse
-from limen.identity.issuers import IdentitySettings, Issuer, Issuers, discover
+from limen.identity.discovery import discover
+from limen.identity.issuers import IdentitySettings, Issuer, Issuers
 from limen.identity.token import MAX_TOKEN, Compact, TokenRefused, read_caller
 from limen.protocol.jsonrpc import JsonLimits, NotJson, parse
 

@@ -12,49 +12,26 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from limen.core.faults import DependencyFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Fetch
-from limen.identity.keys import ASYMMETRIC, JWKS_LIMITS, AlgorithmList, KeySet, VerificationKey, read_key_set
+from limen.identity.discovery import discover, require_safe_url
+from limen.identity.keys import ASYMMETRIC, AlgorithmList, KeySet, VerificationKey, read_key_set
 from limen.identity.profiles import GUID, PROFILES, TENANT, Kind, Rules, rules_of
 from limen.identity.scopes import closure
 from limen.identity.settings import DpopSettings, IntrospectionSettings
-from limen.protocol.jsonrpc import NotJson, parse
 
 AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})
 _NOT_ACCESS_TOKENS: Final = ("dpop+jwt", "logout+jwt", "secevent+jwt", "oauth-id-jag+jwt", "id_token", "jwe")
+OWN_REFRESH: Final = 1.0  # seconds between looks at our own keys
 _CLOCK_STEP: Final = 60.0  # a wall clock that was set back by no more than this counts as standing still
 Seconds = Annotated[int, Field(strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=1024)]
 _FACT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 _FACTS: Final = {"device": "deviceTrustLevel", "risk": "riskLevel"}
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.casefold() == "localhost"
-
-
-def require_safe_url(url: str) -> str:
-    """An absolute https URL (http only on loopback) without user, query or fragment. Raises ValueError."""
-    if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("a URL of printable ASCII is needed")
-    parts = urlsplit(url)
-    _ = parts.port  # raises ValueError when out of range
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(url)):
-        raise ValueError("https is needed (http only on loopback)")
-    if not parts.hostname or parts.username is not None or "?" in url or "#" in url:
-        raise ValueError("a URL with a host and without user, query or fragment is needed")
-    return url
 
 
 class IssuerSettings(BaseModel):
@@ -297,55 +274,64 @@ class Issuer:
         self.due = self._fetched + self._identity.key_refresh
 
 
-async def discover(issuer: str, fetch: Fetch, name: str, metadata: str = "") -> str:
-    """A URL from the issuer's metadata: RFC 8414 section 3.1, then OpenID Connect Discovery 1.0; or from `metadata`
-    alone, where this kind of issuer has it elsewhere.
+class OwnIssuer(Issuer):
+    """Ourselves: the keys are here, and are looked at again every second and whenever one is not known. `key_set` reads
+    what is published. Raises DependencyFault while that cannot be read."""
 
-    Raises DependencyFault when no document at the well-known places names exactly this issuer and the URL.
-    """
-    problems = []
-    for url in (metadata,) if metadata else metadata_urls(issuer):
-        try:
-            return endpoint_of(issuer, await fetch.get_json(url), name)
-        except (DependencyFault, ValueError) as error:
-            problems.append(f"{url}: {error}")
-    raise DependencyFault("identity provider", "; ".join(problems))
+    def __init__(
+        self,
+        settings: IssuerSettings,
+        identity: IdentitySettings,
+        fetch: Fetch,
+        now: Callable[[], float],
+        key_set: Callable[[], bytes],
+    ) -> None:
+        super().__init__(settings, identity, fetch, now)
+        self._key_set, self._published = key_set, b""
+        self._look()
 
+    def usable(self) -> bool:
+        """False once, when the keys have just changed: what was verified with the ones before is verified anew."""
+        return self._now() < self.due or not self._look()
 
-def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """Where an issuer's metadata may be, best first (RFC 8414 sections 3.1 and 5; OpenID Connect Discovery 4)."""
-    parts = urlsplit(issuer)
-    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
-    oidc = "/.well-known/openid-configuration"
-    urls = (f"{origin}/.well-known/oauth-authorization-server{path}", f"{origin}{oidc}{path}", f"{origin}{path}{oidc}")
-    return tuple(dict.fromkeys(urls))
+    async def renew(self) -> None:
+        """Look now."""
+        self._look()
 
-
-def endpoint_of(issuer: str, data: bytes, name: str) -> str:
-    """A URL of an issuer's metadata. Raises ValueError.
-
-    RFC 8414 section 3.3: the metadata must name exactly the issuer it was asked for.
-    """
-    try:
-        document: Any = parse(data, JWKS_LIMITS)
-    except NotJson as error:
-        raise ValueError(str(error)) from None
-    if not isinstance(document, dict) or document.get("issuer") != issuer:
-        raise ValueError("the metadata is not this issuer's")
-    uri = document.get(name)
-    if not isinstance(uri, str):
-        raise ValueError(f"the metadata names no {name}")
-    if is_loopback(uri) and not is_loopback(issuer):
-        raise ValueError("the metadata points back at this machine")
-    return require_safe_url(uri)
+    def _look(self) -> bool:
+        """Whether the keys are others than before."""
+        published, changed = self._key_set(), False
+        if published != self._published:
+            keys = read_key_set(published)
+            changed = keys.keys != self._keys.keys
+            self.generation += changed
+            self._keys, self._published = keys, published
+        self.failure, self._fetched = "", self._now()
+        self.due = self._fetched + OWN_REFRESH
+        return changed
 
 
 class Issuers:
     """All trusted issuers, found by exact string only."""
 
-    def __init__(self, settings: IdentitySettings, fetch: Fetch, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: IdentitySettings,
+        fetch: Fetch,
+        now: Callable[[], float] = time.time,
+        *,
+        own: tuple[str, Callable[[], bytes]] | None = None,
+    ) -> None:
+        """`own`: our name as an issuer, and what reads the JWK set we publish. Raises ConfigFault when the operator
+        lists that name as well, DependencyFault."""
         self.now = now
         self._issuers = {one.issuer: Issuer(one, settings, fetch, now) for one in settings.each_issuer}
+        if own is not None:
+            name, key_set = own
+            if name in self._issuers:
+                raise ConfigFault(f"{name} is our own name, and needs no entry", "identity.issuers")
+            ours = IssuerSettings(issuer=name, require_at_jwt=True)
+            self._issuers[name] = OwnIssuer(ours, settings, fetch, now, key_set)
 
     def find(self, issuer: str) -> Issuer | None:
         """The issuer of exactly this name, or None."""

@@ -6,6 +6,7 @@ Everything is built from configuration, never from a request's Host header.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -31,6 +32,7 @@ _ERRORS: Final = MappingProxyType(
         "identity.ambiguous": "invalid_request",
         "identity.scope": "insufficient_scope",
         "identity.step_up": "insufficient_user_authentication",
+        "credentials.interaction": "invalid_token",
     }
 )
 
@@ -135,7 +137,7 @@ def challenge(
     """
     if reason_id not in _ERRORS:
         raise InvariantFault(f"no challenge for {reason_id}")
-    error = _ERRORS[reason_id]
+    error = "insufficient_claims" if "claims" in public else _ERRORS[reason_id]  # the former is Entra ID's word
     parameters: list[tuple[str, str]] = [("error", error)] if error else []
     needed = _offered(public.get("scopes") or scopes)
     if not all(_SCOPE_TOKEN.match(scope) for scope in needed):
@@ -147,6 +149,8 @@ def challenge(
             parameters.append(("acr_values", " ".join(map(str, public["acr_values"]))))
         if public.get("max_age") is not None:
             parameters.append(("max_age", str(int(public["max_age"]))))
+    if "claims" in public:
+        parameters.append(("claims", b64encode(str(public["claims"]).encode()).decode()))
     parameters.append(("resource_metadata", resource_metadata_url))
     if algorithms:
         parameters.append(("algs", " ".join(algorithms)))

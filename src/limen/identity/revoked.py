@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -24,14 +24,15 @@ MAX_AGE: Final = 1.0  # seconds a copy of the records may decide
 _RESCAN: Final = 5.0  # seconds after which all records are read even if nobody says that they changed
 _RECORD, _VERSION = "r/", "version"
 _PASS: Final = Pass()
-KINDS: Final = ("token", "user", "client", "session", "key")
+KINDS: Final = ("token", "user", "client", "session", "key", "grant")
 MAX_RECORDS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One record. `value` is a token id (`jti` or digest), subject, client id, digest of a session, or key id; an empty
-    `issuer` means any. Times in seconds since the epoch; `until` None: until it is undone."""
+    """One record. `value` is a token id (`jti` or digest), subject, client id, digest of a session, key id, or the id
+    of a grant of ours, with which the ids of its tokens begin, before a dot; an empty `issuer` means any. Times in
+    seconds since the epoch; `until` None: until it is undone."""
 
     kind: str
     value: str
@@ -82,6 +83,13 @@ def revocations(table: Table) -> list[Revocation]:
     return sorted(found, key=lambda record: record.at)
 
 
+def is_revoked(table: Table, wanted: Iterable[tuple[str, str, str]]) -> bool:
+    """Whether a record of any of these kinds, issuers and values stands, as the table has it now. Raises
+    DependencyFault."""
+    found = (table.get(_RECORD + Revocation(kind, value, issuer).id) for kind, issuer, value in wanted)
+    return any(raw is not None for raw in found)
+
+
 def _tell(table: Table) -> None:
     table.put(_VERSION, secrets.token_bytes(16))
 
@@ -113,7 +121,7 @@ class Revocations:
     ) -> None:
         self._table, self._remote, self._now, self._monotonic = table, remote, now, monotonic
         self._found: dict[tuple[str, str, str], Revocation] = {}
-        self._sessions = False
+        self._sessions = self._grants = False
         self._as_of = self._scanned = float("-inf")
         self._version: bytes | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -148,6 +156,7 @@ class Revocations:
             before, first = self._found, self._scanned == float("-inf")
             self._found = {(record.kind, record.issuer, record.value): record for record in records}
             self._sessions = any(record.kind == "session" for record in records)
+            self._grants = any(record.kind == "grant" for record in records)
             self._version, self._scanned = version, began
         self._as_of = max(self._as_of, began)
         if records is not None and before != self._found:
@@ -178,6 +187,8 @@ class Revocations:
         ]
         if self._sessions and session:
             keys.append(("session", "", session_digest(session)))
+        if self._grants:
+            keys.append(("grant", issuer, caller.token_id.partition(".")[0]))
         for key in keys:
             record = found.get(key)
             if record is not None and (record.until is None or self._now() < record.until):

@@ -17,9 +17,11 @@ class Client:
     source: Source
     name: str
     redirect_uris: tuple[str, ...]
+    localhost_ports: bool = False  # an operator lets the port of `localhost` vary as well
     auth_method: AuthMethod = "none"
     secret_digest: str = field(default="", repr=False)  # SHA-256 of the secret, hexadecimal
     jwks: str = ""  # keys of private_key_jwt, a JWK set
+    jwks_uri: str = ""  # or where they are
     grant_types: frozenset[str] = frozenset({"authorization_code", "refresh_token"})
     scopes: frozenset[str] = frozenset()  # all it may ask for; empty: what its resource offers
     uri: str = ""  # a page about it, shown as text
@@ -43,6 +45,15 @@ class Asked:
     prompt: str = ""
     max_age: int | None = None
     acr_values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """One approved tool a client could call, and what approval says of it: for the person who is asked."""
+
+    server: str
+    name: str
+    effect: str = "unknown"  # "read" | "write" | "destructive" | "unknown", as core.call.Approved
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,7 @@ class Tokens:
     refresh: str = field(default="", repr=False)
     expires: float = 0.0  # seconds since the epoch
     scopes: tuple[str, ...] = ()
+    identity: str = field(default="", repr=False)  # the ID token
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 
+SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")  # one scope (RFC 6749 section 3.3)
 _MOST: Final = 64  # parameters of one request
 _COOKIE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*\Z")  # RFC 6265 section 4.1.1
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -23,11 +26,19 @@ _CLOSED: Final = (
 
 
 class OAuthError(Exception):
-    """A refusal in OAuth's words. `description` is shown to whoever asked, `detail` only to the operator."""
+    """A refusal in OAuth's words. `description` and `headers` are for whoever asked, `detail` only for the operator."""
 
-    def __init__(self, code: str, description: str = "", *, status: int = 400, detail: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        description: str = "",
+        *,
+        status: int = 400,
+        detail: str = "",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(f"{code}: {description}")
-        self.code, self.status = code, status
+        self.code, self.status, self.headers = code, status, headers
         self.description = _PLAIN.sub("?", description)[:300]
         self.detail = detail or description
 
@@ -97,6 +108,11 @@ class Reply:
 Handler = Callable[[Visit], Awaitable[Reply]]
 
 
+def encode_base64url(data: bytes) -> str:
+    """RFC 7515 section 2: without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
 def read_form(text: str) -> dict[str, str]:
     """Parameters by name. Empty ones count as left out (RFC 6749 section 3.1). Raises OAuthError."""
     try:
@@ -111,6 +127,36 @@ def read_form(text: str) -> dict[str, str]:
     return {name: value for name, value in pairs if value}
 
 
+def plain_url(url: str, *, query: bool = False) -> str:
+    """An absolute https URL, http on this machine, without user and fragment; without a query unless `query`.
+
+    Raises ValueError. Everything else a browser might be sent to (`javascript:`, `file:`) is none.
+    """
+    if not 0 < len(url) <= 2048 or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("a URL of printable ASCII is needed")
+    parts = urlsplit(url)
+    _ = parts.port  # raises ValueError when out of range
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_here(parts.hostname or "")):
+        raise ValueError("https is needed (http only on this machine)")
+    if not parts.hostname or parts.username is not None or "#" in url or ("?" in url and not query):
+        raise ValueError("a URL with a host and without user, query or fragment is needed")
+    return url
+
+
+def is_here(host: str) -> bool:
+    """Whether a host name of a URL is this machine's own."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.casefold() == "localhost"
+
+
+def with_query(url: str, parameters: Mapping[str, str]) -> str:
+    """The URL with these parameters after those it has (RFC 6749 section 3.1.2). Empty ones are left out."""
+    query = urlencode({name: value for name, value in parameters.items() if value})
+    return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
 def json_reply(document: Mapping[str, Any], status: int = 200, *headers: tuple[str, str]) -> Reply:
     """A JSON object."""
     return Reply(status, orjson.dumps(document), (("content-type", "application/json"), *headers))
@@ -120,4 +166,4 @@ def error_reply(error: OAuthError) -> Reply:
     """An error of the token endpoint and its siblings (RFC 6749 section 5.2)."""
     document = {"error": error.code, **({"error_description": error.description} if error.description else {})}
     more = (("www-authenticate", 'Basic realm="limen"'),) if error.status == 401 else ()
-    return json_reply(document, error.status, *more)
+    return json_reply(document, error.status, *more, *error.headers)

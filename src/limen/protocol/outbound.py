@@ -19,7 +19,7 @@ CACHEABLE: Final = frozenset(
 )
 _SHOWN: Final = (
     *("supported", "requested", "requiredCapabilities", "scopes", "acr_values", "max_age"),
-    *("approval", "retry_after", "uri"),
+    *("approval", "retry_after", "uri", "connect"),
 )
 
 

@@ -1,5 +1,6 @@
 // A real OpenID provider on loopback for tests. Usage: node idp.mjs '{"https://resource/": "scope another"}' '["opaque"]'
-// Tokens of the resources in the second list are opaque. Client `client` is public, `robot` and `limen` have secrets.
+// Tokens of the resources in the second list are opaque. Client `client` is public, `robot` and `limen` have secrets; so has
+// `gateway`, which signs people in at the address of the third argument and has a secret.
 // Prints {"issuer": ...} when it listens. Signing in is one form post; POST /test/rotate adds a key, /test/retire drops
 // the older ones.
 import crypto from 'node:crypto'
@@ -8,6 +9,7 @@ import { errors, Provider } from 'oidc-provider'
 
 const resources = JSON.parse(process.argv[2])
 const opaque = new Set(JSON.parse(process.argv[3] ?? '[]'))
+const callbacks = process.argv[4] ? [process.argv[4]] : []
 const records = new Map()
 let keys = []
 let generation = 0
@@ -62,7 +64,14 @@ function build(issuer) {
       response_types: [],
       grant_types: [],
       id_token_signed_response_alg: 'ES256',
-    }],
+    }, ...callbacks.map((callback) => ({
+      client_id: 'gateway',
+      client_secret: 'p&ss+word: 100%',
+      redirect_uris: [callback],
+      grant_types: ['authorization_code'],
+      response_types: ['code'],
+      id_token_signed_response_alg: 'ES256',
+    }))],
     pkce: { required: () => true },
     scopes: ['openid', ...new Set(Object.values(resources).flatMap((scope) => scope.split(' ')))],
     findAccount: async (_context, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),

@@ -1,0 +1,122 @@
+"""The authorization server at the door: its endpoints, its flight recorder, and the duties that go with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, Final
+
+from limen.assemble import House
+from limen.config.addresses import is_loopback, split_url
+from limen.config.bundles import routes
+from limen.core.faults import ConfigFault
+from limen.credentials.held import Held
+from limen.credentials.settings import IdJag, OnBehalfOf, TokenExchange
+from limen.gateway.pages import Pages
+from limen.gateway.recording import Recording
+from limen.oauth.attempts import Attempts
+from limen.oauth.authorize import Offer
+from limen.oauth.model import Ability, Tokens, User
+from limen.oauth.settings import RecorderSettings
+from limen.opening import resources
+from limen.policy.review import concerned, place_of
+from limen.signin import Brought, SignIn, open_signin, publish_keys
+
+if TYPE_CHECKING:
+    from limen.config.model import Config
+
+TELLING: Final = 60.0  # seconds between attempts to tell authorization servers of ended connections
+_WHAT_PEOPLE_READ: Final = 500  # tools; the page shows some of them and counts the others
+_OF_PEOPLE: Final = (TokenExchange, OnBehalfOf, IdJag)  # credentials that are made of what the provider gave
+
+
+class Front:
+    """Outlives configurations: what it recorded goes on, what it answers is made anew."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        oauth = house.config.oauth
+        settings = oauth.attempts if oauth is not None else RecorderSettings()
+        self.attempts = Attempts(house.state.attempts, settings, house.record)
+
+    def duties(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What runs beside calls."""
+        return self.attempts.run(), self._tend()
+
+    def open(self, config: Config) -> tuple[Pages | None, Recording | None]:
+        """What answers for this configuration; nothing where it needs no keys. Raises ConfigFault, DependencyFault."""
+        house = self._house
+        if house.vault is None or house.token_keys is None:
+            return None, None
+        base = split_url(config.listen.url)
+        secure = base.scheme == "https" or is_loopback(base.hostname or "")
+        trusted = tuple(ip_network(one) for one in config.listen.trusted_proxies)
+        if config.oauth is None:
+            return Pages(publish_keys(house.token_keys), secure, trusted), None
+        recording = Recording(self.attempts, config.listen.url, trusted)
+        house.on_first_use = recording.first_call
+        return Pages(self._signin(config), secure, trusted), recording
+
+    def _signin(self, config: Config) -> SignIn:
+        house = self._house
+        if house.vault is None or house.token_keys is None:
+            raise ConfigFault("there are no keys", "oauth")
+        offers = offered(config)
+        wanted = any(isinstance(one.security.credential, _OF_PEOPLE) for one in config.servers.values())
+        held = house.delegation.held(config) if wanted else None
+        brought = Brought(
+            house.state, house.vault, house.token_keys, self.attempts, house.record, self._can, offers,
+            lambda route: required_scopes(config, route), None if held is None else partial(_keep, held),
+            house.delegation.connections,
+        )  # fmt: skip
+        return open_signin(config, brought)
+
+    def _can(self, route: str, scopes: Sequence[str]) -> Sequence[Ability]:
+        """The approved tools of a route that some rule allows to somebody. Whom, a sign-in will show."""
+        house, found = self._house, list[Ability]()
+        for server in _servers(house.config, route):
+            tools = house.corridor.catalog.approved(server, "tool")
+            ways = concerned(house.policy, tools)
+            found += [Ability(one.server, one.name, one.effect) for one in tools if ways[place_of(one)]]
+        return found[:_WHAT_PEOPLE_READ]
+
+    async def _tend(self) -> None:
+        """Connections that ended here are told where they came from."""
+        while True:
+            if (connections := self._house.delegation.connections) is not None:
+                await connections.tell()
+            await asyncio.sleep(TELLING)
+
+
+def offered(config: Config) -> dict[str, Offer]:
+    """What clients can ask tokens for: every route with the scopes that rules about its servers read, by resource. Who
+    names none is asked about all of them."""
+    found = {}
+    for route, resource in resources(config).items():
+        scopes = offered_scopes(config, route)
+        found[resource] = Offer(route, scopes, scopes)
+    return found
+
+
+def offered_scopes(config: Config, route: str) -> tuple[str, ...]:
+    """What is asked of every caller of a route, and what rules about its servers ask for: told in the metadata."""
+    more = (scope for server in _servers(config, route) for scope in config.policy.scopes(server))
+    return tuple(dict.fromkeys((*required_scopes(config, route), *more)))
+
+
+def required_scopes(config: Config, route: str) -> tuple[str, ...]:
+    """What is asked of every caller of a route: told in a challenge that needs no more."""
+    servers = _servers(config, route)
+    return tuple(dict.fromkeys(scope for server in servers for scope in config.servers[server].security.scopes))
+
+
+def _keep(held: Held, user: User, tokens: Tokens) -> None:
+    held.keep(
+        user.issuer, user.subject, tokens.access, tokens.refresh, tokens.expires, tokens.scopes, tokens.identity
+    )  # fmt: skip
+
+
+def _servers(config: Config, route: str) -> tuple[str, ...]:
+    return tuple(routes(config.bundles, config.servers).get(route, (route,)))

@@ -1,0 +1,29 @@
+"""How often strangers may try, counted by where they come from."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from limen.core.ports import Counter, Quota, Taken
+from limen.oauth.web import OAuthError
+
+
+def network(address: str) -> str:
+    """Who is counted as one: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if found.version == 4:
+        return str(found)
+    inner = found.ipv4_mapped
+    return str(inner) if inner is not None else str(ip_network((found, 64), strict=False))
+
+
+async def take(counter: Counter, key: str, quota: Quota, amount: float = 1) -> None:
+    """One try, or -1 to have it not count. Raises OAuthError when there were too many, DependencyFault."""
+    taken = counter.take(key, amount, quota)
+    if not isinstance(taken, Taken):
+        taken = await taken
+    if amount > 0 and taken.granted <= 0:
+        raise OAuthError("temporarily_unavailable", "too many attempts", status=429, detail=f"too many: {key}")

@@ -1,0 +1,129 @@
+"""Everything a sign-in takes, real: an OpenID provider, the gateway as a process, the official client, a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx2
+from gateway.running import Running, running
+from mcp import Client
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+
+from provider import Provider, running_provider
+
+SECRET = "p&ss+word: 100%"  # of the client `gateway` at the provider
+RULES = {"rules": [{"allow": "user:alice", "call": "*/*", "scopes": ["use"]}]}
+
+
+class Callback(http.server.BaseHTTPRequestHandler):
+    """Where the client waits for the browser."""
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/callback?"):
+            self.server.came.append(dict(parse_qsl(urlsplit(self.path).query)))  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>done</title><p>You can close this page.")
+
+
+class Kept:
+    """Storage of the official client."""
+
+    def __init__(self) -> None:
+        self.tokens: OAuthToken | None = None
+        self.client: OAuthClientInformationFull | None = None
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self.tokens = tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.client
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.client = client_info
+
+
+@dataclass
+class Scene:
+    """A provider, the gateway in front of two servers, and where a client on this machine waits."""
+
+    provider: Provider
+    gateway: Running
+    waiting: Any
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.gateway.port}"
+
+    @property
+    def redirect(self) -> str:
+        return f"http://127.0.0.1:{self.waiting.server_port}/callback"
+
+    def connect(self, person: Any, *, document: str | None = None, tool: str = "echo", server: str = "one") -> str:
+        """The official client calls a tool; `person(url)` does what a person does in a browser until it is done."""
+
+        async def redirected(url: str) -> None:
+            await asyncio.to_thread(person, url)
+
+        async def called_back() -> AuthorizationCodeResult:
+            came = self.waiting.came.pop()
+            if "error" in came:
+                raise PermissionError(came["error"])
+            return AuthorizationCodeResult(code=came["code"], state=came.get("state"), iss=came.get("iss"))
+
+        async def main() -> str:
+            url = f"{self.base}/mcp/{server}"
+            metadata = OAuthClientMetadata(
+                client_name="Notes for Linux", redirect_uris=[self.redirect], grant_types=["authorization_code", "refresh_token"],
+                response_types=["code"], token_endpoint_auth_method="none",
+            )  # fmt: skip
+            auth = OAuthClientProvider(url, metadata, self.kept, redirected, called_back, client_metadata_url=document)
+            async with httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as web:
+                async with Client(streamable_http_client(url, http_client=web)) as client:
+                    result = await client.call_tool(tool, {})
+                    return str(result.content[0].text)
+
+        return asyncio.run(main())
+
+
+@contextlib.contextmanager
+def scene(directory: Path, monkeypatch: Any, *, clients: dict[str, Any] | None = None, **more: Any) -> Iterator[Scene]:
+    """`clients`: of the settings; registration is on by default."""
+    monkeypatch.setenv("PROVIDER_SECRET", SECRET)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    waiting = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Callback)
+    waiting.came = []  # type: ignore[attr-defined]
+    waiting.daemon_threads = True
+    threading.Thread(target=waiting.serve_forever, daemon=True).start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(waiting.server_close)
+        stack.callback(waiting.shutdown)
+        provider = stack.enter_context(running_provider({}, callback=f"http://127.0.0.1:{port}/oauth/callback"))
+        oauth = {
+            "provider": {"issuer": provider.issuer, "client_id": "gateway", "client_secret": "${env:PROVIDER_SECRET}", "scopes": ["openid"]},
+            "clients": {"registration": True} if clients is None else clients,
+        }  # fmt: skip
+        settings = {"identity": {}, "oauth": oauth, "policy": RULES, **more}
+        gateway = stack.enter_context(running(directory, port=port, **settings))
+        yield Scene(provider, gateway, waiting)
