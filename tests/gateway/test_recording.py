@@ -108,7 +108,7 @@ def test_metadata_that_is_read_and_that_is_looked_for_in_vain() -> None:
         status, document = ask(app, "GET", path)
         assert (status, document["error"]) == (404, "not_found")
     assert ask(app, "GET", b"/favicon.ico") == (404, None)
-    assert ask(app, "GET", b"/.well-known/security.txt") == (404, None)
+    assert ask(app, "GET", b"/.well-known/security.txt")[0] == 404
     assert [(step["leg"], step["outcome"]) for step in noted.steps] == [
         ("resource_metadata", "ok"), ("resource_metadata", "not_found"), ("server_metadata", "not_found"),
         ("server_metadata", "not_found"),

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from limen.cli import oauth_front, oauth_provider
+from limen.cli import oauth_front, oauth_provider, oauth_upstreams
 from limen.cli.context import Misused
 from limen.cli.oauth_legs import Finding, Leg, get, members, unreachable
 from limen.cli.terminal import block, complain, emit, line
@@ -91,6 +91,10 @@ async def legs(config: Config, server: str, client: str, provider_only: bool) ->
             yield finding
     elif provider_only:
         raise Misused("there is no `oauth` section: clients sign in at the issuers of `identity.issuers` themselves")
+    if not provider_only:
+        behind = {name: one for name, one in config.servers.items() if server in ("", name)}
+        async for finding in oauth_upstreams.look(behind, PublicHttp(timeout=10.0), exchange):
+            yield finding
     if client:
         yield await client_metadata(client, PublicHttp(timeout=10.0))
 
