@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -249,6 +250,27 @@ def test_against_a_running_gateway(tmp_path: Path) -> None:
         found = json.loads(run(gateway.config, "--json").stdout)
     assert {one["leg"] for one in found} == {"here", "front door", "resource metadata", "challenge"}
     assert {one["state"] for one in found} == {"ok"}
+
+
+def test_against_a_running_authorization_server(tmp_path: Path) -> None:
+    """The honest twin of all of the above: the real endpoints, and a client that gives up is in the record."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with running_entra([f"http://127.0.0.1:{port}/oauth/callback"]) as entra:
+        secret = tmp_path / "secret"
+        secret.write_text(entra.client_secret)
+        secret.chmod(0o600)
+        provider = {**entra.settings(), "kind": "generic", "client_secret": "${file:secret}"}
+        with running(tmp_path, approved=(), port=port, oauth={"provider": provider}) as gateway:
+            found = json.loads(run(gateway.config, "--json").stdout)
+            told = gateway.until(lambda: json.loads(gateway.limen("signins", "list", "--json")))
+    assert told >= 0
+    assert [one for one in found if one["state"] == "failed"] == []
+    assert {(one["check"], one["state"]) for one in found if one["state"] != "ok"} <= {
+        ("PKCE", "unsure"), ("credentials", "unsure"), ("announced", "unsure"),
+    }  # fmt: skip
+    assert {"our endpoints", "our keys", "server metadata", "way back"} <= {one["leg"] for one in found}
 
 
 # the provider
