@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,13 +105,18 @@ class World:
     front: Front
     entra: EntraProvider
     config: Path
-    provider: dict[str, Any] = field(default_factory=dict)
 
     def write(self, **provider: Any) -> None:
+        chosen = {**self.entra.settings(), **provider}
+        if chosen["client_secret"] is not None:
+            secret = self.config.with_name("secret")
+            secret.write_text(chosen["client_secret"])
+            secret.chmod(0o600)
+            chosen["client_secret"] = "${file:secret}"
         settings = {
             "listen": {"url": self.front.url},
             "mcpServers": {"hr": {"url": "http://127.0.0.1:9/mcp"}},
-            "oauth": {"provider": {**self.entra.settings(), **self.provider, **provider}},
+            "oauth": {"provider": chosen},
         }
         self.config.write_text(json.dumps(settings))
         self.config.chmod(0o600)
@@ -243,6 +250,27 @@ def test_against_a_running_gateway(tmp_path: Path) -> None:
         found = json.loads(run(gateway.config, "--json").stdout)
     assert {one["leg"] for one in found} == {"here", "front door", "resource metadata", "challenge"}
     assert {one["state"] for one in found} == {"ok"}
+
+
+def test_against_a_running_authorization_server(tmp_path: Path) -> None:
+    """The honest twin of all of the above: the real endpoints, and a client that gives up is in the record."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with running_entra([f"http://127.0.0.1:{port}/oauth/callback"]) as entra:
+        secret = tmp_path / "secret"
+        secret.write_text(entra.client_secret)
+        secret.chmod(0o600)
+        provider = {**entra.settings(), "kind": "generic", "client_secret": "${file:secret}"}
+        with running(tmp_path, approved=(), port=port, oauth={"provider": provider}) as gateway:
+            found = json.loads(run(gateway.config, "--json").stdout)
+            told = gateway.until(lambda: json.loads(gateway.limen("signins", "list", "--json")))
+    assert told >= 0
+    assert [one for one in found if one["state"] == "failed"] == []
+    assert {(one["check"], one["state"]) for one in found if one["state"] != "ok"} <= {
+        ("PKCE", "unsure"), ("credentials", "unsure"), ("announced", "unsure"),
+    }  # fmt: skip
+    assert {"our endpoints", "our keys", "server metadata", "way back"} <= {one["leg"] for one in found}
 
 
 # the provider
@@ -380,7 +408,97 @@ def test_a_client_that_is_inside(world: World) -> None:
     ]  # fmt: skip
 
 
+def test_the_registration_script(world: World, tmp_path: Path) -> None:
+    """It runs (with a stand-in for az), sends what Graph wants, and writes the secret where nobody else reads it."""
+    shown = run(world.config, "--entra-setup").stdout
+    (tmp_path / "az").write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$@" >> calls\ncase "$*" in *appId*) echo app-1;; *password*) echo s3cret;; '
+        "*tenantId*) echo tenant-1;; *) echo object-1;; esac\n"
+    )
+    (tmp_path / "az").chmod(0o700)
+    done = subprocess.run(
+        ["sh"], input=shown, cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True,
+        timeout=30, check=True,
+    )  # fmt: skip
+    assert "client_secret: ${file:limen-entra.secret}" in done.stdout and "s3cret" not in done.stdout
+    assert (tmp_path / "limen-entra.secret").stat().st_mode & 0o777 == 0o600
+    calls = (tmp_path / "calls").read_text()
+    sent = json.loads(calls[calls.index('{\n  "identifierUris"') : calls.index("\n}\n") + 2])
+    assert sent["identifierUris"] == ["api://app-1"] and sent["api"]["requestedAccessTokenVersion"] == 2
+    assert sent["web"]["redirectUris"] == [f"{world.front.url}/oauth/callback"]
+    document = json.loads(run(world.config, "--entra-setup", "--json").stdout)
+    assert document["appRoles"][0]["id"] == sent["appRoles"][0]["id"]
+
+
 def test_misuse(world: World) -> None:
     assert CliRunner().invoke(app, ["-c", str(world.config), "doctor", "--server", "hr"]).exit_code == 2
     world.config.write_text(json.dumps({"mcpServers": {}}))
     assert "no `oauth` section" in run(world.config, "--provider-only", status=2).stderr
+
+
+# the servers behind
+
+
+def behind(world: World, credential: dict[str, Any]) -> dict[str, Any]:
+    """What the doctor says of the credential of one server."""
+    settings = json.loads(world.config.read_text())
+    settings["mcpServers"]["hr"] = {"url": f"{world.front.url}/up", "security": {"credential": credential}}
+    world.config.write_text(json.dumps(settings))
+    found = json.loads(CliRunner().invoke(app, ["-c", str(world.config), "doctor", "oauth", "--json"]).stdout)
+    (one,) = [one for one in found if one["leg"] == "upstream credential"]
+    return dict(one)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "hint"),
+    [
+        ((200, JSON, {"access_token": "t", "token_type": "Bearer", "expires_in": 60}), "ok", ""),
+        ((401, JSON, {"error": "invalid_client"}), "failed", "does not let us in"),
+        ((400, JSON, {"error": "invalid_scope"}), "failed", "scope"),
+        ((404, {}, ""), "failed", "cannot be used"),
+    ],
+)
+def test_client_credentials_are_tried_for_real(world: World, answer: Any, state: str, hint: str) -> None:
+    world.front.answers["/as/token"] = answer
+    client = {"id": "limen", "secret": "${file:secret}"}
+    found = behind(
+        world, {"kind": "client_credentials", "token_endpoint": f"{world.front.url}/as/token", "client": client}
+    )
+    assert found["state"] == state and hint in found["remedy"], found
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        ((400, JSON, {"error": "invalid_grant"}), "ok"),
+        ((400, JSON, {"error": "invalid_request"}), "unsure"),
+        ((401, JSON, {"error": "invalid_client"}), "failed"),
+        ((200, JSON, {"access_token": "t", "token_type": "Bearer", "expires_in": 60}), "failed"),
+    ],
+)
+def test_an_exchange_is_offered_a_token_of_nobody(world: World, answer: Any, state: str) -> None:
+    world.front.answers["/as/token"] = answer
+    client = {"id": "limen", "secret": "${file:secret}"}
+    exchange = {"kind": "exchange", "token_endpoint": f"{world.front.url}/as/token", "client": client}
+    assert behind(world, {**exchange, "subject_issuer": world.entra.issuer})["state"] == state
+
+
+def test_where_people_connect_accounts(world: World) -> None:
+    """CLI-01: found by its metadata, and not pinned by looking."""
+    url = world.front.url
+    world.front.answers |= {
+        "/up": (401, {"www-authenticate": f'Bearer resource_metadata="{url}/prm"'}, ""),
+        "/prm": (200, JSON, {"resource": f"{url}/up", "authorization_servers": [f"{url}/as"]}),
+        "/.well-known/oauth-authorization-server/as": (
+            200, JSON,
+            {"issuer": f"{url}/as", "authorization_endpoint": f"{url}/as/a", "token_endpoint": f"{url}/as/t",
+             "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"]},
+        ),
+    }  # fmt: skip
+    found = behind(world, {"kind": "user", "private": True})
+    assert found["state"] == "ok", found
+    state = State.open(load_config(world.config).config)
+    assert not list(state.vault.scan(""))
+    state.close()
+    world.front.answers["/prm"] = (200, JSON, {"resource": "https://other.example", "authorization_servers": []})
+    assert behind(world, {"kind": "user", "private": True})["state"] == "failed"

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import typer
 
-from limen.cli import oauth_front, oauth_provider
+from limen.cli import oauth_front, oauth_provider, oauth_upstreams
 from limen.cli.context import Misused
 from limen.cli.oauth_legs import Finding, Leg, get, members, unreachable
-from limen.cli.terminal import complain, emit, line
+from limen.cli.terminal import block, complain, emit, line
 from limen.core.faults import ConfigFault, DependencyFault
 
 if TYPE_CHECKING:
@@ -39,6 +39,16 @@ def doctor_oauth(config: Config, server: str, client: str, provider_only: bool, 
     if failed:
         complain(f"{len(failed)} of {len(findings)} checks failed; the first: {failed[0].leg}, {failed[0].field}")
         raise typer.Exit(1)
+
+
+def print_entra_setup(config: Config, as_json: bool) -> None:
+    """The registration as a shell script, or its Graph document as JSON."""
+    from limen.cli.entra_setup import registration, script
+
+    if as_json:
+        emit(registration(callback(config)))
+    else:
+        block(script(callback(config)))
 
 
 async def _walk(config: Config, server: str, client: str, provider_only: bool, *, quiet: bool) -> list[Finding]:
@@ -81,6 +91,10 @@ async def legs(config: Config, server: str, client: str, provider_only: bool) ->
             yield finding
     elif provider_only:
         raise Misused("there is no `oauth` section: clients sign in at the issuers of `identity.issuers` themselves")
+    if not provider_only:
+        behind = {name: one for name, one in config.servers.items() if server in ("", name)}
+        async for finding in oauth_upstreams.look(behind, PublicHttp(timeout=10.0), exchange):
+            yield finding
     if client:
         yield await client_metadata(client, PublicHttp(timeout=10.0))
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 from limen.cli.oauth_legs import Finding, Leg, get, members, post, unreachable
 from limen.core.ports import Exchange, Fetched
+from limen.oauth.provider_kinds import KINDS
 from limen.oauth.remedies import ENTRA, entra_number, remedy
 from limen.oauth.settings import ProviderSettings
 
@@ -72,10 +73,9 @@ def _kind(settings: ProviderSettings) -> Finding:
 
 
 def asked_scopes(settings: ProviderSettings) -> tuple[str, ...]:
-    """Scopes as the provider spells them; Entra names those of an API under its application ID URI."""
-    if settings.kind != "entra":
-        return settings.scopes
-    return tuple(one if one in _PLAIN or ":" in one else f"api://{settings.client_id}/{one}" for one in settings.scopes)
+    """Scopes as the provider spells them, as a sign-in asks for them."""
+    more = ("offline_access",) if settings.refresh else ()
+    return KINDS[settings.kind].scopes((*settings.scopes, *more), settings.client_id)
 
 
 def _scopes(settings: ProviderSettings) -> list[Finding]:

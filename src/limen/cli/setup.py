@@ -162,6 +162,9 @@ def doctor(
     server: Annotated[str, typer.Option(help="oauth: only the way to this server or bundle.")] = "",
     client: Annotated[str, typer.Option(help="oauth: also fetch this client's metadata document.")] = "",
     provider_only: Annotated[bool, typer.Option("--provider-only", help="oauth: only the identity provider.")] = False,
+    entra_setup: Annotated[
+        bool, typer.Option("--entra-setup", help="oauth: print a script that registers Limen at Microsoft Entra ID.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -172,12 +175,16 @@ def doctor(
     """
     if part not in ("", "sandbox", "oauth"):
         raise Misused(f"there is nothing called {part!r} to look at: sandbox, oauth, or nothing for everything")
-    if part != "oauth" and (server or client or provider_only):
-        raise Misused("--server, --client and --provider-only are for `limen doctor oauth`")
+    if part != "oauth" and (server or client or provider_only or entra_setup):
+        raise Misused("--server, --client, --provider-only and --entra-setup are for `limen doctor oauth`")
     if part == "oauth":
-        from limen.cli.doctor_oauth import doctor_oauth
+        from limen.cli.doctor_oauth import doctor_oauth, print_entra_setup
 
-        doctor_oauth(load(context, config).config, server, client, provider_only, as_json)
+        chosen = load(context, config).config
+        if entra_setup:
+            print_entra_setup(chosen, as_json)
+        else:
+            doctor_oauth(chosen, server, client, provider_only, as_json)
         return
     if part:
         rows = run_async(_sandbox())

@@ -39,10 +39,11 @@ def redacted(text: str, longest: int = LONGEST) -> str:
     unless it is a GUID, which is how providers name tenants, applications and traces.
     """
     text = plain(text, 4 * longest)
-    text = _HEADERS.sub(rf"\1: {HIDDEN}", text)
-    text = _SCHEMES.sub(rf"\1 {HIDDEN}", text)
-    text = _JWT.sub(HIDDEN, text)
-    text = _NAMED.sub(lambda found: f"{found[1]}{found['between']}{HIDDEN}", text)
+    if ":" in text:
+        text = _HEADERS.sub(rf"\1: {HIDDEN}", text)
+    text = _JWT.sub(HIDDEN, _SCHEMES.sub(rf"\1 {HIDDEN}", text))
+    if "=" in text or '"' in text:
+        text = _NAMED.sub(lambda found: f"{found[1]}{found['between']}{HIDDEN}", text)
     return _RUN.sub(_run, text)[:longest]
 
 

@@ -234,6 +234,18 @@ _TEXTS: Final[Mapping[_Where, str]] = MappingProxyType(
         "time (reload, back button), or somebody else's. Begin again in the client.",
         ("callback", "", "cookie"): "Another browser came back than the one that left, or it lost our cookie: the "
         "callback must be reached under `listen.url`, the same host the person agreed on.",
+        ("callback", "", "browser"): "Another browser came back than the one that agreed: the link was opened "
+        "elsewhere,"
+        " or somebody sent it to somebody else (an attack: look at both addresses).",
+        ("callback", "", "error"): "The provider's answer holds an error and a code: not an honest one.",
+        ("callback", "", "code"): "The provider's answer holds no usable code; something on the way cuts long "
+        "addresses.",
+        ("callback", "", "provider"): "The provider cannot be reached from here: `limen doctor oauth --provider-only`.",
+        ("callback", "", "tid"): "The person is of another tenant than `oauth.provider.issuer` names.",
+        ("callback", "", "ver"): "The registration gives out tokens of version 1: set requestedAccessTokenVersion to "
+        "2.",
+        ("callback", "", "groups"): "More groups than fit into a token: assign groups to the app and choose `Groups "
+        "assigned to the application`, or use app roles.",
         ("callback", "", "iss"): "The answer names another issuer than the one asked: a mix-up, or "
         "`oauth.provider.issuer` is not what the provider calls itself.",
         ("callback", "", "nonce"): "The ID token is of another sign-in.",
@@ -257,6 +269,10 @@ _TEXTS: Final[Mapping[_Where, str]] = MappingProxyType(
         "to. Some clients send the address without its path: update the client.",
         ("token", "invalid_client", ""): "The client did not prove who it is the way it registered "
         "(`token_endpoint_auth_method`).",
+        ("token", "invalid_grant", "client_id"): "The code was made for another client.",
+        ("token", "invalid_grant", "client_digest"): "The client's metadata changed since the person agreed: sign in "
+        "again.",
+        ("token", "invalid_grant", "user"): "The user or the client was revoked: `limen revoke list`.",
         ("token", "invalid_request", "grant_type"): "`grant_type` is missing; the body must be a form, not JSON.",
         ("token", "unsupported_grant_type", ""): "Only authorization_code and refresh_token are given (device_code, if "
         "switched on).",
@@ -267,8 +283,13 @@ _TEXTS: Final[Mapping[_Where, str]] = MappingProxyType(
             "refresh_token",
         ): "The refresh token is used up, expired or revoked. If it was used "
         "twice, all of the grant was revoked: two copies of a client share one, or it was stolen.",
+        ("refresh", "invalid_grant", "client_id"): "The refresh token is another client's: two clients share a store.",
+        ("refresh", "invalid_grant", "DPoP"): "The grant is bound to a key the client did not prove: it lost its key, "
+        "or somebody else has the token.",
+        ("refresh", "invalid_grant", "user"): "The user or the client was revoked: `limen revoke list`.",
         ("refresh", "invalid_grant", "consent"): "The person's consent was withdrawn or has expired: sign in again.",
-        ("refresh", "invalid_grant", "client"): "The client's metadata changed since the person agreed: sign in again.",
+        ("refresh", "invalid_grant", "client_digest"): "The client's metadata changed since the person agreed: sign "
+        "in again.",
         ("refresh", "invalid_grant", ""): "The grant is over: sign in again.",
         ("refresh", "invalid_scope", "scope"): "A refresh cannot widen what was agreed to.",
         # others
@@ -303,7 +324,7 @@ def remedy(leg: str, outcome: str, field: str = "", detail: str = "") -> str:
     """What an operator should do about it; "" for a step that went well or that nothing is known about."""
     if outcome in ("ok", ""):
         return ""
-    if (number := entra_number(detail)) in ENTRA:
+    if (number := entra_number(f"{field} {detail}")) in ENTRA:
         return ENTRA[number]
     for where in (
         (leg, outcome, field), (leg, "", field), (leg, outcome, ""), ("", outcome, field), ("", outcome, ""),
