@@ -4,7 +4,7 @@ A test says which of them it proves with `@pytest.mark.requirement("AUTH-05", "A
 each row has a test that exists or says why it has none. `python tests/requirements.py > docs/requirements.md` writes
 the table.
 
-The sentences are ours and short; what counts is the page. Rows about being an authorization server are not here.
+The sentences are ours and short; what counts is the page.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from requirement_client_rows import CLIENT
-from requirement_client_rows import PAGES as CLIENT_PAGES
 from requirement_rows import ATTACKS, OAUTH, PAGES, PROTOCOL
+from requirement_rows_oauth import CLIENT, FACADE, REFRESH, SERVER
 
 TESTS = Path(__file__).resolve().parent
 MARK = "pytest.mark.requirement"
+_PARTS = (
+    ("The protocol", PROTOCOL),
+    ("AS: the authorization server", SERVER),
+    ("CLI: a client of other authorization servers", CLIENT),
+    ("AU: callers and sessions", ATTACKS),
+    ("OA: signing in, codes and tokens", tuple(sorted((*FACADE, *OAUTH, *REFRESH)))),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Row:
 def rows() -> dict[str, Row]:
     """All rows by id, in the order of the table. Raises ValueError for an id or a sentence that is there twice."""
     table: dict[str, Row] = {}
-    for row in (Row(*cells) for cells in (*PROTOCOL, *CLIENT, *ATTACKS, *OAUTH)):
+    for row in (Row(*cells) for _, part in _PARTS for cells in part):
         if row.id in table or any(row.sentence == other.sentence for other in table.values()):
             raise ValueError(f"{row.id} is there twice")
         table[row.id] = row
@@ -89,24 +95,19 @@ def document() -> str:
         "# Requirements",
         "",
         "Rules of the [Model Context Protocol](https://modelcontextprotocol.io/specification) for whoever receives "
-        "tokens, speaks Streamable HTTP or stdio, and keeps sessions; attacks on identity, authorization and sessions "
-        "(AU); attacks on access tokens and proofs (OA). Each is named by the tests that prove it, marked "
+        "or issues tokens, is a client of others that do, speaks Streamable HTTP or stdio, and keeps sessions; attacks "
+        "on identity, authorization and sessions (AU); attacks on signing in, codes, tokens and proofs (OA). Each is "
+        "named by the tests that prove it, marked "
         '`@pytest.mark.requirement("AUTH-05")`; `tests/test_requirements.py` fails for a row without a test and for a '
         "test without a row. Written by `python tests/requirements.py > docs/requirements.md`.",
         "",
-        f"{len(table)} rows: {len(table) - len(explained)} have tests, {len(explained)} are explained. Not here: rules "
-        "for authorization servers.",
+        f"{len(table)} rows: {len(table) - len(explained)} have tests, {len(explained)} are explained.",
         "",
         "Sources are pages of the specification: "
-        + "; ".join(f"**{code}** {page}" for code, page in {**PAGES, **CLIENT_PAGES}.items())
+        + "; ".join(f"**{code}** {page}" for code, page in PAGES.items())
         + ". Otherwise an OWASP MCP Top 10 class or an RFC.",
     ]
-    for title, cells in (
-        ("The protocol", PROTOCOL),
-        ("The protocol, as a client of servers behind us", CLIENT),
-        ("AU: callers and sessions", ATTACKS),
-        ("OA: tokens", OAUTH),
-    ):
+    for title, cells in _PARTS:
         lines += ["", f"## {title}", "| Id | Rule or attack | Revision | Source | Tests, or why there is none |"]
         lines.append("|---|---|---|---|---|")
         for one in cells:

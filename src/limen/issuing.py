@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from limen.core.faults import ConfigFault, DependencyFault
@@ -13,13 +13,15 @@ from limen.core.ports import Sealer, TokenSigner
 from limen.identity.dpop import NonceWanted, ProofRefused, Proofs
 from limen.identity.revoked import Revocation, is_revoked, revoke
 from limen.oauth.codes import Codes
+from limen.oauth.consent import Consent
 from limen.oauth.device import Ask, Devices, Knows, Start
 from limen.oauth.families import Families
-from limen.oauth.grants import Grants
+from limen.oauth.grants import Grants, Other
 from limen.oauth.minting import Claims, Mint
 from limen.oauth.model import User
 from limen.oauth.recorder import Recorder
 from limen.oauth.redeeming import Record, Redeemer, Ties
+from limen.oauth.settings import TokenSettings
 from limen.oauth.web import OAuthError, Visit
 from limen.policy.buckets import MemoryCounter
 
@@ -41,6 +43,7 @@ class Parts:
     record: Record
     ask: Ask
     start: Start
+    others: Mapping[str, Other] = field(default_factory=dict)  # grants of other rooms, by type
 
 
 def open_grants(config: Config, state: State, parts: Parts) -> tuple[Grants, Devices | None]:
@@ -68,10 +71,32 @@ def open_grants(config: Config, state: State, parts: Parts) -> tuple[Grants, Dev
             counter=counter, recorder=parts.recorder, record=parts.record,
         )  # fmt: skip
     redeemer = Redeemer(codes, families, mint, ties, settings, devices=devices, alone=not state.remote)
-    key_set = parts.signer.key_set
-    return Grants(
-        issuer, codes, families, mint, redeemer, parts.clients, ties, key_set=key_set, devices=devices is not None
-    ), devices
+    grants = Grants(
+        issuer, codes, families, mint, redeemer, parts.clients, ties,
+        key_set=parts.signer.key_set, devices=devices is not None, others=parts.others,
+    )  # fmt: skip
+    return grants, devices
+
+
+def withdrawal(config: Config, state: State) -> Callable[[Consent], None]:
+    """For commands: ends what was issued under a consent, on every replica within a second."""
+    settings = config.oauth.tokens if config.oauth is not None else TokenSettings()
+    families = Families(state.oauth, _Unopened(), settings, _revoke(config.listen.url, state))
+
+    def withdraw(consent: Consent) -> None:
+        families.withdraw(consent.id)
+
+    return withdraw
+
+
+class _Unopened:
+    """A vault whose key nobody needed: ending a grant opens nothing."""
+
+    def seal(self, owner: str, place: str, secret: bytes) -> bytes:
+        raise DependencyFault("vault", "not opened", retryable=False)
+
+    def open(self, owner: str, place: str, sealed: bytes) -> bytes:
+        raise DependencyFault("vault", "not opened", retryable=False)
 
 
 def _revoked(issuer: str, state: State) -> Callable[[User, str, str], bool]:

@@ -13,12 +13,13 @@ from limen.adapters.public_http import PublicHttp
 from limen.adapters.secret_file import secret_file
 from limen.catalog.lookalike import lookalike_letters, plain, squat_key
 from limen.connections import Connections, endpoints
+from limen.core.faults import ConfigFault
 from limen.core.ports import Sealer, TokenSigner
 from limen.core.urls import read_url
 from limen.identity.client_keys import ALGORITHMS, ClientKeys
 from limen.identity.keys import AlgorithmList, VerificationKey, read_key_set, signature_holds
 from limen.identity.token import Compact, TokenRefused, read_compact
-from limen.issuing import Parts, open_grants
+from limen.issuing import Parts, open_grants, withdrawal
 from limen.oauth.asking import Asking, Can
 from limen.oauth.assertion import Assertions
 from limen.oauth.authorize import Judge, Offer
@@ -27,7 +28,7 @@ from limen.oauth.consent import Consents
 from limen.oauth.device import Devices
 from limen.oauth.documents import Documents
 from limen.oauth.flow import Flow, Grantor
-from limen.oauth.grants import JWKS, Grants
+from limen.oauth.grants import JWKS, Grants, Other
 from limen.oauth.metadata import Metadata, server_metadata
 from limen.oauth.model import Tokens, User
 from limen.oauth.provider import Provider
@@ -71,7 +72,7 @@ class Brought:
     needed: Callable[[str], Sequence[str]]  # scopes without which a route is of no use
     keep: Callable[[User, Tokens], None] | None = None  # the provider's tokens, where a credential is made of them
     connections: Connections | None = None
-    exchanges: Mapping[str, Handler] = field(default_factory=dict)  # grants of other rooms, by type
+    exchanges: Mapping[str, Other] = field(default_factory=dict)  # grants of other rooms, by type
 
 
 def open_signin(config: Config, house: Brought) -> SignIn:
@@ -86,13 +87,15 @@ def open_signin(config: Config, house: Brought) -> SignIn:
         settings.provider, f"{issuer}/oauth/callback", state.oauth, house.vault, PublicHttp(private=True), jose(),
         asking.browser,
     )  # fmt: skip
-    consents = Consents(state.consents, record, settings.consent, time.time)
     later: list[Flow] = []  # devices ask by the flow, which answers devices
 
     async def start(*asked: Any) -> Any:
         return await later[0].start(*asked)
 
-    parts = Parts(house.keys, house.vault, clients, consents.holds, recorder, record, judge.device, start)
+    consents = Consents(state.consents, record, settings.consent, time.time, withdrawal(config, state))
+    parts = Parts(
+        house.keys, house.vault, clients, consents.holds, recorder, record, judge.device, start, house.exchanges
+    )
     grants, devices = open_grants(config, state, parts)
     connect = None
     if house.connections is not None:
@@ -105,7 +108,9 @@ def open_signin(config: Config, house: Brought) -> SignIn:
     )  # fmt: skip
     later.append(flow)
     proofs = config.identity.dpop.algorithms
-    document = server_metadata(issuer, settings, house.offers, algorithms=ALGORITHMS, proofs=proofs)
+    document = server_metadata(
+        issuer, settings, house.offers, algorithms=ALGORITHMS, proofs=proofs, grants=house.exchanges
+    )
     found: dict[bytes, Handler] = {
         **Metadata(document, recorder).endpoints(),
         **_endpoints(flow, grants, devices),
@@ -120,8 +125,11 @@ def open_signin(config: Config, house: Brought) -> SignIn:
 
 def _clients(config: Config, settings: OAuthSettings, house: Brought) -> tuple[Clients, Registration]:
     issuer, table, known = config.listen.url, house.state.oauth, settings.clients
-    own = {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
-    public, keys, counter = PublicHttp(), ClientKeys(), MemoryCounter()
+    try:
+        own = {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
+    except ValueError as error:
+        raise ConfigFault(f"the issuer's address has {error}", "oauth.provider.issuer") from None
+    public, keys, counter = PublicHttp(), ClientKeys(), house.state.counter or MemoryCounter()
     trust = Trust(known.documents, Letters(squat_key, plain, lookalike_letters))
     inside = PublicHttp(private=True)
     documents = Documents(public, known.documents, trust, keys, own, house.record, inside=inside)

@@ -42,6 +42,7 @@ def without_redirect(answer: Answer) -> bool:
 # -- A. confused deputy ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("AS-21", "AS-23", "OA-01")
 def test_oa_01_a_provider_that_remembers_does_not_replace_our_question(world: World) -> None:
     """OA-01: the attacker's client, the victim's session at the provider. Nothing leaves before a click, for each
     client anew, however often the person agreed to another one."""
@@ -56,6 +57,7 @@ def test_oa_01_a_provider_that_remembers_does_not_replace_our_question(world: Wo
     assert victim.answer(page, "deny").query["error"] == "access_denied" and len(world.idp.asked) == asked
 
 
+@pytest.mark.requirement("AS-38", "OA-02")
 def test_oa_02_consent_in_one_browser_does_not_count_in_another(world: World) -> None:
     """OA-02: the attacker agrees, stops before the provider and sends its URL to the victim."""
     attacker, victim = world.browser(), world.browser()
@@ -70,6 +72,7 @@ def test_oa_02_consent_in_one_browser_does_not_count_in_another(world: World) ->
     assert not world.rows("state/")
 
 
+@pytest.mark.requirement("OA-02")
 @pytest.mark.parametrize("stolen", ["browser", "state"])
 def test_oa_02_one_of_the_two_cookies_is_not_enough(world: World, stolen: str) -> None:
     """OA-02: both are looked at."""
@@ -79,6 +82,7 @@ def test_oa_02_one_of_the_two_cookies_is_not_enough(world: World, stolen: str) -
     assert victim.open(back).status == 403 and nobody_got_in(world)
 
 
+@pytest.mark.requirement("OA-03")
 def test_oa_03_an_answer_of_another_browsers_page_is_none(world: World) -> None:
     """OA-03: the attacker has the victim's browser post what his own page holds."""
     attacker, victim = world.browser(), world.browser()
@@ -89,6 +93,7 @@ def test_oa_03_an_answer_of_another_browsers_page_is_none(world: World) -> None:
     assert attacker.allow(page)  # honest twin: the browser that was asked
 
 
+@pytest.mark.requirement("OA-03")
 def test_oa_03_an_answered_page_is_not_answered_by_another_browser(world: World) -> None:
     """OA-03: even if the page's binding were broken, the transaction belongs to who agreed first."""
     browser = world.browser()
@@ -100,6 +105,7 @@ def test_oa_03_an_answered_page_is_not_answered_by_another_browser(world: World)
     assert transactions.end(transaction, turn=7) is None
 
 
+@pytest.mark.requirement("OA-09")
 def test_oa_09_nothing_that_was_asked_can_be_swapped_afterwards(world: World) -> None:
     """OA-09: what the answer brings along besides the decision is not read."""
     browser = world.browser()
@@ -114,6 +120,7 @@ def test_oa_09_nothing_that_was_asked_can_be_swapped_afterwards(world: World) ->
     assert (asked.client, asked.redirect_uri, asked.resource, asked.scopes) == ("app", CALLBACK, HR, ("hr:read",))
 
 
+@pytest.mark.requirement("AS-35", "AS-36", "AS-37", "OA-10")
 def test_oa_10_state_begins_with_consent_and_ends_with_the_first_answer(world: World) -> None:
     """OA-10, AS-35, AS-36, AS-37: fresh, after the click and not before, once, ten minutes."""
     browser = world.browser()
@@ -132,6 +139,7 @@ def test_oa_10_state_begins_with_consent_and_ends_with_the_first_answer(world: W
     assert browser.open(back).status == 403 and len(world.neighbours.codes) == 1
 
 
+@pytest.mark.requirement("AS-35", "OA-10")
 def test_oa_10_states_are_never_the_same(world: World) -> None:
     """OA-10, AS-35."""
     browser = world.browser()
@@ -142,6 +150,7 @@ def test_oa_10_states_are_never_the_same(world: World) -> None:
     assert {one["code_challenge_method"] for one in asked} == {"S256"}
 
 
+@pytest.mark.requirement("AS-39", "OA-10")
 def test_oa_10_a_way_that_takes_too_long_is_over(world: World) -> None:
     """OA-10, AS-39."""
     browser = world.browser()
@@ -153,6 +162,7 @@ def test_oa_10_a_way_that_takes_too_long_is_over(world: World) -> None:
     assert "code" in browser.open(back).query  # honest twin
 
 
+@pytest.mark.requirement("AS-39", "OA-10")
 def test_oa_10_one_of_many_answers_at_once_counts(world: World) -> None:
     """AS-39: the state is used up by one step that only one can make."""
     browser = world.browser()
@@ -183,6 +193,7 @@ LOCAL: list[dict[str, str | None]] = [
 ]
 
 
+@pytest.mark.requirement("AS-06")
 @pytest.mark.parametrize("changes", LOCAL)
 def test_nobody_is_sent_to_an_address_that_is_not_the_clients(world: World, changes: dict[str, str | None]) -> None:
     """AS-06: whatever else is wrong or right, a page of our own."""
@@ -192,6 +203,7 @@ def test_nobody_is_sent_to_an_address_that_is_not_the_clients(world: World, chan
         assert without_redirect(answer) and not world.rows("")
 
 
+@pytest.mark.requirement("OA-13", "OA-32")
 @pytest.mark.parametrize("doubled", ["redirect_uri", "client_id", "resource", "code_challenge", "state", "scope"])
 def test_a_parameter_that_is_there_twice_is_not_read(world: World, doubled: str) -> None:
     """OA-13, OA-32: nothing in such a request can be relied on (RFC 6749 section 3.1)."""
@@ -244,6 +256,7 @@ TOLD: list[tuple[str, dict[str, str | None], str, str]] = [
 ]
 
 
+@pytest.mark.requirement("OA-20", "OA-21", "OA-23", "OA-29", "OA-32", "OA-33", "OA-34")
 @pytest.mark.parametrize(("attack", "changes", "error", "field"), TOLD)
 def test_a_bad_request_is_the_clients_to_hear(
     world: World, attack: str, changes: dict[str, str | None], error: str, field: str
@@ -258,6 +271,7 @@ def test_a_bad_request_is_the_clients_to_hear(
     assert (note["leg"], note["outcome"], note["field"]) == ("authorize", error, field)
 
 
+@pytest.mark.requirement("OA-20", "OA-21", "OA-32", "OA-33", "OA-34")
 def test_honest_twins_of_bad_requests(world: World) -> None:
     """OA-20, OA-21, OA-32, OA-33, OA-34: the same endpoint lets these through."""
     honest: list[dict[str, str | None]] = [
@@ -278,6 +292,7 @@ def test_honest_twins_of_bad_requests(world: World) -> None:
     assert world.neighbours.codes[answer.query["code"]][0].scopes == ("hr:read",)  # what is offered to who names none
 
 
+@pytest.mark.requirement("OA-33")
 def test_oa_33_a_client_asks_for_no_more_than_it_may(world: World) -> None:
     """OA-33: of what the resource offers, a client may be allowed a part; none named gives no more than that."""
     world.clients["small"] = app("small", scopes=frozenset({"hr:write"}))
@@ -293,6 +308,7 @@ def test_a_client_without_the_grant_gets_no_page(world: World) -> None:
     assert world.browser().ask(client_id="robot").query["error"] == "unauthorized_client"
 
 
+@pytest.mark.requirement("OA-34")
 def test_oa_34_the_provider_hears_what_it_may_and_nothing_else(world: World) -> None:
     """OA-34: hints, tokens and unknown parameters of a client stay here; a stronger sign-in is passed on."""
     injected = {"login_hint": "victim", "id_token_hint": "eyJ", "ui_locales": "de", "claims": "{}", "nonce": "mine",
@@ -309,6 +325,7 @@ def test_oa_34_the_provider_hears_what_it_may_and_nothing_else(world: World) -> 
     assert asked["state"] != "client-state" and "resource" not in asked
 
 
+@pytest.mark.requirement("OA-34")
 @pytest.mark.parametrize("signed_in", [None, -400])
 def test_oa_34_a_fresh_sign_in_that_was_asked_for_is_checked(world: World, signed_in: int | None) -> None:
     """OA-34: a provider that ignores max_age does not make an old sign-in new."""
@@ -324,6 +341,7 @@ def test_oa_34_a_fresh_sign_in_that_was_asked_for_is_checked(world: World, signe
 # -- C. the way back ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("OA-14", "OA-25")
 def test_oa_25_a_code_of_another_sign_in_is_of_no_use(world: World) -> None:
     """OA-25: the attacker's code at the provider, put into the victim's answer. PKCE stops it, and where a provider
     does not check that, the nonce does."""
@@ -343,6 +361,7 @@ def test_oa_25_a_code_of_another_sign_in_is_of_no_use(world: World) -> None:
     assert world.neighbours.noted[-1]["field"] == "nonce"
 
 
+@pytest.mark.requirement("OA-26")
 def test_oa_26_a_code_that_is_unreadable_or_over(world: World) -> None:
     """OA-26: at the provider it is invalid_grant, whatever it looks like."""
     for code in ("over", "a code", "x" * 9000):
@@ -355,6 +374,7 @@ def test_oa_26_a_code_that_is_unreadable_or_over(world: World) -> None:
         assert without_redirect(answer) and nobody_got_in(world)
 
 
+@pytest.mark.requirement("AS-38", "OA-27")
 @pytest.mark.parametrize("state", [None, "", "x", "x" * 43, '"><script>alert(1)</script>', "a\r\nSet-Cookie: b=c"])
 def test_oa_27_a_state_that_is_missing_or_not_ours(world: World, state: str | None) -> None:
     """OA-27: refused, and not shown."""
@@ -366,6 +386,7 @@ def test_oa_27_a_state_that_is_missing_or_not_ours(world: World, state: str | No
     assert not world.idp.forms and world.rows("state/")  # the real one still may come
 
 
+@pytest.mark.requirement("OA-27")
 def test_oa_27_a_state_that_is_there_twice_or_of_another_tab(world: World) -> None:
     """OA-27: the cookies belong to one state each."""
     browser = world.browser()
@@ -378,6 +399,7 @@ def test_oa_27_a_state_that_is_there_twice_or_of_another_tab(world: World) -> No
     assert world.neighbours.noted[-1]["field"] == "invalid_grant"
 
 
+@pytest.mark.requirement("OA-28")
 @pytest.mark.parametrize(
     "iss", [None, "https://evil.example", "https://id.example/", "https://ID.example", "http://id.example"]
 )
@@ -393,6 +415,7 @@ def test_oa_28_mix_up_an_answer_of_another_provider(world: World, iss: str | Non
     assert without_redirect(answer) and shown not in answer.text + str(world.neighbours.noted)
 
 
+@pytest.mark.requirement("OA-28")
 def test_oa_28_mix_up_a_name_that_was_not_announced_must_fit_as_well(world: World) -> None:
     """OA-28, and its honest twins: not announced and absent, not announced and right."""
     world.idp.metadata["authorization_response_iss_parameter_supported"] = None
@@ -403,6 +426,7 @@ def test_oa_28_mix_up_a_name_that_was_not_announced_must_fit_as_well(world: Worl
         assert "code" in browser.open(world.idp.authorize(browser.allow(browser.ask()), iss=iss)).query
 
 
+@pytest.mark.requirement("AS-10", "OA-28")
 def test_oa_28_mix_up_the_other_way_every_answer_of_ours_names_us(world: World) -> None:
     """OA-28, AS-10: the official client checks each of our answers against our metadata, and takes them."""
     settings = OAuthSettings.model_validate({"provider": {"issuer": "https://id.example", "client_id": "limen"}})
@@ -421,6 +445,7 @@ def test_oa_28_mix_up_the_other_way_every_answer_of_ours_names_us(world: World) 
             validate_authorization_response_iss(None, ours)
 
 
+@pytest.mark.requirement("OA-29")
 def test_oa_29_an_error_and_a_code_in_one_answer(world: World) -> None:
     """OA-29: neither is believed."""
     browser = world.browser()
@@ -428,6 +453,7 @@ def test_oa_29_an_error_and_a_code_in_one_answer(world: World) -> None:
     assert answer.status == 400 and without_redirect(answer) and nobody_got_in(world) and not world.idp.forms
 
 
+@pytest.mark.requirement("OA-29")
 def test_oa_29_a_code_twice_or_none(world: World) -> None:
     """OA-29."""
     browser = world.browser()
@@ -436,6 +462,7 @@ def test_oa_29_a_code_twice_or_none(world: World) -> None:
     assert nobody_got_in(world) and not world.idp.forms
 
 
+@pytest.mark.requirement("OA-30")
 def test_oa_30_where_the_code_goes_stands_in_the_record(world: World) -> None:
     """OA-30: the provider's metadata changes after the browser left, or its answer names another place."""
     browser = world.browser()
@@ -450,6 +477,7 @@ def test_oa_30_where_the_code_goes_stands_in_the_record(world: World) -> None:
     assert left(browser) and any(url.endswith("openid-configuration") for url in world.idp.gets[2:])  # it was read anew
 
 
+@pytest.mark.requirement("OA-30", "OA-87")
 def test_oa_30_a_way_that_began_at_another_provider_is_not_finished_here(tmp_path: Path) -> None:
     """OA-30, OA-87: the configuration changed in between; a secret is shown to its own provider only."""
     before = World(tmp_path)
@@ -466,6 +494,7 @@ def test_oa_30_a_way_that_began_at_another_provider_is_not_finished_here(tmp_pat
 # -- texts, headers, caches -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("OA-89")
 def test_oa_89_texts_of_strangers_break_out_of_nothing(world: World) -> None:
     """OA-89: neither the provider's words nor a client's get into a page, a header or a line of the log."""
     evil = '<script>alert(1)</script>\r\nSet-Cookie: a=b\r\n\r\n{"event":"forged"}\u2028'
@@ -486,6 +515,7 @@ def test_oa_89_texts_of_strangers_break_out_of_nothing(world: World) -> None:
     assert "code" in browser.sign_in(state=evil).query  # honest twin: a client's state is its own
 
 
+@pytest.mark.requirement("OA-90")
 def test_oa_90_no_page_of_another_origin_reads_an_authorization(world: World) -> None:
     """OA-90: no CORS on any leg; metadata is for everybody (tests/oauth/test_oauth_metadata.py)."""
     visit = Visit("OPTIONS", "/oauth/authorize", request(), {"origin": ("https://evil.example",)})
@@ -493,6 +523,7 @@ def test_oa_90_no_page_of_another_origin_reads_an_authorization(world: World) ->
     assert answer.status == 405 and not [name for name, _ in answer.reply.all_headers if "access-control" in name]
 
 
+@pytest.mark.requirement("OA-91")
 def test_oa_91_nothing_on_the_way_is_stored_or_sent_on_as_a_referrer(world: World) -> None:
     """OA-91."""
     browser = world.browser()
@@ -504,6 +535,7 @@ def test_oa_91_nothing_on_the_way_is_stored_or_sent_on_as_a_referrer(world: Worl
         assert (sent["cache-control"], sent["referrer-policy"]) == ("no-store", "no-referrer")
 
 
+@pytest.mark.requirement("OA-49", "OA-93")
 def test_oa_93_our_own_addresses_are_the_configurations(world: World) -> None:
     """OA-49, OA-93: whatever a proxy's headers say, the provider sends people to us, and clients hear our name."""
     evil: dict[str, Any] = dict.fromkeys(("host", "x-forwarded-host", "forwarded"), ("evil.example",))

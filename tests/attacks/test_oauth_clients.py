@@ -53,6 +53,7 @@ def found(authority: trustme.CA, data: bytes | Callable[[bytes], bytes], client_
     return client
 
 
+@pytest.mark.requirement("AS-12", "AS-13")
 def test_the_honest_twin_a_client_with_a_document_over_https(authority: trustme.CA) -> None:
     client = found(authority, answer())
     assert (client.id, client.source, client.name) == (CIMD, "metadata", "Example App")
@@ -73,6 +74,7 @@ def test_the_honest_twin_an_older_client_registers() -> None:
     assert run(rig.clients.find(made["client_id"])).name == "Older"
 
 
+@pytest.mark.requirement("AS-18", "OA-40")
 def test_oa_40_a_document_on_an_inner_address(authority: trustme.CA) -> None:
     """OA-40: no socket is opened to it, and the words are those of a document that is not there."""
     told = set()
@@ -92,6 +94,7 @@ def test_oa_40_a_document_on_an_inner_address(authority: trustme.CA) -> None:
     assert len(told) == 1
 
 
+@pytest.mark.requirement("AS-18", "OA-41")
 def test_oa_41_rebinding_between_two_look_ups(authority: trustme.CA) -> None:
     """OA-41: the first answer is the one that is used; the second is judged by itself."""
 
@@ -108,6 +111,7 @@ def test_oa_41_rebinding_between_two_look_ups(authority: trustme.CA) -> None:
     run(work())
 
 
+@pytest.mark.requirement("OA-42")
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
 def test_oa_42_a_redirect_to_the_inside(authority: trustme.CA, status: str) -> None:
     """OA-42."""
@@ -115,6 +119,7 @@ def test_oa_42_a_redirect_to_the_inside(authority: trustme.CA, status: str) -> N
     refused(lambda: found(authority, answer(head=head, status=status)), "invalid_client")
 
 
+@pytest.mark.requirement("AS-14", "AS-17", "OA-43")
 @pytest.mark.parametrize(
     "data",
     [
@@ -134,11 +139,13 @@ def test_oa_43_documents_made_to_harm(authority: trustme.CA, data: bytes) -> Non
     refused(lambda: found(authority, data), "invalid_client")
 
 
+@pytest.mark.requirement("OA-43")
 def test_oa_43_a_document_that_trickles(authority: trustme.CA) -> None:
     """OA-43: time is bounded as a whole, not by the byte."""
     refused(lambda: found(authority, answer(), slow=0.02), "invalid_client")
 
 
+@pytest.mark.requirement("OA-44")
 def test_oa_44_a_document_that_flips_after_it_was_approved(authority: trustme.CA) -> None:
     """OA-44: what was consented to had another digest, and the address it had is no longer its own."""
 
@@ -154,6 +161,7 @@ def test_oa_44_a_document_that_flips_after_it_was_approved(authority: trustme.CA
     run(work())
 
 
+@pytest.mark.requirement("OA-45")
 def test_oa_45_somebody_elses_document_and_a_port_of_ones_own(authority: trustme.CA) -> None:
     """OA-45: cannot be told from the honest client, so it never goes without being said."""
     client = found(authority, answer(document(redirect_uris=["http://127.0.0.1/callback"])))
@@ -161,6 +169,7 @@ def test_oa_45_somebody_elses_document_and_a_port_of_ones_own(authority: trustme
     assert {"loopback_only", "unverified"} <= {*client.warnings}
 
 
+@pytest.mark.requirement("CLI-22", "CLI-24", "OA-48")
 def test_oa_48_what_an_upstream_names_is_fetched_no_less_carefully(authority: trustme.CA) -> None:
     """OA-48, the fetching half: an address in a challenge that leads inside gets no connection."""
     from limen.core.faults import DependencyFault
@@ -179,6 +188,7 @@ def test_oa_48_what_an_upstream_names_is_fetched_no_less_carefully(authority: tr
     run(work())
 
 
+@pytest.mark.requirement("OA-87")
 def test_oa_87_what_a_client_has_here_is_for_here() -> None:
     """OA-87: ids and secrets are made by this server, at random; nothing a client had elsewhere can be brought."""
     one, other = Rig(registration=True), Rig(registration=True)

@@ -30,7 +30,7 @@ def linked(house: House) -> bool:
 @pytest.mark.parametrize(
     "iss", [f"{ISSUER}/", "https://AS.example", "https://evil.example", "https://as.example:443", "", None]
 )
-@pytest.mark.requirement("CLI-06", "CLI-07")
+@pytest.mark.requirement("CLI-06", "CLI-07", "OA-28")
 def test_mix_up_by_issuer_oa28_cli06_cli07(tmp_path: Path, iss: str | None) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -47,6 +47,7 @@ def test_mix_up_by_issuer_oa28_cli06_cli07(tmp_path: Path, iss: str | None) -> N
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-28")
 def test_issuer_that_is_not_announced_may_be_missing_and_may_not_be_wrong_oa28(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -75,6 +76,7 @@ def test_errors_of_another_issuer_are_not_acted_on_cli08(tmp_path: Path) -> None
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-30")
 def test_the_code_goes_to_the_token_endpoint_of_the_record_oa30(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -90,6 +92,7 @@ def test_the_code_goes_to_the_token_endpoint_of_the_record_oa30(tmp_path: Path) 
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-29")
 def test_an_error_and_a_code_together_oa29(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -118,6 +121,7 @@ def test_state_is_exact_cli12(tmp_path: Path, state: str | None) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-10")
 def test_twenty_answers_at_once_are_one_connection_oa10(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -129,6 +133,7 @@ def test_twenty_answers_at_once_are_one_connection_oa10(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-02")
 def test_the_answer_in_another_browser_burns_it_oa02(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -142,7 +147,7 @@ def test_the_answer_in_another_browser_burns_it_oa02(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.requirement("ELI-10")
+@pytest.mark.requirement("ELI-10", "OA-02")
 def test_a_link_sent_to_somebody_else_links_nothing_eli10_oa02(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -160,6 +165,7 @@ def test_a_link_sent_to_somebody_else_links_nothing_eli10_oa02(tmp_path: Path) -
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-25")
 def test_a_handle_is_for_its_server_and_known_whole_oa25(tmp_path: Path) -> None:
     house = House(tmp_path)
     _, url = house.linking.offer(ALICE, "notes", ())
@@ -171,6 +177,7 @@ def test_a_handle_is_for_its_server_and_known_whole_oa25(tmp_path: Path) -> None
     assert isinstance(house.linking.opened("notes", handle), str)
 
 
+@pytest.mark.requirement("OA-03", "OA-25")
 def test_no_click_without_the_page_and_its_browser_oa03_oa25(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -188,6 +195,7 @@ def test_no_click_without_the_page_and_its_browser_oa03_oa25(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-01")
 def test_nobody_clicks_before_the_sign_in_oa01(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)

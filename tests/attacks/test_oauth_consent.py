@@ -49,12 +49,14 @@ def scene() -> Shown:
     return found
 
 
+@pytest.mark.requirement("AS-28", "OA-03")
 def test_attackers_form_in_the_victims_browser_oa03_as28(scene: Shown) -> None:
     """OA-03, AS-28: transaction and token of the attacker's own page do not fit the victim's cookie."""
     assert scene.refused(answer(scene.evil_form, scene.cookie)) == "csrf"
     assert scene.asking.decided(answer(scene.evil_form, scene.evil_cookie)).transaction == "attackers"
 
 
+@pytest.mark.requirement("OA-02")
 def test_form_sent_from_another_browser_oa02(scene: Shown) -> None:
     """OA-02: what the attacker read off his own page is of no use without his browser, and the other way round."""
     assert scene.refused(answer(scene.form, scene.evil_cookie)) == "csrf"
@@ -63,12 +65,14 @@ def test_form_sent_from_another_browser_oa02(scene: Shown) -> None:
     assert scene.asking.browser(arrive(cookie=scene.cookie)) != scene.asking.browser(arrive(cookie=scene.evil_cookie))
 
 
+@pytest.mark.requirement("AS-28", "OA-03", "OA-94")
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none", "garbage"])
 def test_form_of_another_site_oa03_as28(scene: Shown, site: str) -> None:
     """OA-03, AS-28: even with everything else right."""
     assert scene.refused(answer(scene.form, scene.cookie, sec_fetch_site=(site,))) == "sec-fetch-site"
 
 
+@pytest.mark.requirement("OA-03")
 @pytest.mark.parametrize(
     "origin",
     ["https://evil.example", "http://limen.example", "https://limen.example:444", "https://LIMEN.example.evil"],
@@ -77,11 +81,13 @@ def test_form_of_another_origin_oa03(scene: Shown, origin: str) -> None:
     assert scene.refused(answer(scene.form, scene.cookie, origin=(origin,))) == "origin"
 
 
+@pytest.mark.requirement("OA-03")
 def test_null_origin_of_an_unknown_site_oa03(scene: Shown) -> None:
     """A sandboxed frame says `null` as well: it counts only where the browser vouches for the site."""
     assert scene.refused(answer(scene.form, scene.cookie, sec_fetch_site=())) == "origin"
 
 
+@pytest.mark.requirement("OA-07")
 @pytest.mark.parametrize("destination", ["iframe", "frame", "object", "embed", "empty"])
 def test_page_and_answer_inside_another_page_oa07(scene: Shown, destination: str) -> None:
     """OA-07: refused before anything is shown, besides the headers that forbid showing it."""
@@ -91,6 +97,7 @@ def test_page_and_answer_inside_another_page_oa07(scene: Shown, destination: str
     assert caught.value.status == 403
 
 
+@pytest.mark.requirement("OA-07")
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
 def test_nothing_but_a_form_approves_oa07(scene: Shown, method: str) -> None:
     visit = answer(scene.form, scene.cookie, method)
@@ -115,6 +122,7 @@ CHANGES: dict[str, Callable[[dict[str, str]], Any]] = {
 }
 
 
+@pytest.mark.requirement("OA-06", "OA-09", "OA-33")
 @pytest.mark.parametrize("change", CHANGES)
 def test_answer_about_something_else_than_was_shown_oa06_oa09(scene: Shown, change: str) -> None:
     """OA-06, OA-09, OA-33: transaction and scopes are those of the page, or it is no answer."""
@@ -134,12 +142,14 @@ STRAY: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.requirement("OA-09")
 @pytest.mark.parametrize("member", STRAY)
 def test_members_the_form_does_not_have_oa09(scene: Shown, member: str) -> None:
     """OA-09: nothing a form brings along is taken for what was asked."""
     assert scene.refused(answer({**scene.form, **STRAY[member]}, scene.cookie)) == "form"
 
 
+@pytest.mark.requirement("OA-13")
 def test_parameters_twice_in_the_query_or_unreadable_oa13(scene: Shown) -> None:
     good = answer(scene.form, scene.cookie)
     twice = Visit("POST", good.path, "", good.headers, good.body + b"&decision=allow")
@@ -149,6 +159,7 @@ def test_parameters_twice_in_the_query_or_unreadable_oa13(scene: Shown) -> None:
     assert scene.refused(answer(scene.form, scene.cookie, origin=("null", "null"))) == "form"
 
 
+@pytest.mark.requirement("AS-32", "OA-06")
 def test_no_bit_of_the_cookie_can_be_changed_oa06_as32(scene: Shown) -> None:
     """OA-06, AS-32: edited, truncated or lengthened it is no cookie of ours, and a fresh one is given."""
     name, _, value = scene.cookie.partition("=")
@@ -165,6 +176,7 @@ def test_no_bit_of_the_cookie_can_be_changed_oa06_as32(scene: Shown) -> None:
     assert scene.asking.browser(arrive(cookie=scene.cookie))
 
 
+@pytest.mark.requirement("OA-06")
 def test_other_encodings_of_the_same_bytes_are_not_the_cookie_oa06(scene: Shown) -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     value = scene.cookie.partition("=")[2]
@@ -174,6 +186,7 @@ def test_other_encodings_of_the_same_bytes_are_not_the_cookie_oa06(scene: Shown)
             assert scene.asking.browser(arrive(cookie=f"{COOKIE}={changed}")) == ""
 
 
+@pytest.mark.requirement("AS-24", "OA-06")
 def test_cookie_and_token_of_another_key_oa06_as24(scene: Shown) -> None:
     foreign = asking(Notes(), key=b"k" * 32)
     page: Reply = foreign.page(arrive(), "victims", ASKED, CLIENT)
@@ -183,6 +196,7 @@ def test_cookie_and_token_of_another_key_oa06_as24(scene: Shown) -> None:
     assert foreign.decided(answer(form, cookie_of(page))).approved
 
 
+@pytest.mark.requirement("OA-06")
 def test_token_of_one_purpose_is_not_one_of_another_oa06(scene: Shown) -> None:
     """The cookie's MAC in the form, or the form's in the cookie, is neither."""
     number, _, mac = scene.cookie.partition("=")[2].partition(".")
@@ -190,6 +204,7 @@ def test_token_of_one_purpose_is_not_one_of_another_oa06(scene: Shown) -> None:
     assert scene.refused(answer(scene.form, f"{COOKIE}={number}.{scene.form['csrf']}")) == "cookie"
 
 
+@pytest.mark.requirement("OA-04")
 def test_consent_is_remembered_only_where_nobody_sent_the_person_oa04() -> None:
     """OA-04: another site that sends people here has them asked; so has a browser that does not say."""
     ours = asking(Notes())
@@ -200,6 +215,7 @@ def test_consent_is_remembered_only_where_nobody_sent_the_person_oa04() -> None:
     assert not ours.unprompted(Visit("GET", "/", headers={"sec-fetch-site": ("none", "none")}))
 
 
+@pytest.mark.requirement("OA-88")
 def test_a_flood_of_forgeries_does_not_fill_the_log_oa88(scene: Shown) -> None:
     for _ in range(200):
         with pytest.raises(OAuthError):

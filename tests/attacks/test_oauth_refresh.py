@@ -34,6 +34,7 @@ def world() -> World:
 # refresh tokens
 
 
+@pytest.mark.requirement("AS-09", "OA-80")
 def test_rotation_as09(world: World) -> None:
     """AS-09, honest twin of OA-80: each refresh token is used once and leads on."""
     seen = {token := world.signed_in()["refresh_token"]}
@@ -46,6 +47,7 @@ def test_rotation_as09(world: World) -> None:
         seen.add(token)
 
 
+@pytest.mark.requirement("OA-80")
 def test_refresh_replay_oa80(world: World) -> None:
     """OA-80: after the time to try again the old one ends the family, the newest included."""
     old = world.signed_in()["refresh_token"]
@@ -56,6 +58,7 @@ def test_refresh_replay_oa80(world: World) -> None:
     assert world.refresh(new) == REFUSED
 
 
+@pytest.mark.requirement("OA-80")
 def test_refresh_replay_two_generations_back_oa80(world: World) -> None:
     """OA-80: at once, however quick it comes."""
     oldest = world.signed_in()["refresh_token"]
@@ -65,6 +68,7 @@ def test_refresh_replay_two_generations_back_oa80(world: World) -> None:
     assert world.ended
 
 
+@pytest.mark.requirement("OA-80")
 def test_retry_gets_the_same_successor_oa80(world: World) -> None:
     """OA-80, honest twin: an answer that got lost costs no sign-in."""
     old = world.signed_in()["refresh_token"]
@@ -75,6 +79,7 @@ def test_retry_gets_the_same_successor_oa80(world: World) -> None:
     assert world.refresh(second["refresh_token"])[0] == 200
 
 
+@pytest.mark.requirement("OA-80")
 def test_successor_used_ends_the_time_to_try_again_oa80(world: World) -> None:
     """OA-80: once the successor was used its client has it, and the old one is a thief's."""
     old = world.signed_in()["refresh_token"]
@@ -84,6 +89,7 @@ def test_successor_used_ends_the_time_to_try_again_oa80(world: World) -> None:
     assert world.ended
 
 
+@pytest.mark.requirement("OA-80")
 def test_made_up_token_of_a_known_family_ends_nothing_oa80(world: World) -> None:
     """OA-80: the family's id stands in every access token; with it alone nobody is signed out."""
     given = world.signed_in()
@@ -95,6 +101,7 @@ def test_made_up_token_of_a_known_family_ends_nothing_oa80(world: World) -> None
     assert world.refresh(token)[0] == 200
 
 
+@pytest.mark.requirement("OA-81")
 @pytest.mark.parametrize(
     ("client", "wrong"),
     [
@@ -110,6 +117,7 @@ def test_refresh_by_another_client_oa81(world: World, client: Any, wrong: dict[s
     assert world.refresh(token, client)[0] == 200
 
 
+@pytest.mark.requirement("OA-81", "OA-86")
 def test_refresh_without_client_authentication_oa81_oa86(world: World) -> None:
     """OA-81 OA-86: nothing, a wrong or an empty secret, the secret of another: 401."""
     token = world.signed_in(SERVER)["refresh_token"]
@@ -121,6 +129,7 @@ def test_refresh_without_client_authentication_oa81_oa86(world: World) -> None:
     assert world.refresh(token, SERVER)[0] == 200
 
 
+@pytest.mark.requirement("OA-86")
 def test_secret_in_the_query_oa86(world: World) -> None:
     """OA-86: nothing is read from a URL."""
     form = renewal(world.signed_in(SERVER)["refresh_token"], SERVER, client_secret=None)
@@ -128,6 +137,7 @@ def test_secret_in_the_query_oa86(world: World) -> None:
     assert answer(asyncio.run(world.grants.token(asked)))[1]["error"] == "invalid_request"
 
 
+@pytest.mark.requirement("OA-81")
 def test_refresh_for_another_resource_oa81(world: World) -> None:
     """OA-81"""
     token = world.signed_in()["refresh_token"]
@@ -135,6 +145,7 @@ def test_refresh_for_another_resource_oa81(world: World) -> None:
     assert world.refresh(token, resource=RESOURCE)[0] == 200
 
 
+@pytest.mark.requirement("OA-82")
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_twenty_parallel_refreshes_are_one_chain_oa82(kind: str, tmp_path: Any) -> None:
     """OA-82: all are answered with one successor; no second chain begins."""
@@ -147,6 +158,7 @@ def test_twenty_parallel_refreshes_are_one_chain_oa82(kind: str, tmp_path: Any) 
     assert world.refresh(answers[0][1]["refresh_token"])[0] == 200
 
 
+@pytest.mark.requirement("AS-09", "OA-82")
 def test_twenty_parallel_refreshes_without_a_time_to_try_again_oa82() -> None:
     """OA-82 AS-09: with `retry: 0` one succeeds, and the family ends: a refresh token was used twice."""
     world = World(retry=0)
@@ -155,6 +167,7 @@ def test_twenty_parallel_refreshes_without_a_time_to_try_again_oa82() -> None:
     assert world.ended
 
 
+@pytest.mark.requirement("OA-83")
 def test_refresh_after_consent_was_withdrawn_oa83(world: World) -> None:
     """OA-83: and the grant ends."""
     token = world.signed_in()["refresh_token"]
@@ -165,6 +178,7 @@ def test_refresh_after_consent_was_withdrawn_oa83(world: World) -> None:
     assert world.refresh(token) == REFUSED
 
 
+@pytest.mark.requirement("OA-83")
 def test_withdrawing_a_consent_ends_its_grants_at_once_oa83(world: World) -> None:
     """OA-83: and no other."""
     world.signed_in()
@@ -174,6 +188,7 @@ def test_withdrawing_a_consent_ends_its_grants_at_once_oa83(world: World) -> Non
     assert world.refresh(kept["refresh_token"])[0] == 200
 
 
+@pytest.mark.requirement("OA-83")
 @pytest.mark.parametrize("who", ["alice", "app"])
 def test_refresh_after_the_user_or_client_was_revoked_oa83(world: World, who: str) -> None:
     """OA-83: until it is taken back."""
@@ -185,6 +200,7 @@ def test_refresh_after_the_user_or_client_was_revoked_oa83(world: World, who: st
     assert world.refresh(token)[0] == 200
 
 
+@pytest.mark.requirement("OA-44", "OA-83")
 def test_refresh_and_code_after_the_client_changed_oa44_oa83(world: World) -> None:
     """OA-44: what a person agreed to was another document."""
     token, code = world.signed_in()["refresh_token"], world.code()
@@ -221,6 +237,7 @@ def test_a_grant_ends_whatever_clock_the_database_has() -> None:
 # revocation and introspection
 
 
+@pytest.mark.requirement("OA-84")
 def test_revocation_by_a_foreign_client_oa84(world: World) -> None:
     """OA-84: 200, and nothing happens."""
     given = world.signed_in()
@@ -230,6 +247,7 @@ def test_revocation_by_a_foreign_client_oa84(world: World) -> None:
     assert world.refresh(given["refresh_token"])[0] == 200
 
 
+@pytest.mark.requirement("OA-84")
 def test_revocation_by_its_own_client_oa84(world: World) -> None:
     """OA-84, honest twin: an access token alone, or the whole grant."""
     given = world.signed_in()

@@ -46,6 +46,7 @@ def challenge_of(verifier: str) -> str:
 # codes
 
 
+@pytest.mark.requirement("AS-40", "OA-22")
 @pytest.mark.parametrize(
     "verifier", [None, "", "w" * 64, "v" * 42, "v" * 129, "v" * 63 + "!", "v" * 63 + "é", VERIFIER + " "]
 )
@@ -57,12 +58,14 @@ def test_verifier_missing_wrong_or_no_verifier_oa22(world: World, verifier: str 
     assert not world.live
 
 
+@pytest.mark.requirement("OA-22")
 @pytest.mark.parametrize("verifier", ["a" * 42, "a" * 129, "a" * 60 + "/+=", "a" * 60 + " b"])
 def test_verifier_that_fits_but_is_none_oa22(world: World, verifier: str) -> None:
     """OA-22: its hash is the challenge, and it is still no verifier (RFC 7636 section 4.1)."""
     assert world.redeem(world.code(challenge=challenge_of(verifier)), code_verifier=verifier) == REFUSED
 
 
+@pytest.mark.requirement("OA-22")
 def test_right_verifier_and_the_lengths_it_may_have_oa22() -> None:
     """OA-22, honest twin."""
     for verifier in (VERIFIER, "a" * 43, "~._-" * 32):
@@ -72,6 +75,7 @@ def test_right_verifier_and_the_lengths_it_may_have_oa22() -> None:
         assert document["token_type"] == "Bearer"
 
 
+@pytest.mark.requirement("OA-23")
 @pytest.mark.parametrize("challenge", ["", VERIFIER[:43] + "=", "short", "x" * 44])
 def test_no_code_without_a_challenge_oa23(world: World, challenge: str) -> None:
     """OA-23: there is no code that a verifier could be left out of."""
@@ -79,11 +83,13 @@ def test_no_code_without_a_challenge_oa23(world: World, challenge: str) -> None:
         world.code(challenge=challenge)
 
 
+@pytest.mark.requirement("OA-23")
 def test_plain_verifier_of_an_s256_challenge_oa23(world: World) -> None:
     """OA-23: the challenge itself is no verifier."""
     assert world.redeem(world.code(), code_verifier=asked().challenge) == REFUSED
 
 
+@pytest.mark.requirement("OA-24")
 @pytest.mark.parametrize("client", [APP, SERVER])
 def test_replayed_code_ends_what_it_made_oa24(world: World, client: Any) -> None:
     """OA-24: the second use is refused, and ends refresh and access tokens of the first."""
@@ -97,6 +103,7 @@ def test_replayed_code_ends_what_it_made_oa24(world: World, client: Any) -> None
     assert ("grant", "its code was used again") in [(event, fields.get("why")) for event, fields in world.events]
 
 
+@pytest.mark.requirement("OA-24")
 def test_replayed_code_with_a_wrong_verifier_or_by_another_client_oa24(world: World) -> None:
     """OA-24: who presents a code that was used, however, shows that it leaked."""
     for wrong in ({"code_verifier": "w" * 64}, {"client_id": OTHER.id}):
@@ -106,6 +113,7 @@ def test_replayed_code_with_a_wrong_verifier_or_by_another_client_oa24(world: Wo
         assert world.ended
 
 
+@pytest.mark.requirement("OA-24")
 def test_replay_after_the_configuration_was_read_again_oa24(world: World) -> None:
     """OA-24: the same process, though everything in it is new."""
     world.build(process="one")
@@ -124,6 +132,7 @@ def test_the_operator_reads_what_was_wrong(world: World) -> None:
     assert [note["field"] for note in world.steps.notes] == ["code_verifier", "redirect_uri", "client_id", "code"]
 
 
+@pytest.mark.requirement("OA-24")
 def test_a_code_is_remembered_longer_than_it_is_good_oa24(world: World) -> None:
     """OA-24: found in a log an hour later, it still ends what was made with it."""
     code = world.code()
@@ -133,6 +142,7 @@ def test_a_code_is_remembered_longer_than_it_is_good_oa24(world: World) -> None:
     assert world.ended
 
 
+@pytest.mark.requirement("OA-24")
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_twenty_parallel_redemptions_oa24(kind: str, tmp_path: Any) -> None:
     """OA-24: exactly one success; the same client asking twice at once is not signed out."""
@@ -146,6 +156,7 @@ def test_twenty_parallel_redemptions_oa24(kind: str, tmp_path: Any) -> None:
     assert world.refresh(given["refresh_token"])[0] == 200
 
 
+@pytest.mark.requirement("OA-24")
 def test_twenty_parallel_redemptions_at_two_replicas_oa24(tmp_path: Any) -> None:
     """OA-24: also where two processes share the table."""
     table = SqliteTable(tmp_path / "state.db", "oauth")
@@ -156,6 +167,7 @@ def test_twenty_parallel_redemptions_at_two_replicas_oa24(tmp_path: Any) -> None
     assert len(one.live) == 1
 
 
+@pytest.mark.requirement("OA-24")
 def test_replay_at_another_replica_oa24() -> None:
     """OA-24: after the time two clocks may differ, the other replica ends it as this one would."""
     one = World(alone=False)
@@ -168,6 +180,7 @@ def test_replay_at_another_replica_oa24() -> None:
     assert [kind for kind, _, _ in two.revoked] == ["grant"]
 
 
+@pytest.mark.requirement("OA-24", "OA-25")
 def test_parallel_thief_without_the_verifier_oa24(world: World) -> None:
     """OA-24 OA-25: whoever comes first, the thief gets nothing."""
     code = world.code()
@@ -182,6 +195,7 @@ def test_parallel_thief_without_the_verifier_oa24(world: World) -> None:
     assert not world.live  # the code was in two hands
 
 
+@pytest.mark.requirement("OA-14", "OA-25")
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -199,6 +213,7 @@ def test_injected_code_of_another_client_or_redirect_oa25(world: World, wrong: d
     assert world.redeem(code) == REFUSED
 
 
+@pytest.mark.requirement("AS-42", "OA-25", "OA-32")
 def test_code_for_one_resource_gives_no_token_for_another_oa25_oa32(world: World) -> None:
     """OA-25 OA-32 AS-42: resource at authorize and at token agree."""
     code = world.code()
@@ -210,6 +225,7 @@ def test_code_for_one_resource_gives_no_token_for_another_oa25_oa32(world: World
     assert world.redeem(code, resource=None)[0] == 200  # left out: the one that was granted
 
 
+@pytest.mark.requirement("OA-26")
 @pytest.mark.parametrize("late", [60, 61, 90])
 def test_expired_code_oa26(world: World, late: int) -> None:
     """OA-26"""
@@ -218,6 +234,7 @@ def test_expired_code_oa26(world: World, late: int) -> None:
     assert world.redeem(code) == REFUSED
 
 
+@pytest.mark.requirement("OA-26")
 def test_code_that_a_slow_clock_still_keeps_oa26() -> None:
     """OA-26: its end stands in it as well; the database's clock does not decide alone."""
     world = World(LockedTable(lambda: 0.0))
@@ -226,6 +243,7 @@ def test_code_that_a_slow_clock_still_keeps_oa26() -> None:
     assert world.redeem(code) == REFUSED
 
 
+@pytest.mark.requirement("OA-26")
 def test_code_in_its_last_second_oa26(world: World) -> None:
     """OA-26, honest twin."""
     code = world.code()
@@ -233,6 +251,7 @@ def test_code_in_its_last_second_oa26(world: World) -> None:
     assert world.redeem(code)[0] == 200
 
 
+@pytest.mark.requirement("OA-26")
 def test_code_in_another_spelling_oa26(world: World) -> None:
     """OA-26: no other text is this code, and trying them does not burn it."""
     code = world.code()
@@ -242,6 +261,7 @@ def test_code_in_another_spelling_oa26(world: World) -> None:
     assert world.redeem(code)[0] == 200
 
 
+@pytest.mark.requirement("OA-31")
 def test_client_gets_tokens_of_ours_and_none_of_the_provider_oa31(world: World) -> None:
     """OA-31: there is nothing else in the answer."""
     document = world.signed_in()
@@ -255,6 +275,7 @@ def test_client_gets_tokens_of_ours_and_none_of_the_provider_oa31(world: World) 
 # scopes
 
 
+@pytest.mark.requirement("OA-33")
 @pytest.mark.parametrize(
     "wider", ["read write admin", "*", "admin", "READ", "read  write", "read\twrite", "read\u00e9"]
 )
@@ -266,6 +287,7 @@ def test_wider_scope_oa33(world: World, wider: str) -> None:
     assert world.refresh(token)[1]["scope"] == "read write"  # nothing was used up
 
 
+@pytest.mark.requirement("OA-33")
 def test_five_thousand_scopes_oa33(world: World) -> None:
     """OA-33"""
     token = world.signed_in()["refresh_token"]
@@ -273,6 +295,7 @@ def test_five_thousand_scopes_oa33(world: World) -> None:
     assert world.refresh(token, scope=many)[1]["error"] == "invalid_scope"
 
 
+@pytest.mark.requirement("AS-43", "OA-33")
 def test_narrower_scope_is_granted_and_does_not_narrow_what_follows_oa33(world: World) -> None:
     """OA-33 AS-43, honest twin."""
     given = world.signed_in(scope="read")
@@ -285,6 +308,7 @@ def test_narrower_scope_is_granted_and_does_not_narrow_what_follows_oa33(world: 
 # the endpoint
 
 
+@pytest.mark.requirement("OA-88")
 def test_flood_is_slowed_and_answers_are_uniform_oa88(world: World) -> None:
     """OA-88: what is guessed wrong is answered in the same bytes, and not for long; another address is served."""
     statuses = []
@@ -304,6 +328,7 @@ def test_flood_is_slowed_and_answers_are_uniform_oa88(world: World) -> None:
     assert int(dict(reply.all_headers)["retry-after"]) >= 1
 
 
+@pytest.mark.requirement("OA-90", "OA-91")
 @pytest.mark.parametrize("endpoint", ["token", "revoke", "introspect", "jwks"])
 def test_no_script_of_another_site_reads_an_answer_oa90_oa91(world: World, endpoint: str) -> None:
     """OA-90 OA-91: no CORS but for the public keys, without credentials; no caching but for them."""

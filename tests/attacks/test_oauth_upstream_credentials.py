@@ -191,7 +191,7 @@ def speak(site: Site, kind: str, token: str, message: Any, headers: dict[str, st
     return status, body
 
 
-@pytest.mark.requirement("AU-02", "AUTH-08")
+@pytest.mark.requirement("AU-02", "AUTH-08", "OA-31")
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_byte_of_the_callers_token_reaches_the_server_oa31_b1(site: Site, kind: str) -> None:
     dice, before = random.Random(7), len(site.gateway.recorder.seen)

@@ -41,7 +41,7 @@ def everything(directory: Path) -> bytes:
     return b"\0".join(path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file())
 
 
-@pytest.mark.requirement("AUTH-19")
+@pytest.mark.requirement("AUTH-19", "OA-31")
 def test_oa31_a_dump_of_the_database_reveals_no_token(tmp_path):
     """B4, AUTH-19: 200 sealed tokens, and not one of them in any byte of the files, write-ahead log and all. Nor are
     the data keys that open them, nor the key-encryption keys."""

@@ -332,6 +332,7 @@ def test_the_providers_metadata(world: World, discovery: Any, leg: str, wrong: s
     assert [(one[0], one[2]) for one in world.failing("--provider-only")] == [(leg, wrong)]
 
 
+@pytest.mark.requirement("OA-47")
 def test_our_secret_goes_to_nobody_but_the_provider(world: World) -> None:
     """OA-47: metadata of somebody else, whose endpoint would get the secret, is where the walk ends."""
     world.entra.discovery = {
@@ -401,6 +402,7 @@ def test_a_store_that_cannot_be_used(world: World) -> None:
     assert ("here", "tables", "storage") in world.failing()
 
 
+@pytest.mark.requirement("OA-40")
 def test_a_client_that_is_inside(world: World) -> None:
     """OA-40: documents are fetched as the gateway fetches them, from public addresses only."""
     assert world.failing("--client", "https://127.0.0.1/client.json") == [
@@ -483,6 +485,7 @@ def test_an_exchange_is_offered_a_token_of_nobody(world: World, answer: Any, sta
     assert behind(world, {**exchange, "subject_issuer": world.entra.issuer})["state"] == state
 
 
+@pytest.mark.requirement("CLI-01")
 def test_where_people_connect_accounts(world: World) -> None:
     """CLI-01: found by its metadata, and not pinned by looking."""
     url = world.front.url

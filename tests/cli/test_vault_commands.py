@@ -15,7 +15,7 @@ from limen.cli.main import app
 from limen.cli.vault import _watched
 from limen.config.load import load_config
 from limen.core.faults import DependencyFault
-from limen.credentials.vault import owner_of
+from limen.core.ports import owner_of
 from limen.opening import open_token_keys, open_vault
 from limen.storage import State
 

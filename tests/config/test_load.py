@@ -31,7 +31,7 @@ def fault(tmp_path: Path, text: str, **environment: str) -> ConfigFault:
 SERVER = "mcpServers:\n  s:\n    url: https://mcp.example.com/\n"
 
 
-@pytest.mark.requirement("AUTH-20", "HTTP-03")
+@pytest.mark.requirement("AUTH-20", "HTTP-03", "AS-44")
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import orjson
+import pytest
 
 from connections_material import config_of
 from credentials.account_kit import ALICE, BASE, PROVIDER, URL, Sealing, World
@@ -49,6 +50,7 @@ def test_without_any_there_is_nothing(tmp_path: Path) -> None:
     assert Connections.build(config, tables["vault"], tables["oauth"], Sealing(), world, world, print) is None
 
 
+@pytest.mark.requirement("OA-48")
 def test_private_networks_are_for_servers_the_operator_put_there_oa48(tmp_path: Path) -> None:
     async def asked(**credential: Any) -> tuple[list[str], list[str]]:
         built, public, private = build(tmp_path, **credential)

@@ -42,6 +42,7 @@ def test_secret_is_sent_as_configured_and_special_characters_survive(send: str) 
     assert granted.access not in repr(granted)
 
 
+@pytest.mark.requirement("OA-86")
 @pytest.mark.parametrize("algorithm", ["ES256", "PS256", "RS256", "EdDSA"])
 def test_private_key_jwt_is_what_rfc_7523_asks_for_oa86(algorithm: str) -> None:
     key, seen = Key(algorithm), []
@@ -87,7 +88,7 @@ def test_metadata_is_looked_for_where_the_protocol_says_and_remembered() -> None
     assert authority.paths == ["/.well-known/oauth-authorization-server"]
 
 
-@pytest.mark.requirement("OA-87")
+@pytest.mark.requirement("OA-87", "OA-47")
 @pytest.mark.parametrize(
     "document",
     [{"issuer": "https://other.example"}, {"issuer": "https://as.example/"}, {"issuer": None},
@@ -191,6 +192,7 @@ def test_how_long_a_token_is_good_for(told: Any, good: float) -> None:
     assert run(endpoint(authority)).expires == NOW + good
 
 
+@pytest.mark.requirement("OA-89")
 def test_an_error_text_cannot_reach_the_log_as_more_than_a_line_oa89() -> None:
     authority = Authority()
     made = endpoint(authority, token_endpoint="https://as.example/token")

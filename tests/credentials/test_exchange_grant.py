@@ -70,6 +70,7 @@ def test_it_does_not_outlive_the_token_it_is_made_from() -> None:
     assert read(answer["access_token"], keys)["exp"] == until
 
 
+@pytest.mark.requirement("OA-33")
 @pytest.mark.parametrize(("scope", "good"), [("files:read", True), ("", True), ("files:write", False), ("*", False)])
 def test_scope_may_be_narrowed_and_never_widened_oa33(scope: str, good: bool) -> None:
     keys = Keys()
@@ -104,6 +105,7 @@ TOKENS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.requirement("OA-76")
 @pytest.mark.parametrize(("typ", "changes"), TOKENS, ids=str)
 def test_a_token_that_is_none_or_for_another_server_is_refused_oa76(typ: str, changes: dict[str, Any]) -> None:
     keys = Keys()
@@ -111,6 +113,7 @@ def test_a_token_that_is_none_or_for_another_server_is_refused_oa76(typ: str, ch
         grant(keys).exchange(form(keys.sign(typ, claims(**changes))), "server-a")
 
 
+@pytest.mark.requirement("OA-60", "OA-61", "OA-75")
 def test_forged_and_revoked_tokens_are_refused_oa60_oa61_oa75() -> None:
     keys, stranger = Keys(), Key("ES256", kid="k1")
     forged = [
@@ -135,6 +138,7 @@ def test_only_the_server_the_token_was_made_for_may_exchange_it(client: str) -> 
         grant(keys).exchange(form(keys.sign("at+jwt", claims())), client)
 
 
+@pytest.mark.requirement("OA-32")
 @pytest.mark.parametrize(
     "target",
     [{"audience": OTHER}, {"audience": HERE}, {"audience": "https://evil.example"}, {"audience": None},

@@ -142,6 +142,7 @@ def test_who_signed_in_here_is_known_by_the_providers_token_and_ours_goes_nowher
     assert obtained(exchanging(authority, subjects), asking(replace(MINE, subject="bob"))) == "credentials.interaction"
 
 
+@pytest.mark.requirement("OA-87")
 def test_people_of_another_provider_are_not_shown_to_this_one_oa87() -> None:
     authority, provider = Authority(), Authority("https://idp.example")
     subjects = signed_in(provider)
@@ -274,6 +275,7 @@ def assertion(provider: Authority, **changes: Any) -> Fetched:
     return Fetched(200, {}, json.dumps(document).encode())
 
 
+@pytest.mark.requirement("OA-87")
 @pytest.mark.parametrize(
     "changes",
     [{"aud": "https://evil.example"}, {"typ": "at+jwt"}, {"typ": "JWT"}, {"resource": "https://other.example/mcp"},

@@ -105,6 +105,7 @@ LESSER = [
 ]  # fmt: skip
 
 
+@pytest.mark.requirement("OA-76")
 @pytest.mark.parametrize("other", LESSER, ids=str)
 def test_another_or_a_lesser_caller_gets_a_token_of_its_own_oa76(other: Caller) -> None:
     async def run() -> None:
@@ -177,6 +178,7 @@ def test_faults_are_everyones_who_waits_and_remembered_by_nobody() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-95")
 def test_a_rejected_credential_is_replaced_once_in_a_while_and_never_in_a_loop_oa95() -> None:
     async def run() -> None:
         how = Obtaining(Clock())

@@ -46,6 +46,7 @@ def test_a_challenge_is_read_in_one_way_or_not_at_all_cli28(header: str, expecte
     assert dict(bearer(header)) == expected
 
 
+@pytest.mark.requirement("CLI-29")
 def test_scopes_are_scope_tokens_cli29() -> None:
     assert scopes("read write read") == ("read", "write")
     assert scopes('read "evil') == scopes("a\tb") == scopes("a  b") == scopes(" ".join(map(str, range(65)))) == ()
@@ -80,7 +81,7 @@ def test_the_challenge_first_then_the_path_then_the_root_cli02(tmp_path: Path) -
         ),
     ],
 )
-@pytest.mark.requirement("CLI-03")
+@pytest.mark.requirement("CLI-03", "CLI-01")
 def test_metadata_is_looked_for_in_the_order_of_the_specification_cli03(
     tmp_path: Path, issuer: str, order: list[str]
 ) -> None:
@@ -125,7 +126,7 @@ def test_without_pkce_nobody_is_sent_there_cli11(tmp_path: Path, methods: Any) -
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["authorization_endpoint", "token_endpoint", "revocation_endpoint"])
-@pytest.mark.requirement("CLI-25")
+@pytest.mark.requirement("CLI-25", "CLI-23", "OA-47")
 def test_endpoints_that_are_no_web_page_of_the_issuer_oa47_cli25(tmp_path: Path, name: str, url: Any) -> None:
     world = World()
     world.documents[META] = reply(world.metadata(**{name: url}))
@@ -133,6 +134,7 @@ def test_endpoints_that_are_no_web_page_of_the_issuer_oa47_cli25(tmp_path: Path,
         find(tmp_path, world)
 
 
+@pytest.mark.requirement("OA-47")
 def test_endpoints_below_the_issuer_and_on_named_hosts_oa47(tmp_path: Path) -> None:
     world = World()
     told = world.metadata(token_endpoint="https://api.as.example/token", revocation_endpoint="https://keys.other/r")
@@ -144,6 +146,7 @@ def test_endpoints_below_the_issuer_and_on_named_hosts_oa47(tmp_path: Path) -> N
     assert found.server.revocation_endpoint == "https://keys.other/r"
 
 
+@pytest.mark.requirement("OA-48")
 @pytest.mark.parametrize(
     "resource",
     ["https://mcp.example/tools", f"{URL}/", "https://MCP.example/tools/mcp", "https://evil.example/mcp",
@@ -162,7 +165,7 @@ def test_metadata_for_another_resource_oa48(tmp_path: Path, resource: Any) -> No
     ["http://mcp.example/x", "https://10.0.0.1/x", "https://169.254.169.254/latest", "https://evil.example/prm",
      "file:///etc/passwd", "https://mcp.example@evil.example/", "https://mcp.example.evil.example/"],
 )  # fmt: skip
-@pytest.mark.requirement("CLI-22")
+@pytest.mark.requirement("CLI-22", "OA-48")
 def test_a_challenge_leads_nowhere_else_oa48_cli22(tmp_path: Path, url: str) -> None:
     world = World(challenge=f'Bearer resource_metadata="{url}"')
     with pytest.raises(DependencyFault, match="resource_metadata"):
@@ -170,6 +173,7 @@ def test_a_challenge_leads_nowhere_else_oa48_cli22(tmp_path: Path, url: str) -> 
     assert world.asked == [URL]  # nothing was connected to
 
 
+@pytest.mark.requirement("OA-48")
 def test_a_server_in_a_private_network_leads_to_no_other_machine_of_it_oa48(tmp_path: Path) -> None:
     place = Place("notes", "https://10.1.2.3/mcp", private=True)
     assert is_inside(place)
@@ -183,6 +187,7 @@ def test_a_server_in_a_private_network_leads_to_no_other_machine_of_it_oa48(tmp_
     assert find(tmp_path, world, named).server.issuer == "https://10.9.9.9"
 
 
+@pytest.mark.requirement("CLI-14", "OA-48")
 def test_the_first_authorization_server_is_kept_to_oa48_cli14(tmp_path: Path) -> None:
     world = World()
     world.documents[f"{PRM}/tools/mcp"] = reply(world.resource(authorization_servers=[ISSUER, "https://b.example"]))
@@ -217,6 +222,7 @@ def test_the_operators_issuer_must_be_named_by_the_server_cli15(tmp_path: Path) 
         find(tmp_path, World(), Place("notes", URL, issuer="https://other.example"))
 
 
+@pytest.mark.requirement("CLI-04")
 def test_a_slash_behind_an_issuer_is_another_issuer_until_an_operator_says_which_cli04(tmp_path: Path) -> None:
     world = World()
     world.documents[f"{PRM}/tools/mcp"] = reply(world.resource(authorization_servers=[f"{ISSUER}/"]))

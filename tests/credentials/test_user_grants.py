@@ -16,6 +16,7 @@ from limen.credentials.upstream_client import Identity
 from limen.credentials.user_grants import LEASE, MARGIN, Account, end_connection
 
 
+@pytest.mark.requirement("CLI-09")
 def test_connected_and_used_until_it_expires_b3(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -37,6 +38,7 @@ def test_connected_and_used_until_it_expires_b3(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-92")
 def test_nothing_of_it_is_in_clear_oa92_auth19(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path, client=Identity("ours", "client_secret_basic", "secret-canary"))

@@ -202,6 +202,7 @@ def test_missing_scopes_are_asked_for_once_with_what_was_granted_oa95_cli20(tmp_
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-33")
 def test_an_operators_scopes_are_the_whole_of_it_oa33(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path, place=Place("notes", URL, scopes=("read",)))
@@ -216,6 +217,7 @@ def test_an_operators_scopes_are_the_whole_of_it_oa33(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-95")
 def test_a_token_that_is_not_taken_is_renewed_then_asked_for_then_left_alone_oa95(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)

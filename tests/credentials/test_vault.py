@@ -18,7 +18,8 @@ from contracts.memory import MemoryTable
 from limen.adapters.datakeys import FileKeyStore
 from limen.adapters.sqlite import SqliteTable
 from limen.core.faults import ConfigFault, DependencyFault
-from limen.credentials.vault import LIVES, MOST, Vault, in_use, owner_of
+from limen.core.ports import owner_of
+from limen.credentials.vault import LIVES, MOST, Vault, in_use
 
 ALICE, BOB = owner_of("https://id.example", "alice"), owner_of("https://id.example", "bob")
 TOKEN = b"planted-upstream-token-5f2c91"

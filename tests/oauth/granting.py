@@ -122,6 +122,9 @@ class Known:
             raise OAuthError("invalid_client", status=401)
         return self.clients[client_id]
 
+    async def used(self, client: Client) -> None:
+        """Nothing is kept of it."""
+
     async def authenticate(self, visit: Visit, form: Mapping[str, str], endpoint_url: str) -> Client:
         client = await self.find(form.get("client_id", ""))
         given = sha256(form.get("client_secret", "").encode()).hexdigest()

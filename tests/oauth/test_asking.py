@@ -36,6 +36,7 @@ def shown_page(ours: Asking) -> Reply:
 # what the person sees
 
 
+@pytest.mark.requirement("AS-20", "AS-25", "AS-26", "AS-27")
 def test_page_names_who_asks_for_what_and_where_it_goes_as20_as25_as26_as27(shown_page: Reply) -> None:
     """AS-20, AS-25, AS-26, AS-27."""
     text = Read(shown_page).text
@@ -85,6 +86,7 @@ VOUCHED = {
 }
 
 
+@pytest.mark.requirement("OA-08")
 @pytest.mark.parametrize("words", VOUCHED)
 def test_page_says_who_vouches_for_the_client_oa08(ours: Asking, words: str) -> None:
     about = VOUCHED[words]
@@ -94,6 +96,7 @@ def test_page_says_who_vouches_for_the_client_oa08(ours: Asking, words: str) -> 
     assert ("Verified" in text, "Unverified" in text) == (trusted, not trusted)
 
 
+@pytest.mark.requirement("AS-19", "OA-45")
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:4545/cb", "http://[::1]:1/cb", "http://localhost:1/cb"])
 def test_loopback_has_a_warning_of_its_own_oa45(ours: Asking, uri: str) -> None:
     text = Read(ours.page(arrive(), "t", asked(redirect_uri=uri), CLIENT)).text
@@ -112,6 +115,7 @@ def test_warnings_stand_in_words_and_unknown_ones_as_they_are(ours: Asking) -> N
     assert not [members for tag, members in Read(ours.page(arrive(), "t", ASKED, CLIENT)).tags if "role" in members]
 
 
+@pytest.mark.requirement("AS-20")
 def test_international_names_show_as_they_are_resolved_as20(ours: Asking) -> None:
     """AS-20: punycode, with a warning; nothing is cut."""
     long = f"https://{'a' * 60}.{'b' * 60}.example/{'c' * 2000}"
@@ -129,6 +133,7 @@ def test_device_has_a_warning_and_no_address(ours: Asking) -> None:
     assert "handle" not in text
 
 
+@pytest.mark.requirement("OA-08")
 def test_every_warning_of_a_client_has_words_oa08(ours: Asking) -> None:
     ids = ("localhost", "foreign_redirect", "foreign_page", "name_disguised", "lookalike:Cla<b>ude", "unverified")
     read = Read(ours.page(arrive(), "t", ASKED, client(warnings=ids)))
@@ -154,6 +159,7 @@ NAMES = {
 }
 
 
+@pytest.mark.requirement("OA-08")
 @pytest.mark.parametrize("name", NAMES)
 def test_names_show_as_text_and_disguises_show_oa08(ours: Asking, name: str) -> None:
     """OA-08: markup is text, and characters that hide or turn others show as their code points."""
@@ -164,6 +170,7 @@ def test_names_show_as_text_and_disguises_show_oa08(ours: Asking, name: str) -> 
     assert sorted(tag for tag, _ in read.tags if tag not in extra) == sorted(t for t in before if t not in extra)
 
 
+@pytest.mark.requirement("OA-08")
 def test_a_long_name_is_cut_and_says_so_oa08(ours: Asking) -> None:
     text = Read(ours.page(arrive(), "t", ASKED, client(name="N" * 2048))).text
     assert "N" * 80 + "… 1968 characters more" in text
@@ -194,6 +201,7 @@ def test_origins_as_browsers_write_them(url: str, origin: str) -> None:
 # headers
 
 
+@pytest.mark.requirement("AS-29", "OA-07", "OA-91")
 def test_every_page_forbids_frames_scripts_and_caches_oa07_oa91_as29(ours: Asking, shown_page: Reply) -> None:
     """OA-07, OA-91, AS-29: as headers, on the question, the answers and the errors."""
     replies = [
@@ -214,6 +222,7 @@ def test_every_page_forbids_frames_scripts_and_caches_oa07_oa91_as29(ours: Askin
         assert "script" not in {tag for tag, _ in Read(reply).tags}
 
 
+@pytest.mark.requirement("AS-30", "AS-31", "OA-05")
 def test_cookie_is_a_host_cookie_of_one_size_oa05_as30_as31(ours: Asking) -> None:
     """OA-05, AS-30, AS-31: and a browser that has one is given no other."""
     cookies = [ours.page(arrive(), f"t{number}", ASKED, CLIENT).headers[-1][1] for number in range(50)]
@@ -225,6 +234,7 @@ def test_cookie_is_a_host_cookie_of_one_size_oa05_as30_as31(ours: Asking) -> Non
     assert "set-cookie" not in dict(again.headers)
 
 
+@pytest.mark.requirement("AS-30")
 def test_a_connection_others_can_read_is_not_asked_over_as30(ours: Asking) -> None:
     with pytest.raises(OAuthError, match="TLS"):
         ours.page(Visit("GET", "/oauth/authorize", secure=False), "t", ASKED, CLIENT)
@@ -258,6 +268,7 @@ def test_what_was_unticked_is_left_out_and_what_is_needed_stays(ours: Asking, sh
     assert decision.scopes == ("files.read", "offline_access")
 
 
+@pytest.mark.requirement("OA-10")
 def test_several_pages_in_one_browser_are_answered_in_any_order_oa10(ours: Asking, shown_page: Reply) -> None:
     cookie = cookie_of(shown_page)
     second = ours.page(arrive(cookie=cookie), "t2", ASKED, CLIENT)
@@ -291,6 +302,7 @@ def test_replicas_with_the_same_key_take_each_others_answers(shown_page: Reply) 
     assert asking(Notes()).decided(answer(form, cookie_of(shown_page))).approved
 
 
+@pytest.mark.requirement("OA-33")
 def test_more_scopes_than_a_person_reads_are_refused_oa33(ours: Asking) -> None:
     many = tuple(f"s{number}" for number in range(MOST_SCOPES + 1))
     with pytest.raises(OAuthError) as caught:
@@ -312,6 +324,7 @@ def test_leaving_goes_on_by_itself_and_by_a_link(ours: Asking, url: str) -> None
     assert ("a", url) in [(tag, members.get("href")) for tag, members in Read(reply).tags]
 
 
+@pytest.mark.requirement("OA-89")
 @pytest.mark.parametrize(
     "url",
     [
@@ -326,6 +339,7 @@ def test_there_is_no_way_on_to_what_runs_here_oa89(ours: Asking, url: str) -> No
     assert url not in caught.value.description or not url
 
 
+@pytest.mark.requirement("OA-27", "OA-89")
 def test_errors_are_pages_that_quote_nothing_as_markup_oa89(ours: Asking) -> None:
     """OA-27, OA-89: what a stranger sent may be quoted, never obeyed; the detail stays here."""
     error = OAuthError("access_denied", "<img src=x onerror=alert(1)>\r\nx", status=403, detail="secret detail")

@@ -169,6 +169,7 @@ def test_states(table: SqliteTable, leg: Any, outcome: str, later: float, expect
 # what is not kept
 
 
+@pytest.mark.requirement("OA-92")
 @pytest.mark.parametrize("shape", ["{n}={v}", '"{n}": "{v}"', "?a=b&{n}={v}&c=d", "Bearer {v}", "got {v} instead"])
 @pytest.mark.parametrize("name", SECRETS)
 def test_no_secret_is_kept_in_any_text(tmp_path: Path, name: str, shape: str) -> None:
@@ -202,6 +203,7 @@ def test_what_helps_is_kept() -> None:
     assert redacted("Cookie: a=b; c=d") == f"Cookie: {HIDDEN}"
 
 
+@pytest.mark.requirement("OA-89")
 def test_control_characters_do_not_reach_a_terminal() -> None:
     """OA-89."""
     assert redacted("a\r\nb\x1b[2Jc\u202ed") == "a b [2Jc d"
@@ -227,6 +229,7 @@ def test_people_are_hidden_where_the_operator_wants_it(tmp_path: Path) -> None:
 # bounds
 
 
+@pytest.mark.requirement("OA-88")
 def test_a_flood_does_not_push_out_who_signed_in(table: SqliteTable) -> None:
     """F7, OA-88: not from one address, not from many."""
     log = recorder(table, attempts=50)

@@ -87,6 +87,7 @@ def test_credentials_are_form_encoded_inside_basic() -> None:
     refusal(rig, {}, **basic("a%25b%3Ac", "p%25ss+w+rd%3A16%20chars"))
 
 
+@pytest.mark.requirement("OA-86", "OA-88")
 @pytest.mark.parametrize(
     ("form", "headers"),
     [
@@ -144,6 +145,7 @@ def test_oa_86_every_other_way_ends_in_the_same_words(form: dict[str, str], head
     assert step["field"] in ("client_id", "authorization", "client_secret", "client_assertion")
 
 
+@pytest.mark.requirement("OA-86")
 def test_oa_86_a_secret_in_the_address_is_refused() -> None:
     """OA-86: it is in the logs of every proxy by now."""
     rig = Rig(known=KNOWN)
@@ -151,6 +153,7 @@ def test_oa_86_a_secret_in_the_address_is_refused() -> None:
     refusal(rig, {}, query="a=b", **basic("web", SECRET))
 
 
+@pytest.mark.requirement("OA-86")
 def test_oa_86_secrets_are_compared_as_digests_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """OA-86: every attempt makes one comparison of two digests, of a client that exists or not."""
     import limen.oauth.clients as module
@@ -171,6 +174,7 @@ def test_oa_86_secrets_are_compared_as_digests_in_constant_time(monkeypatch: pyt
     assert SECRET not in repr(rig.clients.known["web"])
 
 
+@pytest.mark.requirement("OA-88")
 def test_oa_88_guessing_is_slowed_down_where_it_comes_from() -> None:
     """OA-88: failures of one network count together, what succeeds does not, and others are not locked out."""
     rig = Rig(known=KNOWN)
@@ -185,6 +189,7 @@ def test_oa_88_guessing_is_slowed_down_where_it_comes_from() -> None:
     assert authenticate(rig, {}, address="2001:db8::ffff", **basic("web", SECRET)).id == "web"
 
 
+@pytest.mark.requirement("OA-86", "OA-87")
 @pytest.mark.parametrize(
     "claims",
     [
@@ -206,6 +211,7 @@ def test_oa_86_proofs_whose_claims_are_wrong(claims: dict[str, Any]) -> None:
     assert authenticate(rig, assertion(rig)).id == "keyed"  # nothing was used up
 
 
+@pytest.mark.requirement("OA-86")
 @pytest.mark.parametrize(
     "header",
     [{}, {"kid": "k2"}, {"typ": "at+jwt"}, {"typ": "dpop+jwt"}, {"typ": "oauth-id-jag+jwt"},
@@ -228,6 +234,7 @@ def test_oa_86_proofs_whose_header_is_wrong(header: dict[str, Any]) -> None:
     refusal(rig, made)
 
 
+@pytest.mark.requirement("OA-86")
 def test_oa_86_keys_and_algorithms_of_others() -> None:
     """OA-86: signed by another key of the same name, with the public key as an HMAC secret, or not at all."""
     rig = Rig(known=KNOWN)
@@ -252,6 +259,7 @@ def test_oa_86_keys_and_algorithms_of_others() -> None:
     assert authenticate(rig, assertion(rig)).id == "keyed"
 
 
+@pytest.mark.requirement("OA-86")
 def test_oa_86_a_proof_is_good_once() -> None:
     """OA-86: of 20 uses at the same moment one succeeds; it is remembered for as long as it could be used."""
     rig = Rig(known=KNOWN)
@@ -305,6 +313,7 @@ def test_a_client_with_a_document_proves_itself_with_its_keys() -> None:
     refusal(rig, assertion(rig, OTHER, iss=CIMD, sub=CIMD, jti="j2"))
 
 
+@pytest.mark.requirement("OA-46", "OA-50")
 def test_oa_46_keys_elsewhere_are_fetched_by_the_same_careful_way_and_rotate() -> None:
     """OA-46: through the exchange that checks addresses; an unknown key is looked for again, but not all the time."""
     rig = Rig()
@@ -335,6 +344,7 @@ def test_oa_46_keys_elsewhere_are_fetched_by_the_same_careful_way_and_rotate() -
     refusal(rig, use(fresh, "k2", "i"))
 
 
+@pytest.mark.requirement("OA-50")
 @pytest.mark.parametrize(
     "body", [b"", b"[]", {"keys": []}, {"keys": [{"kty": "oct", "k": "QUFB"}]}, {"keys": [KEY.as_dict(private=True)]}]
 )
@@ -401,6 +411,7 @@ def test_any_port_of_localhost_only_where_an_operator_says_so() -> None:
         assert not allowed(client, "http://localhost:51004/other")
 
 
+@pytest.mark.requirement("OA-15")
 def test_a_registered_client_from_registration_to_authentication() -> None:
     """The honest twin of OA-15: a legacy client, with the way it chose."""
     rig = Rig(registration=True)

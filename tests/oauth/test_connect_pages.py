@@ -72,6 +72,7 @@ def test_somebody_else_sees_no_page_eli10(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-03", "OA-94")
 @pytest.mark.parametrize(
     "headers",
     [{"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"}, {"origin": "https://evil.example"},
@@ -88,6 +89,7 @@ def test_a_click_from_another_site_oa03(tmp_path: Path, headers: dict[str, str])
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-03", "OA-06")
 def test_a_form_in_another_browser_or_sent_twice_oa03_oa06(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -103,6 +105,7 @@ def test_a_form_in_another_browser_or_sent_twice_oa03_oa06(tmp_path: Path) -> No
     asyncio.run(run())
 
 
+@pytest.mark.requirement("CLI-27", "OA-07")
 def test_the_page_says_no_as_easily_and_is_never_framed_oa07(tmp_path: Path) -> None:
     async def run() -> None:
         browser = Browser(Site(House(tmp_path)))
@@ -121,6 +124,7 @@ def test_the_page_says_no_as_easily_and_is_never_framed_oa07(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-08", "OA-89")
 def test_texts_of_strangers_are_texts_oa08_oa89(tmp_path: Path) -> None:
     async def run() -> None:
         house = House(tmp_path)
@@ -141,6 +145,7 @@ def test_texts_of_strangers_are_texts_oa08_oa89(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.requirement("OA-29")
 @pytest.mark.parametrize("query", ["state=a&state=b", "state=%00", "state=a&code=b&code=c", "", "x=1"])
 def test_answers_with_two_readings_oa29(tmp_path: Path, query: str) -> None:
     async def run() -> None:

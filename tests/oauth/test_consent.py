@@ -72,6 +72,7 @@ DIFFERENT = {
 }
 
 
+@pytest.mark.requirement("AS-22", "AS-33", "AS-34", "OA-01", "OA-04", "OA-06", "OA-44")
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_consent_is_for_what_was_shown_and_for_nothing_else_as22_oa06(ledger: Ledger, what: str) -> None:
     """OA-01, OA-04, OA-06, OA-44, AS-22, AS-33, AS-34: none of what differs is covered."""
@@ -89,6 +90,7 @@ def test_narrower_than_agreed_is_agreed(ledger: Ledger) -> None:
     assert ledger.consents.remembered(USER, asked(scopes=("files.read",)), OURS) == given
 
 
+@pytest.mark.requirement("OA-01", "OA-04")
 @pytest.mark.parametrize("source", ["metadata", "registered"])
 def test_who_named_itself_is_never_remembered_oa01_oa04(ledger: Ledger, source: str) -> None:
     theirs = client(source=source, verified=True)
@@ -96,6 +98,7 @@ def test_who_named_itself_is_never_remembered_oa01_oa04(ledger: Ledger, source: 
     assert ledger.consents.remembered(USER, ASKED, theirs) == ""
 
 
+@pytest.mark.requirement("OA-45")
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:4000/cb", "http://[::1]/cb", "http://localhost/cb", "com.app:/cb"])
 def test_addresses_any_program_can_claim_are_never_remembered_oa45(ledger: Ledger, uri: str) -> None:
     ledger.consents.give(USER, asked(redirect_uri=uri), OURS)
@@ -114,6 +117,7 @@ def test_a_client_that_wants_people_asked_has_them_asked(ledger: Ledger) -> None
     assert ledger.consents.remembered(USER, asked(prompt="login consent"), OURS) == ""
 
 
+@pytest.mark.requirement("OA-44")
 def test_a_client_that_changed_while_people_were_asked_gets_nothing_oa44(ledger: Ledger) -> None:
     """OA-44: what was shown was the other document."""
     with pytest.raises(OAuthError, match="changed"):
@@ -154,6 +158,7 @@ def test_every_change_is_recorded_before_it_is_made(ledger: Ledger) -> None:
     assert ledger.consents.list() == ()
 
 
+@pytest.mark.requirement("AS-24")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -183,6 +188,7 @@ def test_what_cannot_be_read_is_no_consent_as24(ledger: Ledger, spoil: Any) -> N
     assert ledger.consents.holds(ledger.consents.give(USER, ASKED, OURS))
 
 
+@pytest.mark.requirement("OA-06")
 def test_a_row_put_in_another_persons_place_is_none_oa06(ledger: Ledger) -> None:
     ledger.consents.give(USER, ASKED, OURS)
     ledger.consents.give(replace(USER, subject="bob"), ASKED, OURS)
@@ -233,6 +239,7 @@ def test_list_finds_by_person_client_and_server(ledger: Ledger) -> None:
     assert ledger.consents.list(client="c") == ()
 
 
+@pytest.mark.requirement("OA-05")
 def test_rows_of_one_person_are_bounded_oa05(ledger: Ledger) -> None:
     for number in range(MOST):
         ledger.consents.give(USER, asked(redirect_uri=f"https://app.example/{number}"), CLIENT)

@@ -56,6 +56,7 @@ def press(page: Any, name: str) -> None:
 # what a person can do
 
 
+@pytest.mark.requirement("AS-31", "OA-91")
 def test_allowing_without_scripts_leads_on_to_another_origin_as31(browser: Any, place: Scene, away: Other) -> None:
     """The form's answer goes on across origins under the page's own policy; loopback takes `__Host-` cookies; nobody
     is told where the person came from (OA-91)."""
@@ -196,6 +197,7 @@ def test_every_text_stands_out_from_what_is_behind_it(theme: int) -> None:
 # what other sites cannot
 
 
+@pytest.mark.requirement("AS-29", "OA-07")
 @pytest.mark.parametrize("host", ["127.0.0.1", "evil.test"])
 def test_no_other_page_can_hold_this_one_oa07_as29(browser: Any, place: Scene, away: Other, host: str) -> None:
     """OA-07, AS-29: neither another site nor another port of the same machine, in whatever element."""
@@ -214,6 +216,7 @@ def test_no_other_page_can_hold_this_one_oa07_as29(browser: Any, place: Scene, a
     press(visit(browser, place), ALLOW)  # its honest twin
 
 
+@pytest.mark.requirement("OA-07")
 def test_a_page_that_opens_this_one_cannot_reach_into_it_oa07(browser: Any, place: Scene, away: Other) -> None:
     """OA-07: a window opened by another site is cut off from it, so it cannot be moved under a click."""
     away.pages["/evil"] = "<title>evil</title>"
@@ -228,6 +231,7 @@ def test_a_page_that_opens_this_one_cannot_reach_into_it_oa07(browser: Any, plac
     opened.value.get_by_role("heading", name="Done").wait_for()
 
 
+@pytest.mark.requirement("OA-07")
 def test_quick_second_click_does_not_reach_the_buttons_oa07(browser: Any, place: Scene) -> None:
     """OA-07: the first of two clicks brings the page up; the second must not answer it."""
     page = visit(browser, place)
@@ -245,6 +249,7 @@ def test_quick_second_click_does_not_reach_the_buttons_oa07(browser: Any, place:
     assert [page.evaluate(hit, milliseconds) for milliseconds in (0, 600, 699.9)] == [False, False, True]
 
 
+@pytest.mark.requirement("AS-28", "OA-03")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "evil.test"])
 def test_forms_of_other_sites_are_refused_in_the_browser_oa03_as28(
     browser: Any, place: Scene, away: Other, host: str
@@ -269,6 +274,7 @@ def test_forms_of_other_sites_are_refused_in_the_browser_oa03_as28(
     assert len(place.answers) == 1
 
 
+@pytest.mark.requirement("OA-02", "OA-03")
 def test_attackers_own_transaction_in_the_victims_browser_oa02_oa03(browser: Any, place: Scene) -> None:
     """OA-02, OA-03: his form, put into the victim's page by whatever means, does not fit the victim's cookie."""
     theirs = visit(browser, place, "attackers")
@@ -285,6 +291,7 @@ def test_attackers_own_transaction_in_the_victims_browser_oa02_oa03(browser: Any
     assert not place.answers
 
 
+@pytest.mark.requirement("AS-28")
 def test_an_answer_sent_again_is_refused_as28(browser: Any, place: Scene) -> None:
     page = visit(browser, place)
     press(page, ALLOW)
@@ -301,6 +308,7 @@ HOSTILE = (
 )  # fmt: skip
 
 
+@pytest.mark.requirement("OA-08", "OA-27")
 def test_markup_of_strangers_is_text_oa08_oa27(browser: Any, place: Scene) -> None:
     """OA-08, OA-27: in every value a stranger chooses, scripts switched on."""
     page = browser.new_context().new_page()

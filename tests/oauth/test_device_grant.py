@@ -72,6 +72,7 @@ class Living(World):
         return device
 
 
+@pytest.mark.requirement("OA-35")
 def test_off_by_default_oa35() -> None:
     """OA-35"""
     assert not TokenSettings().device
@@ -103,6 +104,7 @@ def test_a_device_gets_in() -> None:
     assert world.refresh(given["refresh_token"])[0] == 200
 
 
+@pytest.mark.requirement("OA-35")
 def test_no_link_carries_the_code_oa35() -> None:
     """OA-35: nobody can be sent a link that is half an approval; a code in the page's address is not read."""
     world = Living()
@@ -113,6 +115,7 @@ def test_no_link_carries_the_code_oa35() -> None:
     assert b"somebody sent you a code" in page.body
 
 
+@pytest.mark.requirement("OA-24")
 def test_device_code_is_used_once() -> None:
     """As OA-24: the second use ends what the first one made."""
     world = Living()
@@ -177,6 +180,7 @@ def test_denied_and_expired() -> None:
         world.agree()
 
 
+@pytest.mark.requirement("OA-09")
 def test_approval_is_for_what_the_device_asked_oa09() -> None:
     """OA-09: nothing changes between the code and the consent but that it becomes less."""
     world = Living()
@@ -203,6 +207,7 @@ def test_two_people_agree_one_is_acted_for() -> None:
     assert claims["sub"] == "alice"
 
 
+@pytest.mark.requirement("OA-35", "OA-88")
 def test_guessing_user_codes_oa35_oa88() -> None:
     """OA-35 OA-88: ten tries from one address, a hundred from anywhere; the right code is then refused as well."""
     world = Living()
@@ -251,6 +256,7 @@ def test_code_typed_by_another_site(foreign: dict[str, str]) -> None:
     assert not world.started
 
 
+@pytest.mark.requirement("OA-07", "OA-91")
 def test_page_is_closed() -> None:
     """OA-07 OA-91: not framed, not cached, no scripts, cookie for this host only."""
     world = Living()
@@ -266,6 +272,7 @@ def test_page_is_closed() -> None:
     assert b'<label for="user_code">' in page.body
 
 
+@pytest.mark.requirement("OA-88")
 def test_what_strangers_can_make_is_bounded_oa88() -> None:
     """OA-88: of one address, and of all."""
     world = Living()
@@ -283,6 +290,7 @@ def test_who_may_ask() -> None:
     assert asyncio.run(world.devices.page(Visit("PUT", "/oauth/device"))).status == 405
 
 
+@pytest.mark.requirement("OA-44")
 def test_client_that_changed_since_the_device_asked_oa44() -> None:
     """OA-44"""
     world = Living()

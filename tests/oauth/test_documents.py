@@ -49,6 +49,7 @@ def test_an_honest_client_with_a_document() -> None:
     assert len(client.digest) == 64
 
 
+@pytest.mark.requirement("OA-45")
 def test_a_loopback_client_with_a_document_is_marked() -> None:
     """OA-45: whoever listens on this machine gets the code, so a person is told, every time the client is found."""
     own = document(redirect_uris=["http://127.0.0.1/callback", "http://[::1]/callback", "http://localhost/callback"])
@@ -65,6 +66,7 @@ def many(count: int) -> list[str]:
     return [f"https://app.example.com/{number}" for number in range(count)]
 
 
+@pytest.mark.requirement("AS-14", "AS-17", "OA-43", "OA-46")
 @pytest.mark.parametrize(
     "body",
     [
@@ -109,12 +111,14 @@ def test_oa_43_documents_that_are_none(body: Any) -> None:
     assert "evil" not in refusal(body)
 
 
+@pytest.mark.requirement("OA-42")
 @pytest.mark.parametrize("status", [201, 204, 206, 301, 302, 307, 401, 404, 500, 503])
 def test_oa_42_a_redirect_or_an_error_is_no_document(status: int) -> None:
     """OA-42."""
     assert refusal(document(), status, location=CIMD) == "the client's document cannot be fetched"
 
 
+@pytest.mark.requirement("OA-43")
 @pytest.mark.parametrize(
     "kind",
     ["text/html", "text/plain", "", "application/javascript", "application/json, text/html",
@@ -133,6 +137,7 @@ def test_content_types_of_documents(kind: str) -> None:
     assert find(rig_with(document(), content_type=kind)).name == "Example App"
 
 
+@pytest.mark.requirement("OA-40", "OA-43")
 @pytest.mark.parametrize(
     "client_id",
     [
@@ -161,6 +166,7 @@ def test_oa_43_ids_that_name_no_document(client_id: str) -> None:
     assert rig.exchange.asked == []
 
 
+@pytest.mark.requirement("OA-40")
 def test_what_cannot_be_reached_is_told_in_the_same_words() -> None:
     """OA-40: nobody explores a network with our eyes."""
     told = set()
@@ -188,6 +194,7 @@ def ages(rig: Rig, step: float) -> int:
     return len(rig.exchange.asked) - before
 
 
+@pytest.mark.requirement("AS-15")
 @pytest.mark.parametrize(
     ("headers", "step", "fetches"),
     [
@@ -215,6 +222,7 @@ def test_documents_are_kept_as_long_as_they_say_within_bounds(
     assert ages(rig_with(document(), **headers), step) == fetches
 
 
+@pytest.mark.requirement("AS-15")
 def test_nothing_stale_is_ever_used() -> None:
     """A document that is gone is no client, whatever it said before; and comes back when it does."""
     rig = rig_with(document())
@@ -229,6 +237,7 @@ def test_nothing_stale_is_ever_used() -> None:
     assert find(rig).name == "Example App"
 
 
+@pytest.mark.requirement("OA-44")
 def test_oa_44_a_document_that_changes_is_another_client_to_consent_to() -> None:
     """OA-44: the digest is of all of it, and the change is in the log."""
     rig = rig_with(document())
@@ -243,6 +252,7 @@ def test_oa_44_a_document_that_changes_is_another_client_to_consent_to() -> None
     assert rig.notes.named("oauth.client_changed") == [{"client": CIMD, "before": before, "after": after.digest}]
 
 
+@pytest.mark.requirement("OA-88")
 def test_one_fetch_however_many_ask_and_no_flood_through_us() -> None:
     """OA-88: single flight for one document; a bounded number of fetches, and of these for each host."""
 
@@ -321,6 +331,7 @@ def test_hosts_an_operator_blocks_or_names() -> None:
     assert rig.exchange.asked == []
 
 
+@pytest.mark.requirement("OA-43")
 def test_codes_for_another_host_only_where_an_operator_says_so() -> None:
     """OA-43: a document speaks for its own host."""
     foreign = document(redirect_uris=["https://other.example/cb"])

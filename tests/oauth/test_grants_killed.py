@@ -39,6 +39,7 @@ def world_at(place: Path, **more: Any) -> World:
     return World(SqliteTable(place, "oauth"), clock=RealClock(**more))
 
 
+@pytest.mark.requirement("AS-01")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_while_redeeming_a_code_the_client_retries_and_gets_in(tmp_path: Path, when: str) -> None:
     place, number = tmp_path / "state.db", 0

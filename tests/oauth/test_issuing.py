@@ -103,6 +103,7 @@ def test_configuration_names_us_as_the_authorization_server(place: Place, tmp_pa
     assert place.devices is None  # off unless the operator wants them
 
 
+@pytest.mark.requirement("OA-24", "OA-83")
 def test_tokens_are_good_at_the_house_until_their_grant_ends(place: Place) -> None:
     """OA-83 OA-24: a second after a family ended, its access tokens are refused; those of others are not."""
 
@@ -138,6 +139,7 @@ def test_tokens_are_good_at_the_house_until_their_grant_ends(place: Place) -> No
     assert asyncio.run(run()) == ["passed", "passed", "identity.revoked", "identity.revoked", "passed"]
 
 
+@pytest.mark.requirement("OA-83")
 @pytest.mark.parametrize("issuer", ["", URL, "https://idp.example"])
 def test_locked_out_user_gets_no_further_token_oa83(place: Place, issuer: str) -> None:
     """OA-83: whether the operator named us, the provider, or nobody as the issuer."""
@@ -175,6 +177,7 @@ def test_confidential_client_may_change_its_key_and_may_not_drop_it(place: Place
     assert json.loads(_payload(again["access_token"]))["cnf"] == THIEF.cnf
 
 
+@pytest.mark.requirement("OA-85")
 @pytest.mark.parametrize(
     "changes",
     [{"htm": "GET"}, {"htu": f"{URL}/oauth/revoke"}, {"iat": 1}, {"iat": 9_999_999_999}, {"jti": None}],
@@ -186,6 +189,7 @@ def test_wrong_proofs_at_the_token_endpoint(place: Place, changes: dict[str, Any
     assert place.ask(proof(ANN), **redemption(code, resource=HERE))[0] == 200
 
 
+@pytest.mark.requirement("OA-85")
 def test_replayed_proof_at_the_token_endpoint(place: Place) -> None:
     """OA-85"""
     one = proof(ANN)
@@ -207,6 +211,7 @@ def test_nonce_where_it_is_required(tmp_path: Path) -> None:
     place.state.close()
 
 
+@pytest.mark.requirement("OA-92")
 def test_no_secret_is_in_the_records(place: Place) -> None:
     """OA-92: codes and refresh tokens are kept as digests, or sealed."""
     code = place.code()

@@ -66,6 +66,7 @@ def test_a_person_cannot_be_named_like_a_claim() -> None:
     assert (claims["sub"], claims["exp"]) == ("alice", int(world.clock.now) + 600)
 
 
+@pytest.mark.requirement("AS-08")
 @pytest.mark.parametrize("setting", [{"access": 901}, {"access": 0}, {"code": 61}, {"retry": 11}, {"refresh": 0}])
 def test_lifetimes_have_limits_as08(setting: dict[str, int]) -> None:
     """AS-08: an access token is good for 15 minutes at most, a code for one."""
@@ -118,6 +119,7 @@ def test_groups_are_where_the_operator_looks_for_them() -> None:
     assert (alice.groups, alice.roles) == ({"staff"}, {"admin"})
 
 
+@pytest.mark.requirement("OA-78")
 def test_refresh_token_or_code_is_no_access_token_oa78() -> None:
     """OA-78"""
     gate = Gate(World())
@@ -127,6 +129,7 @@ def test_refresh_token_or_code_is_no_access_token_oa78() -> None:
     assert caller(gate.judge(given["access_token"]))
 
 
+@pytest.mark.requirement("OA-78")
 def test_other_things_signed_with_our_keys_are_no_access_tokens_oa78() -> None:
     """OA-78: an id token, an assertion or a session of the same signer."""
     gate = Gate(World())
@@ -136,6 +139,7 @@ def test_other_things_signed_with_our_keys_are_no_access_tokens_oa78() -> None:
     assert caller(gate.judge(gate.world.signer.sign("at+jwt", claims)))
 
 
+@pytest.mark.requirement("AS-42", "OA-76")
 def test_token_for_one_resource_opens_no_other_as42() -> None:
     """AS-42 OA-76"""
     gate = Gate(World())

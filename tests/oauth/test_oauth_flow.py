@@ -39,6 +39,7 @@ def test_an_honest_person_brings_the_client_a_code(world: World) -> None:
     assert [note["leg"] for note in world.neighbours.noted] == ["authorize", "provider", "callback", "code"]
 
 
+@pytest.mark.requirement("OA-09")
 def test_scopes_a_person_left_out_are_not_granted_and_none_can_be_put_in(world: World) -> None:
     """OA-09: what was asked is frozen when it is judged."""
     browser = world.browser()
@@ -84,6 +85,7 @@ def test_an_answer_can_be_repeated_a_few_times_only(world: World) -> None:
     assert [browser.answer(page, "allow").status for _ in range(11)] == [200] * 10 + [400]
 
 
+@pytest.mark.requirement("OA-10")
 def test_parallel_tabs_each_come_home(world: World) -> None:
     """Honest twin of OA-10: two clients, one browser, answers in the other order."""
     world.clients["other"] = app("other")
@@ -95,6 +97,7 @@ def test_parallel_tabs_each_come_home(world: World) -> None:
     assert [world.neighbours.codes[answer.query["code"]][0].client for answer in answers] == ["other", "app"]
 
 
+@pytest.mark.requirement("AS-22", "OA-01", "OA-06")
 def test_two_people_in_one_browser_consent_each_for_themselves(world: World) -> None:
     """Honest twin of OA-01 and OA-06."""
     browser = world.browser()
@@ -107,6 +110,7 @@ def test_two_people_in_one_browser_consent_each_for_themselves(world: World) -> 
     ]
 
 
+@pytest.mark.requirement("OA-31")
 def test_tokens_of_the_provider_are_kept_and_told_to_nobody(world: World) -> None:
     """OA-31, and that only the places meant for them have them."""
     answer = world.browser().sign_in()
@@ -247,6 +251,7 @@ def test_a_provider_that_takes_no_secret_is_the_operators_to_hear(world: World) 
     assert "token_endpoint_auth_methods_supported" in world.neighbours.noted[-1]["detail"]
 
 
+@pytest.mark.requirement("OA-29")
 def test_the_callback_takes_a_redirect_and_nothing_else(world: World) -> None:
     """OA-29: a form post of another site would bring no cookies, and is not read."""
     browser = world.browser()
@@ -262,6 +267,7 @@ def test_an_authorization_is_asked_for_with_get_and_answered_with_post(world: Wo
     assert world.rows("") == []
 
 
+@pytest.mark.requirement("OA-44")
 def test_a_changed_client_gets_no_code(world: World) -> None:
     """OA-44: the person agreed to another one."""
     browser = world.browser()
@@ -272,6 +278,7 @@ def test_a_changed_client_gets_no_code(world: World) -> None:
     assert world.rows("") == []
 
 
+@pytest.mark.requirement("AS-07")
 def test_where_a_client_may_hear_of_its_mistake(world: World) -> None:
     """AS-07: whoever has a client could use us to send people anywhere, before they did anything."""
     world.clients["stranger"] = app("stranger", source="registered")
@@ -286,6 +293,7 @@ def test_where_a_client_may_hear_of_its_mistake(world: World) -> None:
     assert {answer.query["error"] for answer in told} == {"invalid_target"} and {one.status for one in told} == {302}
 
 
+@pytest.mark.requirement("OA-88")
 def test_too_many_from_one_address_wait_and_others_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """OA-88: nobody fills the records."""
     monkeypatch.setattr("limen.oauth.flow._EACH", Quota(3, 0.05))
@@ -307,6 +315,7 @@ def test_everything_strangers_leave_behind_is_forgotten(world: World) -> None:
     assert world.rows("") == []
 
 
+@pytest.mark.requirement("OA-27")
 def test_the_clients_state_comes_back_as_it_was(world: World) -> None:
     """OA-27, honest half: whatever it holds, it is one value of the query."""
     odd = '"><script>alert(1)</script>\r\nSet-Cookie: a=b & # \u00e4'
@@ -369,6 +378,7 @@ _NAMES = ["client_id", "redirect_uri", "response_type", "resource", "scope", "st
           "code_challenge_method", "response_mode", "max_age", "acr_values", "request", "iss", "error"]  # fmt: skip
 
 
+@pytest.mark.requirement("AS-06")
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.dictionaries(

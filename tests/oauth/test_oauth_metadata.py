@@ -22,6 +22,7 @@ def document(**settings: Any) -> dict[str, Any]:
     return server_metadata(GATEWAY, OAuthSettings.model_validate({"provider": PROVIDER, **settings}), OFFERS)
 
 
+@pytest.mark.requirement("AS-02", "AS-03", "AS-11", "AS-12")
 def test_both_forms_say_the_same_and_the_official_model_reads_it() -> None:
     """AS-02, AS-03, AS-11, AS-12."""
     metadata = Metadata(document(), neighbours := Neighbours())
@@ -38,6 +39,7 @@ def test_both_forms_say_the_same_and_the_official_model_reads_it() -> None:
     assert [note["leg"] for note in neighbours.noted] == ["server_metadata"] * 2
 
 
+@pytest.mark.requirement("AS-41", "OA-35")
 def test_only_what_is_on_is_told() -> None:
     """AS-41: no registration endpoint, and no device endpoint (OA-35), unless somebody turned it on."""
     off, on = document(), document(clients={"registration": True}, tokens={"device": True})
@@ -50,6 +52,7 @@ def test_only_what_is_on_is_told() -> None:
     assert all(url.startswith(f"{GATEWAY}/oauth/") for name, url in on.items() if name.endswith(("_endpoint", "_uri")))
 
 
+@pytest.mark.requirement("OA-49", "OA-93")
 def test_metadata_is_the_configurations_whatever_a_request_says() -> None:
     """OA-49, OA-93: no name of a host, and no proxy's header, gets into it."""
     serve = Metadata(document(), Neighbours()).serve
@@ -58,6 +61,7 @@ def test_metadata_is_the_configurations_whatever_a_request_says() -> None:
     assert honest.body == spoofed.body and b"evil" not in spoofed.body and honest.headers == spoofed.headers
 
 
+@pytest.mark.requirement("OA-90")
 def test_any_page_may_read_metadata_and_nothing_else(tmp_path: Path) -> None:
     """OA-90: no credentials, no reflected origin; an authorization is never for scripts of other pages."""
     serve = Metadata(document(), Neighbours()).serve

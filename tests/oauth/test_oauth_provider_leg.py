@@ -132,6 +132,7 @@ def test_a_token_nobody_signed(world: World, forged: str) -> None:
     assert refused(world, answer, field), world.neighbours.noted[-1]
 
 
+@pytest.mark.requirement("OA-50")
 def test_keys_are_picked_up_when_they_rotate(world: World) -> None:
     """OA-50: the new one at once, the old one until it is gone, and strangers' names cause no storm."""
     assert "code" in world.browser().sign_in().query
@@ -156,6 +157,7 @@ def test_keys_that_are_weak_or_secret_verify_nothing(world: World) -> None:
         assert world.neighbours.noted[-1]["field"] == "kid"
 
 
+@pytest.mark.requirement("OA-47")
 @pytest.mark.parametrize(
     ("metadata", "member"),
     [
@@ -187,6 +189,7 @@ def test_oa_47_metadata_of_another_or_with_a_bad_endpoint_leads_nowhere(
     assert f"{member}:" in world.neighbours.noted[-1]["detail"]
 
 
+@pytest.mark.requirement("OA-47")
 def test_oa_47_honest_twins_of_metadata(world: World) -> None:
     """OA-47: endpoints elsewhere, a query, and what some providers do not say."""
     world.idp.metadata = {

@@ -40,6 +40,7 @@ def way_back(url: str) -> str:
     return f"/oauth/callback?{urlsplit(url).query}"
 
 
+@pytest.mark.requirement("AS-01", "AS-38")
 def test_signing_in_at_the_real_provider(tmp_path: Path, provider: Provider) -> None:
     """Honest twin of everything: and a key that is rotated in between is found."""
     settings = {"issuer": provider.issuer, "client_id": "gateway", "client_secret": SECRET, "scopes": ("openid",)}

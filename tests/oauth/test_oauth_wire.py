@@ -68,6 +68,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     started.stop()
 
 
+@pytest.mark.requirement("AS-02")
 def test_metadata_under_both_names_and_words_where_nothing_is(running: Running) -> None:
     """AS-02, and peers' issues: a client that tries other forms gets JSON, which it can read, and not an empty page."""
     for path in ("/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"):
@@ -87,6 +88,7 @@ def test_metadata_under_both_names_and_words_where_nothing_is(running: Running) 
         assert ("content-type", "application/json") in headers
 
 
+@pytest.mark.requirement("OA-27", "OA-89")
 def test_one_header_stays_one_header(running: Running) -> None:
     """OA-27, OA-89: line breaks in what a client or a provider sends are data."""
     odd = "a\r\nSet-Cookie: stolen=1\r\n\r\n<script>"

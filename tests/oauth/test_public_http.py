@@ -71,6 +71,7 @@ def test_any_status_is_an_answer(authority: trustme.CA, status: bytes) -> None:
     assert answer.body == BODY
 
 
+@pytest.mark.requirement("OA-42")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_oa_42_redirects_are_not_followed(authority: trustme.CA, status: int) -> None:
     """OA-42: the caller sees the redirect; nothing goes to where it points."""
@@ -80,6 +81,7 @@ def test_oa_42_redirects_are_not_followed(authority: trustme.CA, status: int) ->
     assert len(world.connected) == 1
 
 
+@pytest.mark.requirement("OA-40")
 @pytest.mark.parametrize(
     "url",
     [
@@ -109,6 +111,7 @@ def test_oa_40_addresses_that_are_never_asked(authority: trustme.CA, url: str) -
     assert world.connected == []
 
 
+@pytest.mark.requirement("OA-40")
 @pytest.mark.parametrize(
     "address",
     [
@@ -129,6 +132,7 @@ def test_oa_40_a_name_for_an_inner_address(authority: trustme.CA, address: str) 
         assert "address" in message
 
 
+@pytest.mark.requirement("OA-41")
 def test_oa_41_a_name_that_changes_its_mind(authority: trustme.CA) -> None:
     """OA-41: one look-up for each exchange, and the address it gave is the one that is connected to."""
     answer, world = fetch(authority, GOOD, names=[[PUBLIC], ["127.0.0.1"]])
@@ -184,6 +188,7 @@ def test_two_framings_are_refused_whatever_the_parser_makes_of_them(first: bytes
         answer.judge()
 
 
+@pytest.mark.requirement("OA-43")
 def test_size_and_time_are_bounded(authority: trustme.CA) -> None:
     """OA-43: a body over the bound, headers without end, and a byte now and then."""
     big = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000
@@ -296,6 +301,7 @@ def test_names_that_only_this_machine_knows_are_for_operators() -> None:
         run(PublicHttp(timeout=3).get(f"https://{own[0]}/x"))
 
 
+@pytest.mark.requirement("OA-40")
 @pytest.mark.skipif(shutil.which("unshare") is None or shutil.which("ip") is None, reason="needs unshare and ip")
 def test_with_the_real_resolver_and_a_real_connection_in_a_network_of_its_own() -> None:
     """OA-40, nothing injected: /etc/hosts-like names and this machine's own public address are refused."""

@@ -116,6 +116,7 @@ TRICKS = [
 ]
 
 
+@pytest.mark.requirement("AS-04", "AS-16", "AS-34", "OA-11")
 @pytest.mark.parametrize(("presented", "possible"), TRICKS, ids=[ascii(uri)[:60] for uri, _ in TRICKS])
 def test_oa_11_only_what_was_registered(presented: str, possible: bool) -> None:
     """OA-11: presented in place of a registered address it is refused; most could not have been registered either."""
@@ -137,6 +138,7 @@ def test_honest_addresses_are_registered_and_found_again() -> None:
     assert all(allowed(client(*honest), uri) for uri in honest)
 
 
+@pytest.mark.requirement("OA-12")
 @pytest.mark.parametrize("port", [1, 80, 33418, 51004, 65535])
 @pytest.mark.parametrize("registered", ["http://127.0.0.1/cb?a=b", "http://127.0.0.1:3000/cb?a=b"])
 def test_oa_12_the_port_of_a_loopback_address_may_vary(port: int, registered: str) -> None:
@@ -145,6 +147,7 @@ def test_oa_12_the_port_of_a_loopback_address_may_vary(port: int, registered: st
     assert allowed(client(registered.replace("127.0.0.1", "[::1]")), f"http://[::1]:{port}/cb?a=b")
 
 
+@pytest.mark.requirement("OA-12")
 @pytest.mark.parametrize(
     "presented",
     [
@@ -164,6 +167,7 @@ def test_oa_12_nothing_else_of_a_loopback_address_may_vary(presented: str) -> No
     assert not allowed(client("http://127.0.0.1/cb"), presented)
 
 
+@pytest.mark.requirement("OA-12")
 def test_oa_12_localhost_is_a_name_and_stays_as_registered() -> None:
     """OA-12: only the two literals are this machine whatever anybody says."""
     registered = client("http://localhost:3000/cb")
@@ -178,6 +182,7 @@ def test_oa_12_localhost_is_a_name_and_stays_as_registered() -> None:
     assert not allowed(client(GOOD), "http://127.0.0.1:1/cb")
 
 
+@pytest.mark.requirement("OA-13")
 def test_oa_13_two_addresses_an_array_or_none() -> None:
     """OA-13: two parameters are refused where they are read; a missing or differently named one is no address."""
     two = "redirect_uri=https%3A%2F%2Fapp.example.com%2Fcb&redirect_uri=https%3A%2F%2Fevil.tld"

@@ -79,6 +79,7 @@ def test_secrets_are_shown_once_and_kept_as_digests() -> None:
     assert "client_secret" not in read(manage(rig, made, "GET"))
 
 
+@pytest.mark.requirement("AS-05", "AS-41", "OA-15")
 @pytest.mark.parametrize(
     ("sent", "code", "field"),
     [
@@ -137,6 +138,7 @@ def test_oa_15_what_is_not_registered(sent: Any, code: str, field: str) -> None:
     assert (step["leg"], step["outcome"], step["field"]) == ("registration", code, field)
 
 
+@pytest.mark.requirement("OA-15")
 def test_oa_15_other_bodies_methods_and_a_gateway_that_does_not_want_it() -> None:
     rig = on()
     json_ = ("application/json",)
@@ -166,6 +168,7 @@ def test_a_gateway_that_stops_registration_forgets_whom_it_registered() -> None:
     refused(lambda: run(later.clients.find(made["client_id"])), "invalid_client")
 
 
+@pytest.mark.requirement("OA-15", "OA-88")
 def test_oa_15_ten_thousand_registrations() -> None:
     """OA-15, OA-88: one network gets a few an hour, all together a bounded number, and what is not used goes soon."""
     rig = on(limits={"most": 50, "hourly": 5})
@@ -235,6 +238,7 @@ def test_a_store_that_is_away_does_not_take_back_what_a_client_got() -> None:
     assert [(step["client"], step["outcome"]) for step in later.notes.steps] == [(client.id, "temporarily_unavailable")]
 
 
+@pytest.mark.requirement("OA-44")
 def test_management_by_whoever_holds_the_token() -> None:
     """RFC 7592: read, change, remove; the honest half."""
     rig = on()
@@ -278,6 +282,7 @@ def test_a_secret_survives_a_change_and_the_way_to_use_it_cannot_be_changed() ->
     assert next(iter(each(rig.table))).redirect_uris == ("http://127.0.0.1/callback",)
 
 
+@pytest.mark.requirement("OA-84", "OA-86", "OA-88")
 def test_oa_84_the_token_of_another_client_or_none() -> None:
     """OA-86, OA-88: the same answer for a wrong token and for a client that does not exist; then it is slowed down."""
     rig = on()

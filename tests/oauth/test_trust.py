@@ -24,6 +24,7 @@ def warnings(name: str, home: str = "", redirects: tuple[str, ...] = LOOPBACK) -
     return {*trust().warnings(name, False, home, redirects)} - {"unverified", "loopback_only"}
 
 
+@pytest.mark.requirement("OA-08")
 @pytest.mark.parametrize(
     "host",
     ["ciaude.ai", "c1aude.ai", "clau-de.ai", "www.c1aude.ai", "gogle.com", "googie.com", "curs0r.com",
@@ -57,6 +58,7 @@ def test_honest_hosts_hold_clients() -> None:
     assert "looks like" in trust(trusted_hosts=("bank.example",)).refusal(read_url("https://b4nk.example/c"))
 
 
+@pytest.mark.requirement("OA-08")
 @pytest.mark.parametrize(
     ("name", "home", "redirects", "poses"),
     [
@@ -100,6 +102,7 @@ def test_honest_names_pose_as_nobody(name: str, home: str, redirects: tuple[str,
     assert not {one for one in warnings(name, home, redirects) if one != "localhost"}
 
 
+@pytest.mark.requirement("OA-08")
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [
@@ -117,6 +120,7 @@ def test_oa_08_what_is_not_seen_is_left_out_and_told(sent: str, shown: str | Non
     assert "name_disguised" in trust().warnings(name, disguised, "app.example.com", LOOPBACK)
 
 
+@pytest.mark.requirement("OA-08")
 def test_oa_08_letters_of_two_alphabets_are_told() -> None:
     """OA-08: one Cyrillic letter in a Latin word."""
     assert "name_disguised" in warnings("Ex\u0430mple", "app.example.com")
@@ -124,6 +128,7 @@ def test_oa_08_letters_of_two_alphabets_are_told() -> None:
     assert read_name("<b>Example</b>") == ("<b>Example</b>", False)  # whoever shows it escapes it
 
 
+@pytest.mark.requirement("OA-08")
 def test_oa_08_a_long_strange_name_costs_little() -> None:
     """OA-08: no name makes the check slow: the worst is bounded against an ordinary one."""
 

@@ -32,6 +32,7 @@ ServerOption = Annotated[
 
 @contextmanager
 def _opened(context: typer.Context, file: Path | None) -> Iterator[tuple[Config, Consents]]:
+    from limen.issuing import withdrawal
     from limen.oauth.consent import Consents
     from limen.oauth.settings import ConsentSettings
     from limen.storage import State
@@ -40,7 +41,11 @@ def _opened(context: typer.Context, file: Path | None) -> Iterator[tuple[Config,
     state = State.open(config)
     settings = config.oauth.consent if config.oauth is not None else ConsentSettings()
     try:
-        yield config, Consents(state.consents, lambda event, fields: state.tell(event, **fields), settings, time.time)
+        end = withdrawal(config, state)
+        yield (
+            config,
+            Consents(state.consents, lambda event, fields: state.tell(event, **fields), settings, time.time, end),
+        )
     finally:
         state.close()
 
@@ -87,7 +92,7 @@ def revoke(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End one consent, or all that the options name. What was issued under it ends at its next refresh.
+    """End one consent, or all that the options name. What was issued under it ends within a second.
 
     Example: limen consents revoke 3f0c9a --reason "lost laptop"; limen consents revoke --client https://app.example/c
     """

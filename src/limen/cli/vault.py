@@ -137,7 +137,7 @@ def shred(
     as_json: JsonOption = False,
 ) -> None:
     """Destroy a person's data keys. Example: limen vault shred alice --issuer https://id.example --yes --reason left"""
-    from limen.credentials.vault import owner_of
+    from limen.core.ports import owner_of
     from limen.opening import open_vault
 
     if not yes or not reason.strip():

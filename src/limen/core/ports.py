@@ -143,6 +143,11 @@ class KeyWrap(Protocol):
         ...
 
 
+def owner_of(issuer: str, subject: str) -> str:
+    """The name under which what is kept for one person of one tenant (an issuer) is sealed."""
+    return f"{len(issuer)}:{issuer}{subject}"
+
+
 class Sealer(Protocol):
     """Encrypts small secrets for the records, under a key of their owner's. Raises DependencyFault."""
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from limen.core.faults import DependencyFault
+from limen.core.ports import owner_of
 
 PREFIX: Final = "connection/"
 ENDED: Final = "ended-connection/"  # given up here, not yet told where the tokens came from
@@ -25,7 +26,7 @@ class Person:
     @property
     def owner(self) -> str:
         """Whose data key seals what is kept."""
-        return f"{self.issuer}\n{self.subject}"
+        return owner_of(self.issuer, self.subject)
 
 
 @dataclass(frozen=True, slots=True)

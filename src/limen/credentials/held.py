@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from limen.core.faults import DependencyFault
-from limen.core.ports import Sealer, Table
+from limen.core.ports import Sealer, Table, owner_of
 from limen.credentials.endpoint import Denied, Endpoint, Granted
 
 _LEASE: Final = 20.0  # seconds; longer than one exchange may take
@@ -167,7 +167,7 @@ class Held:
         secret = orjson.dumps(
             [holding.access, holding.refresh, holding.expires, list(holding.scopes), holding.identity]
         )
-        sealed = self._sealer.seal(f"{issuer}\n{subject}", _PLACE, secret)
+        sealed = self._sealer.seal(owner_of(issuer, subject), _PLACE, secret)
         return orjson.dumps(
             {"sealed": b64encode(sealed).decode(), "holder": holder, "until": self._now() + _LEASE if holder else 0.0}
         )
@@ -177,7 +177,7 @@ class Held:
         if raw is None:
             return None
         document: dict[str, Any] = orjson.loads(raw)
-        opened = self._sealer.open(f"{issuer}\n{subject}", _PLACE, b64decode(document["sealed"]))
+        opened = self._sealer.open(owner_of(issuer, subject), _PLACE, b64decode(document["sealed"]))
         access, refresh, expires, scopes, identity = orjson.loads(opened)
         holding = Holding(access, refresh, expires, tuple(scopes), identity)
         return _Record(raw, holding, document["holder"], document["until"])
@@ -189,4 +189,4 @@ def _after(before: Holding, got: Granted) -> Holding:
 
 
 def _key(issuer: str, subject: str) -> str:
-    return "held/" + sha256(f"{issuer}\n{subject}".encode()).hexdigest()
+    return "held/" + sha256(owner_of(issuer, subject).encode()).hexdigest()

@@ -49,11 +49,6 @@ _PREFIX: Final = "key/"
 Progress = Callable[[int, int], None]  # done, of how many
 
 
-def owner_of(issuer: str, subject: str) -> str:
-    """The name under which what is kept for one person of one tenant (an issuer) is sealed."""
-    return f"{len(issuer)}:{issuer}{subject}"
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What is in a vault: owners, their data keys, and of those the ones that an older key-encryption key wrapped."""

@@ -12,12 +12,15 @@ from limen.assemble import House
 from limen.config.addresses import is_loopback, split_url
 from limen.config.bundles import routes
 from limen.core.faults import ConfigFault
+from limen.credentials.exchange_grant import GRANT
 from limen.credentials.held import Held
-from limen.credentials.settings import IdJag, OnBehalfOf, TokenExchange
+from limen.credentials.settings import IdJag, Minted, OnBehalfOf, TokenExchange
 from limen.gateway.pages import Pages
 from limen.gateway.recording import Recording
+from limen.identity.revoked import is_revoked
 from limen.oauth.attempts import Attempts
 from limen.oauth.authorize import Offer
+from limen.oauth.grants import Other
 from limen.oauth.model import Ability, Tokens, User
 from limen.oauth.settings import RecorderSettings
 from limen.opening import resources
@@ -69,9 +72,20 @@ class Front:
         brought = Brought(
             house.state, house.vault, house.token_keys, self.attempts, house.record, self._can, offers,
             lambda route: required_scopes(config, route), None if held is None else partial(_keep, held),
-            house.delegation.connections,
+            house.delegation.connections, self._exchanges(config),
         )  # fmt: skip
         return open_signin(config, brought)
+
+    def _exchanges(self, config: Config) -> dict[str, Other]:
+        """RFC 8693 at our own token endpoint, where a server that got a token of ours may ask for one for another."""
+        if not any(isinstance(one.security.credential, Minted) for one in config.servers.values()):
+            return {}
+        issuer, revocations = config.listen.url, self._house.state.revocations
+
+        def ended(token: str) -> bool:
+            return is_revoked(revocations, (("token", issuer, token), ("grant", issuer, token.partition(".")[0])))
+
+        return {GRANT: self._house.delegation.exchange(config, ended)}
 
     def _can(self, route: str, scopes: Sequence[str]) -> Sequence[Ability]:
         """The approved tools of a route that some rule allows to somebody. Whom, a sign-in will show."""
@@ -83,8 +97,14 @@ class Front:
         return found[:_WHAT_PEOPLE_READ]
 
     async def _tend(self) -> None:
-        """Connections that ended here are told where they came from."""
+        """Connections that ended here are told where they came from; keys are renewed, and what is old is let go."""
+        house = self._house
         while True:
+            if house.vault is not None and house.token_keys is not None:
+                house.vault.forget()
+                days = house.config.vault.signing.days
+                if await asyncio.to_thread(house.token_keys.renew, days * 86_400):
+                    house.engine.event("keys", detail="the key that signs tokens was replaced")
             if (connections := self._house.delegation.connections) is not None:
                 await connections.tell()
             await asyncio.sleep(TELLING)

@@ -55,7 +55,7 @@ class Knows(Authenticates, Protocol):
 
 
 Ask = Callable[[Mapping[str, str], Client], Asked]  # judges scope and resource; raises OAuthError
-Start = Callable[[Visit, Asked, Client, str], Awaitable[Reply]]  # on to consent and sign-in, for this device
+Start = Callable[[Visit, Asked, Client, str, str], Awaitable[Reply]]  # on to consent and sign-in, for this device
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Devices:
                 "Too many codes were typed in. Try again in a minute." if error.status == 429 else "Please try again."
             )
             return _form(said, error.status, error.headers)
-        return await self._start(visit, device.asked, client, handle)
+        return await self._start(visit, device.asked, client, handle, normal_user_code(form["user_code"]))
 
     def _same_browser(self, visit: Visit, form: Mapping[str, str]) -> None:
         """The form comes from our page in this browser (double submit; `__Host-`: no other host can set it)."""

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from limen.core.faults import DependencyFault
@@ -31,10 +32,14 @@ JWKS: Final = (
 )
 
 
+Other = Callable[[Mapping[str, str], Client], Reply]  # raises OAuthError, DependencyFault
+
+
 class Authenticates(Protocol):
     """Who knows the clients."""
 
     async def authenticate(self, visit: Visit, form: Mapping[str, str], endpoint_url: str) -> Client: ...
+    async def used(self, client: Client) -> None: ...
 
 
 class Grants:
@@ -52,8 +57,11 @@ class Grants:
         *,
         key_set: Callable[[], bytes],
         devices: bool = False,
+        others: Mapping[str, Other] = MappingProxyType({}),
         now: Callable[[], float] = time.time,
     ) -> None:
+        """`others`: grants that other rooms know, by type."""
+        self._others = others
         self._issuer, self._codes, self._families, self._mint = issuer, codes, families, mint
         self._redeemer, self._clients, self._ties = redeemer, clients, ties
         self._key_set, self._devices, self._now = key_set, devices, now
@@ -116,6 +124,10 @@ class Grants:
         leg: Leg = "refresh" if form.get("grant_type") == "refresh_token" else "token"
         job = Job(leg, visit, client, form, "", time.monotonic(), self._now())
         try:
+            if (other := self._others.get(form.get("grant_type", ""))) is not None:
+                reply = await asyncio.to_thread(other, form, client)
+                self._note(job, "ok", "")
+                return reply
             work, key = self._work(job)
             job.jkt = await self._ties.possession(visit)
             given = await self._flown(key, partial(work, job))
@@ -126,6 +138,7 @@ class Grants:
             self._note(job, "temporarily_unavailable", str(fault))
             raise
         self._note(job, "ok", "")
+        await self._clients.used(client)
         issued = given.issued
         document: dict[str, Any] = {
             "access_token": issued.token,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from limen.core.ports import owner_of
+
 Source = Literal["configured", "metadata", "registered"]
 AuthMethod = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
 
@@ -72,7 +74,7 @@ class User:
     @property
     def owner(self) -> str:
         """Whose data key seals what is kept for this person."""
-        return f"{self.issuer}\n{self.subject}"
+        return owner_of(self.issuer, self.subject)
 
 
 @dataclass(frozen=True, slots=True)
