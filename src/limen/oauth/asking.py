@@ -143,11 +143,6 @@ class Asking:
         value, cookies = self._met(visit)
         return _digest(value), cookies
 
-    def unprompted(self, visit: Visit) -> bool:
-        """Whether the person came here without another site sending them: what remembering a consent needs (OA-04).
-        A browser that does not say so is asked."""
-        return visit.headers.get("sec-fetch-site") in (("none",), ("same-origin",))
-
     def leave(self, url: str, cookies: Sequence[str] = ()) -> Reply:
         """Send the browser on to `url`, with values of Set-Cookie.
 
