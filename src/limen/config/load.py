@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from limen.config.addresses import is_loopback, split_url
+from limen.config.addresses import split_url
 from limen.config.document import Document, Path, dotted, parse, read_file
 from limen.config.include import drop_without_effect, merge_included
 from limen.config.model import STATE, Config
 from limen.config.references import CEDAR, References, locate
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault
 
 _WHOLE_FILE: Final = re.compile(r"\$\{file:([^{}]+)\}")

@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from limen.catalog.govern import MAX_APPROVERS, Governance
-from limen.config.addresses import is_loopback, split_bind, split_url
+from limen.config.addresses import split_bind, split_url
 from limen.config.bundles import check_bundles, routes
 from limen.config.servers import ServerConfig, check_names
+from limen.core.addresses import is_loopback
 from limen.credentials.settings import Minted, check_credential
 from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
