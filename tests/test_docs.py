@@ -135,7 +135,7 @@ def test_picture_is_readable_in_light_and_dark() -> None:
 
 def test_readme_configuration_loads(tmp_path: Path) -> None:
     text = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(text) == 1
+    assert len(text) == 2
     (tmp_path / "limen.yaml").write_text(text[0])
     config = load_config(tmp_path / "limen.yaml", {"DOCS_TOKEN": "a-token"}).config
     assert set(config.servers) == {"docs", "time"}

@@ -287,6 +287,13 @@ class Config(Part):
         return self
 
     @model_validator(mode="after")
+    def _sign_in_where_it_can_work(self) -> Config:
+        url = split_url(self.listen.url)
+        if self.oauth is not None and url.scheme != "https" and not is_loopback(url.hostname or ""):
+            raise ValueError("oauth: people sign in over https only, so listen.url is an https URL (or names loopback)")
+        return self
+
+    @model_validator(mode="after")
     def _credentials_that_can_work(self) -> Config:
         provider = self.oauth.provider.issuer if self.oauth is not None else None
         issuers = {one.issuer for one in self.identity.each_issuer}
