@@ -260,6 +260,6 @@ def _next(question: Question) -> str:
     scopes = " ".join(map(shown, question.provider_scopes))
     return (
         f"<h2>What happens next</h2><p>If you allow it, you sign in at <b>{provider}</b>, which is asked for: {scopes}."
-        " The application never sees that sign-in.</p><p>Your answer holds for "
-        f"<b>{duration(question.holds)}</b>. Your administrator can end it at any time.</p>"
+        " The application never sees that sign-in.</p><p>What you allow ends "
+        f"after <b>{duration(question.holds)}</b> at the latest. Your administrator can end it at any time.</p>"
     )

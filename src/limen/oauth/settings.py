@@ -178,9 +178,9 @@ class ClientSettings(Part):
 
 
 class ConsentSettings(Part):
-    """What people are asked, and how long their answer holds."""
+    """What people are asked, and how long what they agreed to lasts."""
 
-    expires: Annotated[Seconds, Field(le=31_536_000, description="consent is asked again after")] = 7_776_000
+    expires: Annotated[Seconds, Field(le=31_536_000, description="what was agreed to ends after")] = 7_776_000
     explain: dict[str, Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default={}, description="what a scope allows, in words for the people who are asked; by scope"
     )
