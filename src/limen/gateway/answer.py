@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from limen.gateway.server import Connection
 
 STATUS: Final = {
-    200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content", 302: b"Found", 303: b"See Other", 400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden",
+    200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content", 302: b"Found", 303: b"See Other",
+    400: b"Bad Request", 401: b"Unauthorized", 403: b"Forbidden",
     404: b"Not Found", 405: b"Method Not Allowed", 406: b"Not Acceptable", 408: b"Request Timeout",
     413: b"Content Too Large", 415: b"Unsupported Media Type", 417: b"Expectation Failed", 429: b"Too Many Requests",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
