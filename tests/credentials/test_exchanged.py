@@ -87,7 +87,7 @@ STRANGERS = [
 
 
 @pytest.mark.requirement("OA-87")
-@pytest.mark.parametrize("caller", STRANGERS, ids=str)
+@pytest.mark.parametrize("caller", STRANGERS)
 def test_a_token_is_shown_to_nobody_but_its_own_issuer_b1_oa87(caller: Caller) -> None:
     authority = Authority()
     token = authority.sign("alice", "https://gw.example/mcp/up")
