@@ -210,8 +210,9 @@ class Flow:
             {"event": "granted", "client": asked.client, "user": user.subject, "issuer": user.issuer,
              "resource": asked.resource, "scopes": list(asked.scopes), "consent": consent, "address": visit.address},
         )  # fmt: skip
-        devices = self._grantor.devices
-        if found.device and devices is not None:
+        if found.device:
+            if (devices := self._grantor.devices) is None:
+                raise OAuthError("access_denied", _OVER, detail="device: the grant was turned off meanwhile")
             return await asyncio.to_thread(devices.approved, found.device, asked, user, consent)
         code = await asyncio.to_thread(self._grantor.codes.code, asked, user, consent)
         self._note("code", "ok", visit, asked, transaction, user.subject)

@@ -20,6 +20,7 @@ from limen.oauth.minting import Mint
 from limen.oauth.model import Asked, Client, User
 from limen.oauth.recorder import Leg
 from limen.oauth.redeeming import Given, Job, Redeemer, Ties
+from limen.oauth.throttle import network
 from limen.oauth.web import OAuthError, Reply, Visit, error_reply, json_reply
 
 DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -105,7 +106,7 @@ class Grants:
         if visit.method != "POST":
             return _not_allowed("POST")
         try:
-            await throttle(self._ties.counter, f"oauth:address:{visit.address}", PER_ADDRESS)
+            await throttle(self._ties.counter, f"oauth:address:{network(visit.address)}", PER_ADDRESS)
             form = visit.parameters()
             client = await self._clients.authenticate(visit, form, f"{self._issuer}/oauth/{name}")
             if client.auth_method != "none":
