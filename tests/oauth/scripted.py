@@ -38,16 +38,18 @@ class _Form(HTMLParser):
 
 @dataclass
 class Person:
-    """One browser. `signs_in(url)`: what they do at the provider; the address they are sent back to."""
+    """One browser. `signs_in(url)`: what they do at the provider; the address they are sent back to. `door`: the
+    replica a load balancer takes them to, host and port, if not the one the address names."""
 
     signs_in: Any
     cookies: dict[str, str] = field(default_factory=dict)
+    door: str = ""
 
     def ask(self, method: str, url: str, form: dict[str, str] | None = None) -> httpx2.Response:
         """One request with this browser's cookies; no redirect is followed."""
         sent = {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} if self.cookies else {}
-        with httpx2.Client(timeout=30, trust_env=False) as web:
-            answer = web.request(method, url, data=form, headers={**sent, **(_SENT if method == "POST" else {})})
+        sent |= _SENT if method == "POST" else {}
+        answer = _ask(self.door, method, url, data=form, headers=sent)
         for line in answer.headers.get_list("set-cookie"):
             name, _, rest = line.partition("=")
             value = rest.partition(";")[0]
@@ -60,7 +62,8 @@ class Person:
         """Fill in the form of a page and send it."""
         form = _Form(page.text)
         assert form.action, page.text[-2000:]
-        return self.ask("POST", urljoin(str(page.url), form.action), {**form.fields, **typed})
+        base = f"http://{page.request.headers['host']}"
+        return self.ask("POST", urljoin(base, form.action), {**form.fields, **typed})
 
     def agree(self, page: httpx2.Response) -> str:
         """Press Allow; the provider's address the browser goes on to."""
@@ -89,6 +92,7 @@ class Program:
     resource: str = ""
     secret: str = ""
     verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48))
+    door: str = ""
 
     def url(self, **more: str) -> str:
         """What it opens in a browser."""
@@ -104,8 +108,7 @@ class Program:
         """One of the gateway's endpoints for clients."""
         proof: Any = (self.client_id, self.secret) if self.secret else None
         named = {} if self.secret else {"client_id": self.client_id}
-        with httpx2.Client(timeout=30, trust_env=False) as web:
-            return web.post(f"{self.base}{path}", data={**named, **form}, auth=proof)
+        return _ask(self.door, "POST", f"{self.base}{path}", data={**named, **form}, auth=proof)
 
     def redeem(self, came: str) -> httpx2.Response:
         """The code it was sent, for tokens."""
@@ -117,6 +120,14 @@ class Program:
 
     def refresh(self, token: str) -> httpx2.Response:
         return self.post("/oauth/token", grant_type="refresh_token", refresh_token=token)
+
+
+def _ask(door: str, method: str, url: str, **more: Any) -> httpx2.Response:
+    """Follows no redirect."""
+    parts = urlsplit(url)
+    headers = {**more.pop("headers", {}), "host": parts.netloc}
+    with httpx2.Client(timeout=30, trust_env=False) as web:
+        return web.request(method, parts._replace(netloc=door or parts.netloc).geturl(), headers=headers, **more)
 
 
 def claims(token: str) -> dict[str, Any]:

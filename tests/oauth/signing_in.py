@@ -184,9 +184,16 @@ def waiting_client() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def scene(
-    directory: Path, monkeypatch: Any, *, clients: dict[str, Any] | None = None, waiting: Any = None, **more: Any
+    directory: Path,
+    monkeypatch: Any,
+    *,
+    clients: dict[str, Any] | None = None,
+    waiting: Any = None,
+    oauth: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Iterator[Scene]:
-    """`clients`: of the settings; registration is on by default. `more` replaces other parts of the configuration."""
+    """`clients`: of the settings; registration is on by default. `oauth`: its other parts. `more` replaces other parts
+    of the configuration."""
     monkeypatch.setenv("PROVIDER_SECRET", SECRET)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -194,13 +201,14 @@ def scene(
     with contextlib.ExitStack() as stack:
         waiting = waiting or stack.enter_context(waiting_client())
         provider = stack.enter_context(running_provider({}, callback=f"http://127.0.0.1:{port}/oauth/callback"))
-        oauth = {
+        whole = {
             "provider": {
                 "issuer": provider.issuer, "client_id": "gateway", "client_secret": "${env:PROVIDER_SECRET}",
                 "scopes": ["openid"],
             },
             "clients": {"registration": True} if clients is None else clients,
+            **(oauth or {}),
         }  # fmt: skip
-        settings = {"identity": {}, "oauth": oauth, "policy": RULES, **more}
+        settings = {"identity": {}, "oauth": whole, "policy": RULES, **more}
         gateway = stack.enter_context(running(directory, port=port, **settings))
         yield Scene(provider, gateway, waiting)
