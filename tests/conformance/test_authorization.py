@@ -31,9 +31,9 @@ def suite() -> Suite:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with pytest.MonkeyPatch.context() as patch:
-        with scene(tmp_path_factory.mktemp("as"), patch, clients={"known": KNOWN}, approved=()) as found:
-            yield found
+    place = tmp_path_factory.mktemp("as")
+    with pytest.MonkeyPatch.context() as patch, scene(place, patch, clients={"known": KNOWN}, approved=()) as found:
+        yield found
 
 
 def test_these_are_all_scenarios(suite: Suite) -> None:

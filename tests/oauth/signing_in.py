@@ -22,6 +22,7 @@ from mcp import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 from gateway.running import Running, running
 from provider import Provider, running_provider
@@ -92,8 +93,16 @@ class Scene:
     def redirect(self) -> str:
         return f"http://127.0.0.1:{self.waiting.server_port}/callback"
 
-    def connect(self, person: Any, *, document: str | None = None, tool: str = "echo", server: str = "one") -> str:
-        """The official client calls a tool; `person(url)` does what a person does in a browser until it is done."""
+    def connect(
+        self, person: Any, *, document: str | None = None, tool: str = "echo", server: str = "one", shown: Any = None
+    ) -> str:
+        """The official client calls a tool; `person(url)` does what a person does in a browser until it is done.
+        `shown(url)`: the same for links of a server's own; without it the client cannot show any."""
+
+        async def asked(_: Any, params: ElicitRequestParams) -> ElicitResult:
+            assert isinstance(params, ElicitRequestURLParams), params
+            await asyncio.to_thread(shown, params.url)
+            return ElicitResult(action="accept")
 
         async def redirected(url: str) -> None:
             await asyncio.to_thread(person, url)
@@ -113,7 +122,9 @@ class Scene:
             auth = OAuthClientProvider(url, metadata, self.kept, redirected, called_back, client_metadata_url=document)
             async with (
                 httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as web,
-                Client(streamable_http_client(url, http_client=web)) as client,
+                Client(
+                    streamable_http_client(url, http_client=web), elicitation_callback=asked if shown else None
+                ) as client,
             ):
                 result = await client.call_tool(tool, {})
                 return str(result.content[0].text)
