@@ -6,7 +6,7 @@ Built once, outlives configurations: what was obtained for a server is kept as l
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from limen.connections import Connections, user_credential
 from limen.core.call import Caller, UpstreamCredential
@@ -43,12 +43,6 @@ if TYPE_CHECKING:
 Obtainable = ClientCredentials | TokenExchange | OnBehalfOf | IdJag | Minted
 Own = Callable[[], Awaitable[UpstreamCredential]]
 Record = Callable[[str, Mapping[str, object]], None]
-
-
-class Readable(Protocol):
-    """An upstream that can be read with a credential of our own."""
-
-    own_credential: Own | None
 
 
 class Delegation:

@@ -51,7 +51,7 @@ def open_grants(config: Config, state: State, parts: Parts) -> tuple[Grants, Dev
     if config.oauth is None:
         raise ConfigFault("nothing issues tokens without it", "oauth")
     settings, issuer, table = config.oauth.tokens, config.listen.url, state.oauth
-    counter = MemoryCounter()
+    counter = state.counter or MemoryCounter()
     ties = Ties(
         holds=parts.holds,
         revoked=_revoked(issuer, config.oauth.provider.issuer, state),

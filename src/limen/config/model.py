@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from limen.catalog.govern import MAX_APPROVERS, Governance
-from limen.config.addresses import is_loopback, split_bind, split_url
+from limen.config.addresses import split_bind, split_url
 from limen.config.bundles import check_bundles, routes
 from limen.config.servers import ServerConfig, check_names
+from limen.core.addresses import is_loopback
 from limen.credentials.settings import Minted, check_credential
 from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
@@ -289,6 +290,13 @@ class Config(Part):
     def _certificates_where_demanded(self) -> Config:
         if not self.listen.certificates and any("mtls" in kinds for kinds in self.demands.values()):
             raise ValueError("sender_constrained: mtls needs listen.tls.client_ca or listen.client_certificate")
+        return self
+
+    @model_validator(mode="after")
+    def _sign_in_where_it_can_work(self) -> Config:
+        url = split_url(self.listen.url)
+        if self.oauth is not None and url.scheme != "https" and not is_loopback(url.hostname or ""):
+            raise ValueError("oauth: people sign in over https only, so listen.url is an https URL (or names loopback)")
         return self
 
     @model_validator(mode="after")

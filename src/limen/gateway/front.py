@@ -9,8 +9,9 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from limen.assemble import House
-from limen.config.addresses import is_loopback, split_url
+from limen.config.addresses import split_url
 from limen.config.bundles import routes
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.credentials.exchange_grant import GRANT
 from limen.credentials.held import Held

@@ -19,9 +19,9 @@ import uvloop
 from limen import __version__
 from limen.adapters.hardening import harden
 from limen.assemble import House
-from limen.config.addresses import is_loopback
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, Fault
 from limen.gateway.app import Gateway
 from limen.gateway.cells import Cells, private_paths, states_path, tell_states

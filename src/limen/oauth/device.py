@@ -17,15 +17,16 @@ from typing import Final, Protocol
 
 import orjson
 
+from limen.core.encoding import digest
 from limen.core.faults import DependencyFault
 from limen.core.ports import Counter, Quota, Table
-from limen.oauth.codes import PREFIX, Ticket, digest, new_secret, read_asked
-from limen.oauth.grants import DEVICE, PER_ADDRESS, Authenticates, throttle
+from limen.oauth.codes import PREFIX, Ticket, new_secret, read_asked
+from limen.oauth.grants import DEVICE, PER_ADDRESS, Authenticates
 from limen.oauth.model import Asked, Client, User
 from limen.oauth.own_page import foreign, origin_of
 from limen.oauth.recorder import Recorder
 from limen.oauth.redeeming import Record
-from limen.oauth.throttle import network
+from limen.oauth.throttle import network, take
 from limen.oauth.web import OAuthError, Reply, Visit, error_reply, json_reply
 
 LIFETIME: Final = 600.0  # seconds in which the code is to be typed in and agreed to
@@ -120,7 +121,7 @@ class Devices:
         try:
             if visit.method != "POST":
                 raise OAuthError("invalid_request", "not with this method", status=405, headers=(("allow", "POST"),))
-            await throttle(self._counter, f"oauth:address:{network(visit.address)}", PER_ADDRESS)
+            await take(self._counter, f"oauth:address:{network(visit.address)}", PER_ADDRESS)
             form = visit.parameters()
             client = await self._clients.authenticate(visit, form, f"{self._issuer}/oauth/device_authorization")
             client_id = client.id
@@ -128,8 +129,8 @@ class Devices:
                 raise OAuthError("unauthorized_client", detail="device_code is none of this client's grant types")
             asked = replace(self._ask(form, client), redirect_uri="", challenge="", state="")
             resource = asked.resource
-            await throttle(self._counter, f"oauth:devices:{network(visit.address)}", ASKING)
-            await throttle(self._counter, "oauth:devices", PENDING)
+            await take(self._counter, f"oauth:devices:{network(visit.address)}", ASKING)
+            await take(self._counter, "oauth:devices", PENDING)
             code, shown = await asyncio.to_thread(self._make, asked)
         except OAuthError as error:
             self._recorder.note(
@@ -189,8 +190,8 @@ class Devices:
             form = visit.parameters()
             self._same_browser(visit, form)
             # Before the look: beyond the quota a right code must not show either.
-            await throttle(self._counter, f"oauth:typing:{network(visit.address)}", TYPING)
-            await throttle(self._counter, "oauth:typing", TYPED)
+            await take(self._counter, f"oauth:typing:{network(visit.address)}", TYPING)
+            await take(self._counter, "oauth:typing", TYPED)
             handle, device = await asyncio.to_thread(self._typed, form.get("user_code", ""))
             if device is None:
                 self._recorder.note("device", "invalid_grant", visit=visit, field="user_code", detail="no such code")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from limen.core.addresses import is_loopback
 from limen.core.faults import DependencyFault
 from limen.core.ports import Counter
 from limen.oauth.authorize import AskedBadly, Judge, answer_url
@@ -22,7 +23,7 @@ from limen.oauth.provider import NotSignedIn, Provider
 from limen.oauth.recorder import Leg, Recorder
 from limen.oauth.throttle import may_begin
 from limen.oauth.transactions import Transaction, Transactions
-from limen.oauth.web import OAuthError, Reply, Visit, is_here
+from limen.oauth.web import OAuthError, Reply, Visit
 
 Continuation = Callable[[SignedIn, Visit], Reply | Awaitable[Reply]]
 _FIELD: Final = re.compile(r"([A-Za-z_-]{1,40}): ")
@@ -280,7 +281,7 @@ def _trusted(client: Client, redirect: str) -> bool:
     """Whether a browser may be sent on before a person did anything: else anybody who has a client could use us to
     send people anywhere (RFC 9700 section 4.11.2, AS-07). A program on this machine is no place to phish."""
     parts = urlsplit(redirect)
-    local = parts.scheme == "http" and is_here(parts.hostname or "")
+    local = parts.scheme == "http" and is_loopback(parts.hostname or "")
     return client.source == "configured" or client.verified or local
 
 

@@ -12,15 +12,16 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from limen.core.encoding import digest
 from limen.core.faults import DependencyFault
-from limen.core.ports import Counter, Quota
-from limen.oauth.codes import PREFIX, Codes, digest
+from limen.core.ports import Quota
+from limen.oauth.codes import PREFIX, Codes
 from limen.oauth.families import Families, Family
 from limen.oauth.minting import Mint
 from limen.oauth.model import Asked, Client, User
 from limen.oauth.recorder import Leg
 from limen.oauth.redeeming import Given, Job, Redeemer, Ties
-from limen.oauth.throttle import network
+from limen.oauth.throttle import network, take
 from limen.oauth.web import OAuthError, Reply, Visit, error_reply, json_reply
 
 DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -107,11 +108,11 @@ class Grants:
         if visit.method != "POST":
             return _not_allowed("POST")
         try:
-            await throttle(self._ties.counter, f"oauth:address:{network(visit.address)}", PER_ADDRESS)
+            await take(self._ties.counter, f"oauth:address:{network(visit.address)}", PER_ADDRESS)
             form = visit.parameters()
             client = await self._clients.authenticate(visit, form, f"{self._issuer}/oauth/{name}")
             if client.auth_method != "none":
-                await throttle(self._ties.counter, f"oauth:client:{client.id}", PER_CLIENT)
+                await take(self._ties.counter, f"oauth:client:{client.id}", PER_CLIENT)
         except OAuthError as error:
             self._ties.recorder.note(leg, error.code, visit=visit, detail=error.detail)
             return error_reply(error)
@@ -201,7 +202,7 @@ class Grants:
         what, grant, name, until = await asyncio.to_thread(self._whose, form["token"], client)
         if what == "access token":
             try:
-                await throttle(self._ties.counter, f"oauth:revoked:{grant}", REVOKED)
+                await take(self._ties.counter, f"oauth:revoked:{grant}", REVOKED)
             except OAuthError:  # each is a record that every gateway reads: of who wants so many, the grant ends
                 what = "grant"
         if what == "access token":
@@ -253,13 +254,3 @@ class Grants:
 
 def _not_allowed(methods: str) -> Reply:
     return error_reply(OAuthError("invalid_request", "not with this method", status=405, headers=(("allow", methods),)))
-
-
-async def throttle(counter: Counter, key: str, quota: Quota) -> None:
-    """Raises OAuthError when there were too many."""
-    taken = counter.take(key, 1, quota)
-    if isinstance(taken, Awaitable):
-        taken = await taken
-    if not taken.granted:
-        wait = str(max(1, min(3600, int(taken.wait) + 1)))
-        raise OAuthError("temporarily_unavailable", "too many requests", status=429, headers=(("retry-after", wait),))

@@ -31,7 +31,11 @@ async def take(counter: Counter, key: str, quota: Quota, amount: float = 1) -> N
     if not isinstance(taken, Taken):
         taken = await taken
     if amount > 0 and taken.granted <= 0:
-        raise OAuthError("temporarily_unavailable", "too many attempts", status=429, detail=f"too many: {key}")
+        wait = str(max(1, min(3600, int(taken.wait) + 1)))
+        raise OAuthError(
+            "temporarily_unavailable", "too many attempts", status=429, detail=f"too many: {key}",
+            headers=(("retry-after", wait),),
+        )  # fmt: skip
 
 
 async def may_begin(counter: Counter, visit: Visit) -> None:
