@@ -16,7 +16,7 @@ import pytest
 from limen.adapters.sqlite import SqliteTable
 from limen.config.model import Config
 from limen.core.faults import ConfigFault, DependencyFault
-from limen.credentials.vault import owner_of
+from limen.core.ports import owner_of
 from limen.opening import open_token_keys, open_vault
 from limen.storage import State
 
