@@ -23,7 +23,7 @@ from limen.issuing import Parts, open_grants, withdrawal
 from limen.oauth.asking import Asking, Can
 from limen.oauth.assertion import Assertions
 from limen.oauth.authorize import Judge, Offer
-from limen.oauth.clients import Clients
+from limen.oauth.clients import Clients, known_clients
 from limen.oauth.consent import Consents
 from limen.oauth.device import Devices
 from limen.oauth.documents import Documents
@@ -123,12 +123,23 @@ def open_signin(config: Config, house: Brought) -> SignIn:
     return SignIn(found, below)
 
 
-def _clients(config: Config, settings: OAuthSettings, house: Brought) -> tuple[Clients, Registration]:
-    issuer, table, known = config.listen.url, house.state.oauth, settings.clients
+def check_signin(config: Config) -> None:
+    """What only building it shows to be wrong. Raises ConfigFault; touches nothing."""
+    if config.oauth is not None:
+        known_clients(config.oauth.clients, _own(config.listen.url, config.oauth), ClientKeys())
+
+
+def _own(issuer: str, settings: OAuthSettings) -> set[str]:
+    """Origins no code may be sent to. Raises ConfigFault."""
     try:
-        own = {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
+        return {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
     except ValueError as error:
         raise ConfigFault(f"the issuer's address has {error}", "oauth.provider.issuer") from None
+
+
+def _clients(config: Config, settings: OAuthSettings, house: Brought) -> tuple[Clients, Registration]:
+    issuer, table, known = config.listen.url, house.state.oauth, settings.clients
+    own = _own(issuer, settings)
     public, keys, counter = PublicHttp(), ClientKeys(), house.state.counter or MemoryCounter()
     trust = Trust(known.documents, Letters(squat_key, plain, lookalike_letters))
     inside = PublicHttp(private=True)

@@ -79,16 +79,15 @@ def test_exchange_gives_a_token_for_the_upstream_and_the_same_person_b2() -> Non
     ]  # fmt: skip
 
 
-STRANGERS = {
-    "other issuer": Caller("https://other.example", "alice"), "key": Caller("api-key", "alice"),
-    "local": Caller("local", "alice"), "program": Caller("https://as.example", "robot", "robot", machine=True),
-    "bound": Caller("https://as.example", "alice", binding=Binding(jkt="x")),
-    "issuer with a slash": Caller("https://as.example/", "alice"),
-}  # fmt: skip
+STRANGERS = [
+    Caller("https://other.example", "alice"), Caller("api-key", "alice"), Caller("local", "alice"),
+    Caller("https://as.example", "robot", "robot", machine=True),
+    Caller("https://as.example", "alice", binding=Binding(jkt="x")), Caller("https://as.example/", "alice"),
+]  # fmt: skip
 
 
 @pytest.mark.requirement("OA-87")
-@pytest.mark.parametrize("caller", STRANGERS.values(), ids=STRANGERS)
+@pytest.mark.parametrize("caller", STRANGERS)
 def test_a_token_is_shown_to_nobody_but_its_own_issuer_b1_oa87(caller: Caller) -> None:
     authority = Authority()
     token = authority.sign("alice", "https://gw.example/mcp/up")

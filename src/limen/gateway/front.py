@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from limen.assemble import House
 from limen.config.addresses import is_loopback, split_url
 from limen.config.bundles import routes
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.credentials.exchange_grant import GRANT
 from limen.credentials.held import Held
 from limen.credentials.settings import IdJag, Minted, OnBehalfOf, TokenExchange
@@ -98,16 +98,27 @@ class Front:
 
     async def _tend(self) -> None:
         """Connections that ended here are told where they came from; keys are renewed, and what is old is let go."""
-        house = self._house
+        told = ""
         while True:
-            if house.vault is not None and house.token_keys is not None:
-                house.vault.forget()
-                days = house.config.vault.signing.days
-                if await asyncio.to_thread(house.token_keys.renew, days * 86_400):
-                    house.engine.event("keys", detail="the key that signs tokens was replaced")
-            if (connections := self._house.delegation.connections) is not None:
-                await connections.tell()
+            trouble = ""
+            try:
+                await self._tend_once()
+            except DependencyFault as fault:  # calls go on; what depends on it refuses by itself
+                trouble = str(fault)
+            if trouble != told:
+                told = trouble
+                self._house.say(f"keys and connections: {trouble or 'works again'}")
             await asyncio.sleep(TELLING)
+
+    async def _tend_once(self) -> None:
+        house = self._house
+        if house.vault is not None and house.token_keys is not None:
+            house.vault.forget()
+            days = house.config.vault.signing.days
+            if await asyncio.to_thread(house.token_keys.renew, days * 86_400):
+                house.engine.event("keys", detail="the key that signs tokens was replaced")
+        if (connections := house.delegation.connections) is not None:
+            await connections.tell()
 
 
 def offered(config: Config) -> dict[str, Offer]:

@@ -39,6 +39,7 @@ from limen.launching import Launches
 from limen.opening import local_user, open_signer
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
+from limen.signin import check_signin
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
@@ -235,6 +236,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         """The file as it is now. Raises ConfigFault."""
         found = with_port(load_config(loaded.path), port).config
         check_consistency(found)
+        check_signin(found)
         return found
 
     def put(config: Config) -> None:
