@@ -34,7 +34,7 @@ STATE = "limen-state"
 class Part(BaseModel):
     """Unknown keys are errors, values never change after loading, and messages never quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class Tls(Part):
