@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from limen.adapters.public_http import PublicHttp
@@ -23,7 +23,7 @@ from limen.issuing import Parts, open_grants, withdrawal
 from limen.oauth.asking import Asking, Can
 from limen.oauth.assertion import Assertions
 from limen.oauth.authorize import Judge, Offer
-from limen.oauth.clients import Clients
+from limen.oauth.clients import Clients, known_clients
 from limen.oauth.consent import Consents
 from limen.oauth.device import Devices
 from limen.oauth.documents import Documents
@@ -37,6 +37,7 @@ from limen.oauth.recorder import Recorder
 from limen.oauth.redirects import allowed
 from limen.oauth.registration import Registration
 from limen.oauth.settings import OAuthSettings
+from limen.oauth.throttle import may_begin
 from limen.oauth.transactions import Transactions
 from limen.oauth.trust import Letters, Trust
 from limen.oauth.web import Handler, Reply, Visit
@@ -97,14 +98,14 @@ def open_signin(config: Config, house: Brought) -> SignIn:
         house.keys, house.vault, clients, consents.holds, recorder, record, judge.device, start, house.exchanges
     )
     grants, devices = open_grants(config, state, parts)
-    connect = None
+    connect, counter = None, state.counter or MemoryCounter()
     if house.connections is not None:
-        connect = house.connections.pages(provider.begin, asking, recorder)
+        connect = house.connections.pages(provider.begin, asking, recorder, partial(may_begin, counter))
     grantor = Grantor(consents, grants, devices, house.keep)
     continuations = {"connect": connect.signed_in} if connect is not None else {}
     flow = Flow(
         issuer, judge, Transactions(state.oauth), asking, provider, grantor, recorder, record,
-        state.counter or MemoryCounter(), continuations,
+        counter, continuations,
     )  # fmt: skip
     later.append(flow)
     proofs = config.identity.dpop.algorithms
@@ -123,12 +124,23 @@ def open_signin(config: Config, house: Brought) -> SignIn:
     return SignIn(found, below)
 
 
-def _clients(config: Config, settings: OAuthSettings, house: Brought) -> tuple[Clients, Registration]:
-    issuer, table, known = config.listen.url, house.state.oauth, settings.clients
+def check_signin(config: Config) -> None:
+    """What only building it shows to be wrong. Raises ConfigFault; touches nothing."""
+    if config.oauth is not None:
+        known_clients(config.oauth.clients, _own(config.listen.url, config.oauth), ClientKeys())
+
+
+def _own(issuer: str, settings: OAuthSettings) -> set[str]:
+    """Origins no code may be sent to. Raises ConfigFault."""
     try:
-        own = {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
+        return {read_url(issuer).origin, read_url(settings.provider.issuer).origin}
     except ValueError as error:
         raise ConfigFault(f"the issuer's address has {error}", "oauth.provider.issuer") from None
+
+
+def _clients(config: Config, settings: OAuthSettings, house: Brought) -> tuple[Clients, Registration]:
+    issuer, table, known = config.listen.url, house.state.oauth, settings.clients
+    own = _own(issuer, settings)
     public, keys, counter = PublicHttp(), ClientKeys(), house.state.counter or MemoryCounter()
     trust = Trust(known.documents, Letters(squat_key, plain, lookalike_letters))
     inside = PublicHttp(private=True)

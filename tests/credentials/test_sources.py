@@ -106,7 +106,7 @@ LESSER = [
 
 
 @pytest.mark.requirement("OA-76")
-@pytest.mark.parametrize("other", LESSER, ids=str)
+@pytest.mark.parametrize("other", LESSER)
 def test_another_or_a_lesser_caller_gets_a_token_of_its_own_oa76(other: Caller) -> None:
     async def run() -> None:
         how = Obtaining(Clock())

@@ -99,6 +99,7 @@ def check(
     from limen.cli.reviews import due
     from limen.config.load import check_consistency
     from limen.config.model import loosened
+    from limen.signin import check_signin
 
     loaded = load(context, config)
     problem: ConfigFault | None = None
@@ -109,6 +110,7 @@ def check(
         warnings.extend(compiled(loaded)[1].warnings)
         if not local:
             check_consistency(loaded.config)
+            check_signin(loaded.config)
     except ConfigFault as fault:
         problem = fault
     found: dict[str, Any] = {

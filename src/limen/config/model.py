@@ -34,7 +34,7 @@ STATE = "limen-state"
 class Part(BaseModel):
     """Unknown keys are errors, values never change after loading, and messages never quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class Tls(Part):
@@ -197,6 +197,12 @@ class StorageConfig(Part):
         return self.path if self.url is None else self.url.get_secret_value()
 
 
+def _is_below(url: str, base: str) -> bool:
+    """Whether it is an address of this origin, as near as spelling it otherwise could come."""
+    near, ours = urlsplit(url), urlsplit(base)
+    return (near.scheme.lower(), near.netloc.lower()) == (ours.scheme.lower(), ours.netloc.lower())
+
+
 def _store_url(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
     """A URL of these schemes whose way leads over TLS or stays on this machine. Raises ValueError."""
     parts = urlsplit(value.get_secret_value())
@@ -299,10 +305,15 @@ class Config(Part):
         issuers = {one.issuer for one in self.identity.each_issuer}
         minted = {name for name, one in self.servers.items() if isinstance(one.security.credential, Minted)}
         for name, server in self.servers.items():
-            if server.security.credential is None:
+            credential = server.security.credential
+            if credential is None:
                 continue
             try:
-                check_credential(server.security.credential, provider, issuers, minted)
+                check_credential(credential, provider, issuers, minted)
+                if isinstance(credential, Minted) and _is_below(
+                    credential.audience or server.url or "", self.listen.url
+                ):
+                    raise ValueError("audience is our own address: the server could use the token here")
             except ValueError as error:
                 raise ValueError(f"mcpServers.{name}.security.credential: {error}") from None
         return self

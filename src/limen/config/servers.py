@@ -35,7 +35,7 @@ Effect = Literal["read", "write", "destructive"]
 class ServerSecurity(BaseModel):
     """What Limen adds to a server."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     directories: tuple[Directory, ...] = Field(default=(), description="what it sees of the disk besides its program")
     limits: Limits = Field(default=Limits(), description="what it may use")
@@ -92,7 +92,7 @@ class ServerSecurity(BaseModel):
 class ServerConfig(BaseModel):
     """A server behind us. What came in by reference is wrapped: read it with the three functions at the end."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     type: Literal["stdio", "http", "streamable-http", "sse"] | None = None
     command: Annotated[str, Field(min_length=1)] | None = None

@@ -56,7 +56,7 @@ Scopes = Annotated[tuple[str, ...], AfterValidator(_scopes)]
 class Part(BaseModel):
     """Unknown keys are errors, and messages never quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class OwnClient(Part):

@@ -31,7 +31,7 @@ def _issuer(value: str) -> str:
 class Part(BaseModel):
     """Unknown keys are errors, and messages never quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class RegisteredClient(Part):

@@ -14,7 +14,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$"
 class Part(BaseModel):
     """Unknown keys are errors, and messages never quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class FileKeys(Part):

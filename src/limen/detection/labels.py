@@ -48,7 +48,7 @@ class LabelRule(BaseModel):
     `match`: a tool's or prompt's name, or a resource's URI. `where`: argument -> glob; all must match.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     match: Glob
     where: dict[str, Glob] = {}
@@ -64,7 +64,7 @@ class LabelSettings(BaseModel):
     own line, else derived.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     trusted: bool = Field(default=False, description="nobody but people you trust can write what this server returns")
     reads: frozenset[Label] = Field(default=frozenset(), description="what everything this server returns is, besides")

@@ -23,7 +23,7 @@ _ITEM: Final = re.compile(
 class ArgumentRule(BaseModel):
     """What one argument may be. Everything given has to hold; a value that cannot be judged is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     role: Role | None = Field(default=None, description="what the value is used for; `text` takes all guesses away")
     roots: tuple[Text, ...] | None = Field(default=None, description="directories a path must stay in")
@@ -83,7 +83,7 @@ class ArgumentRule(BaseModel):
 class ArgumentSettings(BaseModel):
     """`server/tool` (`*`: any run of characters) -> argument (`a/b` for a member) -> rule; all that match hold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     tools: dict[Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=400)], dict[Text, ArgumentRule]] = {}
 

@@ -41,7 +41,7 @@ FAMILIES: Final = (
 class Part(BaseModel):
     """Unknown keys are errors, values never change, messages never quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class ToolContent(Part):

@@ -34,7 +34,7 @@ class FlowRule(BaseModel):
     `labels`: all of these were read. `to`: glob over `server/name`. `effects`, `sinks`: any of these; empty: all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     labels: frozenset[Label] = Field(min_length=1)
     to: Text = "*"
@@ -49,7 +49,7 @@ class CallerLabels(BaseModel):
     Exactly one of `user` (the subject), `client`, `group` and `role`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     user: Text | None = None
     client: Text | None = None
@@ -76,7 +76,7 @@ class CallerLabels(BaseModel):
 class FlowSettings(BaseModel):
     """`content.flow`. There is no off; `unsafe_observe` reports and lets pass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     ttl: float = Field(default=TTL, ge=60, le=30 * 86_400, description="seconds a label stays after the last read")
     private: Stop = Field(default="approval", description="untrusted and private were read, and the call reaches out")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ from limen.assemble import House
 from limen.config.addresses import split_url
 from limen.config.bundles import routes
 from limen.core.addresses import is_loopback
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.credentials.exchange_grant import GRANT
 from limen.credentials.held import Held
 from limen.credentials.settings import IdJag, Minted, OnBehalfOf, TokenExchange
@@ -83,8 +83,8 @@ class Front:
             return {}
         issuer, revocations = config.listen.url, self._house.state.revocations
 
-        def ended(token: str) -> bool:
-            return is_revoked(revocations, (("token", issuer, token), ("grant", issuer, token.partition(".")[0])))
+        def ended(claims: Mapping[str, Any]) -> bool:
+            return is_revoked(revocations, _spoken_of(claims, issuer))
 
         return {GRANT: self._house.delegation.exchange(config, ended)}
 
@@ -99,16 +99,40 @@ class Front:
 
     async def _tend(self) -> None:
         """Connections that ended here are told where they came from; keys are renewed, and what is old is let go."""
-        house = self._house
+        told = ""
         while True:
-            if house.vault is not None and house.token_keys is not None:
-                house.vault.forget()
-                days = house.config.vault.signing.days
-                if await asyncio.to_thread(house.token_keys.renew, days * 86_400):
-                    house.engine.event("keys", detail="the key that signs tokens was replaced")
-            if (connections := self._house.delegation.connections) is not None:
-                await connections.tell()
+            trouble = ""
+            try:
+                await self._tend_once()
+            except DependencyFault as fault:  # calls go on; what depends on it refuses by itself
+                trouble = str(fault)
+            if trouble != told:
+                told = trouble
+                self._house.say(f"keys and connections: {trouble or 'works again'}")
             await asyncio.sleep(TELLING)
+
+    async def _tend_once(self) -> None:
+        house = self._house
+        if house.vault is not None and house.token_keys is not None:
+            house.vault.forget()
+            days = house.config.vault.signing.days
+            if await asyncio.to_thread(house.token_keys.renew, days * 86_400):
+                house.engine.event("keys", detail="the key that signs tokens was replaced")
+        if (connections := house.delegation.connections) is not None:
+            await connections.tell()
+
+
+def _spoken_of(claims: Mapping[str, Any], issuer: str) -> list[tuple[str, str, str]]:
+    """By which revocations a token we minted ends: its own, the person's under each name they have, and those of every
+    client that acts in it."""
+    names = ("", issuer, str(claims.get("idp", "")))
+    found = [("token", name, claims["jti"]) for name in names[:2]]
+    found += [("user", name, claims["sub"]) for name in names]
+    actors, act = [claims.get("client_id")], claims.get("act")
+    while isinstance(act, dict):
+        actors.append(act.get("sub"))
+        act = act.get("act")
+    return found + [("client", name, one) for one in actors if isinstance(one, str) for name in names]
 
 
 def offered(config: Config) -> dict[str, Offer]:

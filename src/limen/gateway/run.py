@@ -39,6 +39,7 @@ from limen.launching import Launches
 from limen.opening import local_user, open_signer
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
+from limen.signin import check_signin
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
@@ -235,20 +236,26 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         """The file as it is now. Raises ConfigFault."""
         found = with_port(load_config(loaded.path), port).config
         check_consistency(found)
+        check_signin(found)
         return found
 
-    def put(config: Config) -> None:
-        """Answer at the addresses of this configuration. What is under way has its own already."""
-        bundles.clear()
-        bundles.update(offer(config, long))
-        addresses = site(config, configured, bundles)
-        server.app = HttpSurface(gateway, addresses, lambda: house.ledger.healthy, *front.open(config))
-        house.on_change()
+    def answering(config: Config) -> Callable[[], None]:
+        """What makes us answer at the addresses of this configuration. What is under way has its own already."""
+        found, pages = offer(config, long), front.open(config)
+
+        def put() -> None:
+            bundles.clear()
+            bundles.update(found)
+            addresses = site(config, configured, bundles)
+            server.app = HttpSurface(gateway, addresses, lambda: house.ledger.healthy, *pages)
+            house.on_change()
+
+        return put
 
     def builder(config: Config) -> Callable[[str, ServerConfig], Upstream]:
         return partial(build, cells=cells, launches=launcher(config))
 
-    reload = Reload(house, watch, again, read, builder, put)
+    reload = Reload(house, watch, again, read, builder, answering)
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)

@@ -37,7 +37,7 @@ _FACTS: Final = {"device": "deviceTrustLevel", "risk": "riskLevel"}
 class IssuerSettings(BaseModel):
     """One trusted issuer, as the operator wrote it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     issuer: str
     kind: Kind = "generic"
@@ -141,7 +141,7 @@ def _listed(value: str | tuple[str, ...]) -> tuple[str, ...]:
 class IdentitySettings(BaseModel):
     """Who may call at all. Durations are in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     issuers: tuple[IssuerSettings, ...] = ()
     max_token_lifetime: Annotated[Seconds, Field(gt=0)] = 86_400

@@ -28,7 +28,7 @@ _MINUTE: Final = 60.0
 class MisuseSettings(BaseModel):
     """How many refusals within `window` seconds are a burst; 0 turns one kind off."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     window: Annotated[float, Field(gt=0, le=3600)] = 60.0
     quiet: Annotated[float, Field(ge=1, le=86_400, description="seconds before the same alert is raised again")] = 300.0

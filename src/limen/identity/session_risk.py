@@ -30,7 +30,7 @@ _EARTH_KM: Final = 6371.0
 class RiskWeights(BaseModel):
     """What each signal adds to the score."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     network: Weight = 0.3
     agent: Weight = 0.2
@@ -42,7 +42,7 @@ class RiskWeights(BaseModel):
 class RiskSettings(BaseModel):
     """Above `step_up` the caller must sign in anew, above `end` the session ends. Times in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     weights: RiskWeights = RiskWeights()
     step_up: Weight = Field(default=0.5, description="a score above this asks for a fresh sign-in; 1 never does")

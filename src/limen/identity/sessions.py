@@ -34,7 +34,7 @@ _MEMO: Final = 4096
 class SessionSettings(BaseModel):
     """How long sessions live, how many there may be, and what ends them early. Times in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     idle: Annotated[float, Field(ge=1, le=86_400)] = 1800.0
     absolute: Annotated[float, Field(ge=1, le=30 * 86_400)] = 86_400.0

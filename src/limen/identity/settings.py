@@ -13,7 +13,7 @@ Constraint = Literal["dpop", "mtls"]
 class DpopSettings(BaseModel):
     """How proofs of possession are taken (RFC 9449). They are always checked where a token asks for them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     nonce: Literal["required", "off"] = Field(
         default="off", description="required: each proof holds a value of ours of the last minutes (section 9)"
@@ -32,7 +32,7 @@ class DpopSettings(BaseModel):
 class IntrospectionSettings(BaseModel):
     """Ask the issuer about tokens that are not JWTs (RFC 7662), as this client of it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     client_id: Annotated[str, Field(min_length=1, max_length=255)]
     client_secret: SecretStr

@@ -39,7 +39,7 @@ _COOKIE: Final = "__Host-limen-device"
 PENDING: Final = Quota(1000, 1000 / LIFETIME)  # devices that wait at once, at most twice as many
 ASKING: Final = Quota(20, 1 / 15)  # of one address
 TYPING: Final = Quota(10, 1 / 15)  # codes typed in at one address
-WRONG: Final = Quota(100, 1.0)  # wrong codes everywhere: beyond that nobody types any more
+TYPED: Final = Quota(100, 1.0)  # codes typed in everywhere
 _PAGE: Final = (
     ("content-type", "text/html; charset=utf-8"),
     (
@@ -189,11 +189,12 @@ class Devices:
         try:
             form = visit.parameters()
             self._same_browser(visit, form)
+            # Before the look: beyond the quota a right code must not show either.
             await take(self._counter, f"oauth:typing:{network(visit.address)}", TYPING)
+            await take(self._counter, "oauth:typing", TYPED)
             handle, device = await asyncio.to_thread(self._typed, form.get("user_code", ""))
             if device is None:
                 self._recorder.note("device", "invalid_grant", visit=visit, field="user_code", detail="no such code")
-                await take(self._counter, "oauth:typing", WRONG)
                 return _form("That code is not known, or its time is over.", 400)
             client = await self._clients.find(device.asked.client)
             if client.digest != device.asked.client_digest:

@@ -22,7 +22,7 @@ Seconds = Annotated[int, Field(strict=True, ge=1)]
 class Part(BaseModel):
     """Unknown keys are errors, and messages never quote what was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
 
 class ProviderSettings(Part):

@@ -44,7 +44,7 @@ class RuleSettings(BaseModel):
     required: a lenient rule never takes away what a stricter one asks for. See `policy.assurance` for its forms.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     allow: Text | tuple[Text, ...] | None = None
     deny: Text | tuple[Text, ...] | None = None
@@ -79,7 +79,7 @@ class RuleSettings(BaseModel):
 class PolicySettings(BaseModel):
     """Rules, and full Cedar beside them (texts; whoever loads the configuration reads the files)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     rules: tuple[RuleSettings, ...] = ()
     cedar: tuple[str, ...] = ()

@@ -105,7 +105,7 @@ class EgressRule(BaseModel):
 class EgressLimits(BaseModel):
     """What one running server may use of the network. Bytes and names are counted per hour."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     connections: Annotated[int, Field(ge=1, le=1024)] = Field(default=64, description="open at a time")
     opened: Annotated[int, Field(ge=1, le=1000)] = Field(default=50, description="new connections per second")

@@ -38,7 +38,7 @@ _MI: Final = 1 << 20
 class Limits(BaseModel):
     """What a server may use. Sizes are bytes, or written as 512Mi."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     memory: Annotated[Size, Field(ge=16 * _MI)] = Field(default=512 * _MI, description="of all its processes together")
     processes: Annotated[int, Field(ge=4, le=32_768)] = Field(default=128, description="processes and threads")
@@ -66,7 +66,7 @@ class Limits(BaseModel):
 class Directory(BaseModel):
     """A directory or file the server sees, at the same path."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
 
     path: str = Field(description="absolute; no part of it may be a symbolic link")
     write: bool = False
