@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from limen.adapters.public_http import PublicHttp
 from limen.adapters.secret_file import secret_file
@@ -41,13 +41,13 @@ from limen.oauth.throttle import may_begin
 from limen.oauth.transactions import Transactions
 from limen.oauth.trust import Letters, Trust
 from limen.oauth.web import Handler, Reply, Visit
+from limen.opening import CONSENT_KEY
 from limen.policy.buckets import MemoryCounter
 
 if TYPE_CHECKING:
     from limen.config.model import Config
     from limen.storage import State
 
-CONSENT_KEY: Final = "consent.key"  # beside the storage; shared by replicas
 Record = Callable[[str, Mapping[str, Any]], None]
 
 

@@ -265,7 +265,9 @@ def test_no_cell_sees_the_keys(tmp_path):
 
     hidden = private_paths(configured(tmp_path / "state", keys={"kind": "file", "directory": str(tmp_path / "k")}))
     assert {str(tmp_path / "state" / "token-keys"), str(tmp_path / "k")} <= set(hidden)
-    assert str(tmp_path / "state" / "vault-keys") in private_paths(configured(tmp_path / "state"))
+    assert {str(tmp_path / "state" / name) for name in ("vault-keys", "token-keys", "consent.key")} <= set(
+        private_paths(configured(tmp_path / "state"))
+    )
 
 
 def test_a_database_that_is_away_starts_nothing(tmp_path):

@@ -22,7 +22,7 @@ from limen.core.ports import Isolator
 from limen.credentials.vault_settings import FileKeys
 from limen.gateway.upstream_packaged import Start
 from limen.gateway.upstream_run import bare
-from limen.opening import TOKEN_KEYS, VAULT_KEYS
+from limen.opening import CONSENT_KEY, TOKEN_KEYS, VAULT_KEYS
 from limen.sandbox.cell import containerised, plan
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Plan
@@ -67,11 +67,11 @@ def _remove(path: Path) -> None:
 def private_paths(config: Config) -> tuple[str, ...]:
     """Files of ours no cell may see: log, keys, records; and where they would be made."""
     storage = config.storage.path
-    ours = ("handle-keys", "quarantine.key", "datakeys", VAULT_KEYS, TOKEN_KEYS, STATES)
+    ours = ("handle-keys", "quarantine.key", "datakeys", VAULT_KEYS, TOKEN_KEYS, CONSENT_KEY, STATES)
     kept = [storage.with_name(name) for name in ours]
     if isinstance(config.vault.keys, FileKeys) and config.vault.keys.directory is not None:
         kept.append(config.vault.keys.directory)
-    busy = [storage.with_name(f"{storage.stem}-{name}{storage.suffix}") for name in ("seen", "sessions", "counts")]
+    busy = [storage.with_name(f"{storage.stem}-{name}{storage.suffix}") for name in ("seen", "sessions", "counts", "attempts")]
     return tuple(str(path.absolute()) for path in (config.audit.path, config.audit.key, storage, *kept, *busy))
 
 
