@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, ReasonOption, Refused, group, load, user
+from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, ReasonOption, Refused, group, opened, user
 from limen.cli.terminal import as_text, emit, line, table
 
 if TYPE_CHECKING:
@@ -35,19 +35,14 @@ def _opened(context: typer.Context, file: Path | None) -> Iterator[tuple[Config,
     from limen.issuing import withdrawal
     from limen.oauth.consent import Consents
     from limen.oauth.settings import ConsentSettings
-    from limen.storage import State
 
-    config = load(context, file).config
-    state = State.open(config)
-    settings = config.oauth.consent if config.oauth is not None else ConsentSettings()
-    try:
+    with opened(context, file) as (config, state):
+        settings = config.oauth.consent if config.oauth is not None else ConsentSettings()
         end = withdrawal(config, state)
         yield (
             config,
             Consents(state.consents, lambda event, fields: state.tell(event, **fields), settings, time.time, end),
         )
-    finally:
-        state.close()
 
 
 @app.command("list")

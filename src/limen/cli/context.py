@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -18,6 +20,8 @@ from limen.core.faults import ConfigFault, DependencyFault, Fault, UpstreamError
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
+    from limen.config.model import Config
+    from limen.storage import State
 
 REFUSED, MISUSED, DEPENDENCY = 1, 2, 3
 DEFAULT: Final = Path("limen.yaml")
@@ -82,6 +86,19 @@ def load(context: typer.Context, config: Path | None) -> Loaded:
     if not path.exists() and path == DEFAULT:
         raise ConfigFault("no such file; make one with `limen init`, or name one with --config", str(path))
     return load_config(path)
+
+
+@contextmanager
+def opened(context: typer.Context, file: Path | None) -> Iterator[tuple[Config, State]]:
+    """The configuration and its state, for as long as a command works with it. Raises ConfigFault, DependencyFault."""
+    from limen.storage import State
+
+    config = load(context, file).config
+    state = State.open(config)
+    try:
+        yield config, state
+    finally:
+        state.close()
 
 
 def user(by: str = "") -> str:

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, Refused, group, load, user
+from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, Refused, group, opened, user
 from limen.cli.terminal import complain, emit, line, table
 
 if TYPE_CHECKING:
-    from limen.config.model import Config
     from limen.identity.api_keys import ApiKey
     from limen.storage import State
 
 app = group("API keys, for clients that cannot do OAuth.")
 _COLUMNS: Final = ("id", "state", "owner", "servers", "scopes", "expires", "used")
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id, or enough of its beginning to name one key.")]
-
-
-@contextmanager
-def _opened(context: typer.Context, file: Path | None) -> Iterator[tuple[Config, State]]:
-    from limen.storage import State
-
-    config = load(context, file).config
-    state = State.open(config)
-    try:
-        yield config, state
-    finally:
-        state.close()
 
 
 @app.command()
@@ -51,7 +35,7 @@ def create(
     from limen.identity.api_keys import DEFAULT_DAYS, EVERY
     from limen.identity.api_keys import create as create_key
 
-    with _opened(context, config) as (settings, state):
+    with opened(context, config) as (settings, state):
         known = {EVERY, *settings.mcpServers, *settings.bundles}
         if unknown := [name for name in server if name not in known]:
             raise Misused(f"no server or bundle named {unknown[0]!r}: {', '.join(sorted(known))}")
@@ -88,7 +72,7 @@ def list_(
     """Show keys, never their secrets. Example: limen keys list --all"""
     from limen.identity.api_keys import find
 
-    with _opened(context, config) as (_, state):
+    with opened(context, config) as (_, state):
         rows = [_shown(record, state) for record in find(state.keys, prefix)]
     rows = [row for row in rows if everything or prefix or row["state"] == "active"]
     if as_json:
@@ -100,7 +84,7 @@ def list_(
 @app.command()
 def show(context: typer.Context, id: IdArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show one key. Example: limen keys show 3f0c"""
-    with _opened(context, config) as (_, state):
+    with opened(context, config) as (_, state):
         row = _shown(_one(state, id), state)
     if as_json:
         emit(row)
@@ -116,7 +100,7 @@ def revoke(
     """End a key at once and for good. Example: limen keys revoke 3f0c9a --by carol"""
     from limen.identity.api_keys import revoke as revoke_key
 
-    with _opened(context, config) as (_, state):
+    with opened(context, config) as (_, state):
         record = revoke_key(state.keys, state.tell, _one(state, id).id, by=user(by), now=time.time())
         row = _shown(record, state)
     if as_json:

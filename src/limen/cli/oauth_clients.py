@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, Refused, group, load, user
+from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, Refused, group, opened, user
 from limen.cli.terminal import emit, line, table
 
 if TYPE_CHECKING:
@@ -25,16 +25,10 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Id, or enough of 
 
 @contextmanager
 def _opened(context: typer.Context, file: Path | None) -> Iterator[tuple[ClientSettings, State]]:
-    from limen.storage import State
-
-    config = load(context, file).config
-    if config.oauth is None:
-        raise Misused("there is no authorization server: the configuration has no `oauth`")
-    state = State.open(config)
-    try:
+    with opened(context, file) as (config, state):
+        if config.oauth is None:
+            raise Misused("there is no authorization server: the configuration has no `oauth`")
         yield config.oauth.clients, state
-    finally:
-        state.close()
 
 
 @app.command("list")

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, ReasonOption, Refused, group, load, user
+from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, ReasonOption, Refused, group, opened, user
 from limen.cli.terminal import complain, emit, line, table
 
 if TYPE_CHECKING:
-    from limen.config.model import Config
     from limen.credentials.vault import Progress, Vault
-    from limen.storage import State
 
 app = group("Keys that keep secrets at rest, and keys that sign tokens.")
 SETTLE: Final = 2.0  # seconds in which what another process wrapped with the former key reaches the database
 _COLUMNS: Final = ("token key", "algorithm", "state", "made", "signs from")
-
-
-@contextmanager
-def _opened(context: typer.Context, file: Path | None) -> Iterator[tuple[Config, State]]:
-    from limen.storage import State
-
-    config = load(context, file).config
-    state = State.open(config)
-    try:
-        yield config, state
-    finally:
-        state.close()
 
 
 @app.command()
@@ -43,7 +26,7 @@ def status(context: typer.Context, config: ConfigOption = None, as_json: JsonOpt
     from limen.credentials.vault import in_use
     from limen.opening import TOKEN_KEYS, open_token_keys, open_vault
 
-    with _opened(context, config) as (settings, state):
+    with opened(context, config) as (settings, state):
         found: dict[str, Any] = {"keys": settings.vault.keys.kind, "owners": 0, "data_keys": 0, "behind": 0}
         used = in_use(state.vault)
         if used:
@@ -91,7 +74,7 @@ def rotate(
     if not (kek or data or tokens) or (retire and not kek) or (distrust and not tokens):
         raise Misused("say which keys: --kek (with --retire), --data, --tokens (with --distrust)")
     done: dict[str, Any] = {}
-    with _opened(context, config) as (settings, state):
+    with opened(context, config) as (settings, state):
         if kek or data:
             vault = open_vault(settings, state)
             if data:
@@ -119,7 +102,7 @@ def rewrap(
     """After the key was rotated elsewhere: wrap data keys with the newest version. Example: limen vault rewrap"""
     from limen.opening import open_vault
 
-    with _opened(context, config) as (settings, state):
+    with opened(context, config) as (settings, state):
         count = _watched("wrapping data keys anew", open_vault(settings, state).rewrap)
         state.tell("vault", act="rewrapped", rewrapped=count, by=user(by), reason=reason)
     _done({"rewrapped": count, "by": user(by)}, f"rewrapped: the data keys of {count} owners", as_json)
@@ -142,7 +125,7 @@ def shred(
 
     if not yes or not reason.strip():
         raise Refused("destroying keys cannot be undone: say --yes and give a --reason")
-    with _opened(context, config) as (settings, state):
+    with opened(context, config) as (settings, state):
         if not open_vault(settings, state).destroy(owner_of(issuer, subject)):
             raise Refused(f"nothing is sealed for {subject} ({issuer})")
         state.tell("vault", act="shredded", issuer=issuer, subject=subject, by=user(by), reason=reason)

@@ -71,7 +71,10 @@ def private_paths(config: Config) -> tuple[str, ...]:
     kept = [storage.with_name(name) for name in ours]
     if isinstance(config.vault.keys, FileKeys) and config.vault.keys.directory is not None:
         kept.append(config.vault.keys.directory)
-    busy = [storage.with_name(f"{storage.stem}-{name}{storage.suffix}") for name in ("seen", "sessions", "counts", "attempts")]
+    busy = [
+        storage.with_name(f"{storage.stem}-{name}{storage.suffix}")
+        for name in ("seen", "sessions", "counts", "attempts")
+    ]
     return tuple(str(path.absolute()) for path in (config.audit.path, config.audit.key, storage, *kept, *busy))
 
 
