@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from limen.config.model import Config
 
 VAULT_KEYS, TOKEN_KEYS = "vault-keys", "token-keys"  # directories beside the storage
-CONSENT_KEY = "consent.key"  # a file there; replicas share all three
 # Where a key-encryption key may be; the libraries of all but files are extras, imported when a configuration says so.
 _KEY_WRAPS: Final = MappingProxyType(
     {

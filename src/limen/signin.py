@@ -36,12 +36,11 @@ from limen.oauth.provider_metadata import Jose
 from limen.oauth.recorder import Recorder
 from limen.oauth.redirects import allowed
 from limen.oauth.registration import Registration
-from limen.oauth.settings import OAuthSettings
+from limen.oauth.settings import CONSENT_KEY, OAuthSettings
 from limen.oauth.throttle import may_begin
 from limen.oauth.transactions import Transactions
 from limen.oauth.trust import Letters, Trust
 from limen.oauth.web import Handler, Reply, Visit
-from limen.opening import CONSENT_KEY
 from limen.policy.buckets import MemoryCounter
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from limen.core.ports import Isolator
 from limen.credentials.vault_settings import FileKeys
 from limen.gateway.upstream_packaged import Start
 from limen.gateway.upstream_run import bare
-from limen.opening import CONSENT_KEY, TOKEN_KEYS, VAULT_KEYS
+from limen.oauth.settings import CONSENT_KEY
+from limen.opening import TOKEN_KEYS, VAULT_KEYS
 from limen.sandbox.cell import containerised, plan
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from limen.oauth.web import SCOPE, OAuthError, plain_url
 Host = Annotated[str, Field(pattern=r"^(?:[a-z0-9_-]+\.)+[a-z0-9-]+$", max_length=253)]
 Grant = Literal["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"]
 Seconds = Annotated[int, Field(strict=True, ge=1)]
+CONSENT_KEY: Final = "consent.key"  # beside the storage: binds answers to browsers, shared by replicas
 
 
 class Part(BaseModel):
