@@ -60,7 +60,7 @@ def sign_in(page: Any, name: str) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_person_connects_an_account_and_nobody_else_with_their_link(made: Scene) -> None:
-    """B2, OA-94: the refused call gives the link; who opens it and is somebody else gets 403, and it is spent. The
+    """B2, ELI-10: the refused call gives the link; who opens it and is somebody else gets 403, and it is spent. The
     person signs in here and there, and the call, sent again, acts with their account. The next one asks nobody."""
     opened: list[str] = []
 
