@@ -9,7 +9,7 @@ FACADE = (
     ("OA-01", ATTACK, "B26 CVE", "A client that registered itself rides on the consent the provider remembers."),
     ("OA-02", ATTACK, "B26 CVE", "Consent is given in the attacker's browser and the rest happens in the victim's."),
     ("OA-03", ATTACK, "B26 CVE", "The consent form is sent by another site, or with the attacker's own token in it."),
-    ("OA-04", ATTACK, "B26 CVE", "A remembered consent is ridden by whoever shares the client's id."),
+    ("OA-04", ATTACK, "B26 CVE", "An earlier consent is ridden by whoever shares the client's id."),
     ("OA-05", ATTACK, "RFC 6265", "A consent cookie that grows until requests are refused."),
     ("OA-06", ATTACK, "B26", "A consent that is forged, edited, or taken to another client, address or person."),
     ("OA-07", ATTACK, "B26", "The consent page inside another page."),

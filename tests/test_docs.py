@@ -12,6 +12,7 @@ import typer
 
 from limen.cli.main import app
 from limen.config.load import load_config
+from limen.config.model import Config
 from limen.core.reasons import REASONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,11 +135,36 @@ def test_picture_is_readable_in_light_and_dark() -> None:
 
 def test_readme_configuration_loads(tmp_path: Path) -> None:
     text = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(text) == 1
+    assert len(text) == 2
     (tmp_path / "limen.yaml").write_text(text[0])
     config = load_config(tmp_path / "limen.yaml", {"DOCS_TOKEN": "a-token"}).config
     assert set(config.servers) == {"docs", "time"}
     assert len(config.policy.rules) == 3
+
+
+def yaml_blocks() -> list[tuple[str, str]]:
+    """Every configuration the documents show: a block of YAML that begins with one of its top-level keys."""
+    keys, found = "|".join(Config.model_fields), []
+    for document in DOCUMENTS:
+        blocks = re.findall(r"```yaml\n(.*?)```", document.read_text(), flags=re.DOTALL)
+        parts = [part for block in blocks for part in re.split(r"^---\n", block, flags=re.MULTILINE)]
+        shown = [part for part in parts if re.match(rf"(?:#.*\n)*(?:{keys}):", part)]
+        found += [(f"{document.stem}-{number}", part) for number, part in enumerate(shown)]
+    return found
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=id) for id, text in yaml_blocks()])
+def test_documented_configuration_loads(text: str, tmp_path: Path) -> None:
+    """Secrets and files it names are there; nothing else is added but the version."""
+    for name in re.findall(r"\$\{file:([^{}]+)\}", text):
+        path = tmp_path / name
+        path.write_text("a-secret-of-a-test")
+        path.chmod(0o600)
+    environment = dict.fromkeys(re.findall(r"\$\{env:([^{}]+)\}", text), "a-secret-of-a-test")
+    environment |= {"LIMEN_DATABASE": "postgresql://127.0.0.1/limen", "LIMEN_REDIS": "redis://127.0.0.1"}
+    whole = text if text.startswith("version:") else f"version: 1\n{text}"
+    (tmp_path / "limen.yaml").write_text(whole)
+    load_config(tmp_path / "limen.yaml", environment)
 
 
 def test_readme_names_commands_limen_has() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from limen.credentials.user_settings import UserCredential
 from limen.credentials.user_source import UserSource, persons
 from limen.oauth.connect import Begin, Connect, Desk
 from limen.oauth.recorder import Recorder
-from limen.oauth.web import Handler
+from limen.oauth.web import Handler, Visit
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -73,10 +73,10 @@ class Connections:
         }
         return cls(sources, grants, linking, clients, base)
 
-    def pages(self, begin: Begin, desk: Desk, recorder: Recorder) -> Connect:
-        """The handlers; `signed_in` of it is the continuation of the purpose "connect"."""
+    def pages(self, begin: Begin, desk: Desk, recorder: Recorder, may: Callable[[Visit], Awaitable[None]]) -> Connect:
+        """The handlers; `signed_in` of it is the continuation of the purpose "connect". `may`: see Connect."""
         document = self.clients.document()
-        return Connect(self.linking, begin, desk, recorder, self.issuer, document, asyncio.to_thread)
+        return Connect(self.linking, begin, desk, recorder, self.issuer, document, asyncio.to_thread, may)
 
     async def tell(self) -> None:
         """Tell authorization servers of connections that were ended here. What cannot be reached is told later."""

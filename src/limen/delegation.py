@@ -6,7 +6,7 @@ Built once, outlives configurations: what was obtained for a server is kept as l
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from limen.connections import Connections, user_credential
 from limen.core.call import Caller, UpstreamCredential
@@ -43,12 +43,6 @@ if TYPE_CHECKING:
 Obtainable = ClientCredentials | TokenExchange | OnBehalfOf | IdJag | Minted
 Own = Callable[[], Awaitable[UpstreamCredential]]
 Record = Callable[[str, Mapping[str, object]], None]
-
-
-class Readable(Protocol):
-    """An upstream that can be read with a credential of our own."""
-
-    own_credential: Own | None
 
 
 class Delegation:
@@ -144,9 +138,11 @@ class Delegation:
             self._held = (provider, Held(self._table, self.vault, endpoint))
         return self._held[1]
 
-    def exchange(self, config: Config, ended: Callable[[str], bool]) -> Callable[[Mapping[str, str], Client], Reply]:
+    def exchange(
+        self, config: Config, ended: Callable[[Mapping[str, Any]], bool]
+    ) -> Callable[[Mapping[str, str], Client], Reply]:
         """The token endpoint's answer to `exchange_grant.GRANT`, for clients that have proven who they are. `ended`
-        says whether a token id is revoked. The answer raises OAuthError, DependencyFault."""
+        says whether the token with these claims was revoked. The answer raises OAuthError, DependencyFault."""
         credentials = [(name, one.url, one.security.credential) for name, one in config.servers.items()]
         servers = tuple(
             MintedFor(name, chosen.audience or url or "", chosen)
@@ -154,7 +150,9 @@ class Delegation:
             if isinstance(chosen, Minted)
         )
         keys = self.keys
-        grant = ExchangeGrant(config.listen.url, servers, keys, ended) if keys is not None and servers else None
+        grant = None
+        if keys is not None and servers:
+            grant = ExchangeGrant(config.listen.url, servers, keys, ended, record=self._record)
 
         def answer(form: Mapping[str, str], client: Client) -> Reply:
             if grant is None or client.auth_method == "none":

@@ -51,10 +51,10 @@ def open_grants(config: Config, state: State, parts: Parts) -> tuple[Grants, Dev
     if config.oauth is None:
         raise ConfigFault("nothing issues tokens without it", "oauth")
     settings, issuer, table = config.oauth.tokens, config.listen.url, state.oauth
-    counter = MemoryCounter()
+    counter = state.counter or MemoryCounter()
     ties = Ties(
         holds=parts.holds,
-        revoked=_revoked(issuer, state),
+        revoked=_revoked(issuer, config.oauth.provider.issuer, state),
         revoke=_revoke(issuer, state),
         possession=_possession(config, state),
         recorder=parts.recorder,
@@ -99,10 +99,15 @@ class _Unopened:
         raise DependencyFault("vault", "not opened", retryable=False)
 
 
-def _revoked(issuer: str, state: State) -> Callable[[User, str, str], bool]:
-    """Whether a user (as the provider or as we name them), a client or a token was revoked, as the table has it now."""
+def _revoked(issuer: str, provider: str, state: State) -> Callable[[User, str, str], bool]:
+    """Whether a user (as the provider or as we name them), a client or a token was revoked, as the table has it now.
+
+    Who signed in at a provider we no longer stand in front of is gone: its subjects may be other people's here.
+    """
 
     def revoked(user: User, client: str, token: str) -> bool:
+        if user.issuer != provider:
+            return True
         wanted = [("user", name, user.subject) for name in ("", issuer, user.issuer)]
         wanted += [("client", name, client) for name in ("", issuer)]
         wanted += [("token", name, token) for name in ("", issuer) if token]

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from limen.adapters.public_http import PublicHttp
@@ -37,6 +37,7 @@ from limen.oauth.recorder import Recorder
 from limen.oauth.redirects import allowed
 from limen.oauth.registration import Registration
 from limen.oauth.settings import OAuthSettings
+from limen.oauth.throttle import may_begin
 from limen.oauth.transactions import Transactions
 from limen.oauth.trust import Letters, Trust
 from limen.oauth.web import Handler, Reply, Visit
@@ -97,14 +98,14 @@ def open_signin(config: Config, house: Brought) -> SignIn:
         house.keys, house.vault, clients, consents.holds, recorder, record, judge.device, start, house.exchanges
     )
     grants, devices = open_grants(config, state, parts)
-    connect = None
+    connect, counter = None, state.counter or MemoryCounter()
     if house.connections is not None:
-        connect = house.connections.pages(provider.begin, asking, recorder)
+        connect = house.connections.pages(provider.begin, asking, recorder, partial(may_begin, counter))
     grantor = Grantor(consents, grants, devices, house.keep)
     continuations = {"connect": connect.signed_in} if connect is not None else {}
     flow = Flow(
         issuer, judge, Transactions(state.oauth), asking, provider, grantor, recorder, record,
-        state.counter or MemoryCounter(), continuations,
+        counter, continuations,
     )  # fmt: skip
     later.append(flow)
     proofs = config.identity.dpop.algorithms

@@ -57,6 +57,21 @@ def test_oa_01_a_provider_that_remembers_does_not_replace_our_question(world: Wo
     assert victim.answer(page, "deny").query["error"] == "access_denied" and len(world.idp.asked) == asked
 
 
+@pytest.mark.requirement("OA-04", "OA-45")
+@pytest.mark.parametrize("source", ["configured", "metadata", "registered"])
+def test_oa_04_who_agreed_before_is_asked_again(world: World, source: str) -> None:
+    """OA-04, OA-45: whoever shares the client's id sends a person here who agreed to that client a moment ago. Also a
+    client that an operator wrote down gets nothing by that."""
+    world.clients["app"] = app("app", source=source)
+    person = world.browser()
+    assert "code" in person.sign_in().query
+    asked, codes = len(world.idp.asked), len(world.neighbours.codes)
+    again = person.ask()
+    assert again.status == 200 and not again.location and not again.link and "The app" in again.text
+    assert len(world.idp.asked) == asked and len(world.neighbours.codes) == codes
+    assert "code" in person.open(world.idp.authorize(person.allow(again))).query  # honest twin: asked, and said yes
+
+
 @pytest.mark.requirement("AS-38", "OA-02")
 def test_oa_02_consent_in_one_browser_does_not_count_in_another(world: World) -> None:
     """OA-02: the attacker agrees, stops before the provider and sends its URL to the victim."""

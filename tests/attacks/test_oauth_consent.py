@@ -204,17 +204,6 @@ def test_token_of_one_purpose_is_not_one_of_another_oa06(scene: Shown) -> None:
     assert scene.refused(answer(scene.form, f"{COOKIE}={number}.{scene.form['csrf']}")) == "cookie"
 
 
-@pytest.mark.requirement("OA-04")
-def test_consent_is_remembered_only_where_nobody_sent_the_person_oa04() -> None:
-    """OA-04: another site that sends people here has them asked; so has a browser that does not say."""
-    ours = asking(Notes())
-    assert ours.unprompted(arrive(sec_fetch_site="none"))
-    assert ours.unprompted(arrive(sec_fetch_site="same-origin"))
-    for headers in ({"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site"}, {}):
-        assert not ours.unprompted(arrive(**headers))
-    assert not ours.unprompted(Visit("GET", "/", headers={"sec-fetch-site": ("none", "none")}))
-
-
 @pytest.mark.requirement("OA-88")
 def test_a_flood_of_forgeries_does_not_fill_the_log_oa88(scene: Shown) -> None:
     for _ in range(200):

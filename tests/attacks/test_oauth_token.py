@@ -385,3 +385,34 @@ def test_forms_only(world: World) -> None:
     status, document = answer(asyncio.run(world.grants.token(good)))
     assert status == 200
     assert "refresh_token" not in document
+
+
+@pytest.mark.requirement("OA-88")
+def test_one_grant_fills_no_list_of_revoked_tokens_oa88(world: World) -> None:
+    """OA-88: every revoked token is a record all gateways read. Ten of one grant are, then the grant itself ends."""
+    given = world.signed_in()
+    for _ in range(10):
+        assert world.ask("revoke", token=given["access_token"], client_id=APP.id)[0] == 200
+        given = world.refresh(given["refresh_token"])[1]
+    assert [kind for kind, _, _ in world.revoked] == ["token"] * 10
+    assert world.live
+    world.ask("revoke", token=given["access_token"], client_id=APP.id)
+    assert world.revoked[-1][0] == "grant"
+    assert not world.live
+    assert len(world.revoked) == 11
+
+
+@pytest.mark.requirement("OA-76", "OA-84")
+@pytest.mark.parametrize("changes", [{"sid": None}, {"jti": None}, {"client_id": None}, {"sid": 5}])
+def test_tokens_for_servers_behind_us_are_no_access_tokens_oa76(world: World, changes: dict[str, Any]) -> None:
+    """OA-76: signed with the same keys, by the same issuer: neither live here nor anybody's to end."""
+    given = world.signed_in(SERVER)["access_token"]
+    known = world.mint.read(given)
+    assert known is not None
+    minted = {name: one for name, one in {**known, "aud": "https://behind.example", **changes}.items() if one}
+    token = world.signer.sign("at+jwt", minted)
+    secret = {"client_id": SERVER.id, "client_secret": "s3cret"}
+    assert world.ask("introspect", token=token, **secret) == (200, {"active": False})
+    assert world.ask("revoke", token=token, **secret) == (200, {})
+    assert not world.revoked
+    assert world.ask("introspect", token=given, **secret)[1]["active"]

@@ -189,6 +189,48 @@ def test_check_tells_what_is_loosened(config: Path) -> None:
     assert "LOOSENED: identity.unsafe_anonymous" in limen(config, "check").stdout
 
 
+OAUTH: dict[str, Any] = {"provider": {"issuer": "http://127.0.0.1:9", "client_id": "limen"}}
+
+
+def test_check_and_posture_tell_who_signs_people_in_and_what_servers_get(config: Path) -> None:
+    minted = {"credential": {"kind": "minted", "bind": "caller"}}
+    server = {"url": "http://127.0.0.1:9/mcp", "security": minted}
+    on = {**OAUTH, "clients": {"registration": True, "unsafe_localhost_ports": True}, "tokens": {"device": True}}
+    config.write_text(json.dumps({**CONFIG, "mcpServers": {"files": server}, "identity": {}, "oauth": on}))
+    found = answer(config, "check")
+    assert found["oauth"]["callback"] == "http://127.0.0.1:8300/oauth/callback"
+    assert (found["oauth"]["clients"], found["oauth"]["devices"]) == (["documents", "registration"], True)
+    assert found["servers"][0]["credential"] == "minted"
+    for text in ("public client", "clients.registration: whoever", "phish", "bind: caller"):
+        assert any(text in warning for warning in found["warnings"]), text
+    assert "people sign in at http://127.0.0.1:9" in limen(config, "check").stdout
+    rows = {row["guard"]: row for row in answer(config, "posture")}
+    assert rows["consent"]["state"] == "enforced"
+    assert rows["clients"]["loosened"] == "oauth.clients.unsafe_localhost_ports"
+    assert rows["credential files"]["state"] == "minted"
+    assert {"registration", "devices"} <= rows.keys()
+
+
+def test_check_has_nothing_to_say_about_a_sign_in_that_is_tight(config: Path) -> None:
+    tight = {"provider": {**OAUTH["provider"], "client_secret": "${env:LIMEN_TEST_TOKEN}"}}
+    server = {"url": "http://127.0.0.1:9/mcp", "security": {"credential": {"kind": "minted"}}}
+    config.write_text(json.dumps({**CONFIG, "mcpServers": {"files": server}, "identity": {}, "oauth": tight}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIMEN_TEST_TOKEN", "very-secret")
+        found = answer(config, "check")
+        assert not {"registration", "devices"} & {row["guard"] for row in answer(config, "posture")}
+    assert not [text for text in found["warnings"] if "oauth" in text or "credential" in text]
+    assert found["loosened"] == []
+
+
+def test_signing_in_over_plain_http_is_refused_before_anybody_tries(config: Path) -> None:
+    listen = {"url": "http://gw.internal", "bind": "0.0.0.0:80", "unsafe_plain_http": True}
+    config.write_text(json.dumps({**CONFIG, "listen": listen, "oauth": OAUTH}))
+    assert "https" in limen(config, "check", status=2).stderr
+    config.write_text(json.dumps({**CONFIG, "listen": {**listen, "url": "https://gw.internal"}, "oauth": OAUTH}))
+    assert any("trusted_proxies" in warning for warning in answer(config, "check")["warnings"])
+
+
 def test_check_without_an_issuer(config: Path) -> None:
     config.write_text(json.dumps({**CONFIG, "identity": {}}))
     found = answer(config, "check", status=2)

@@ -1,11 +1,14 @@
 """An MCP server on the official SDK that takes tokens of one authorization server, for itself only.
 
-Run as `python account_server.py PORT ISSUER SCOPE`.
+Run as `python account_server.py PORT ISSUER SCOPE [KEYS [READ]]`. SCOPE "": none is demanded. KEYS: the path of the
+issuer's key set. READ: a fixed token that it takes from whoever reads what it offers.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
 import jwt
 import uvicorn
@@ -16,14 +19,27 @@ from mcp.server.mcpserver import MCPServer
 
 PORT, ISSUER, SCOPE = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 RESOURCE = f"http://127.0.0.1:{PORT}/mcp"
-KEYS = jwt.PyJWKClient(f"{ISSUER}/jwks")
+PATH, READ = (*sys.argv[4:], "", "")[:2]
+KEYS = jwt.PyJWKClient(f"{ISSUER}{PATH or '/jwks'}")
+
+
+def verified(token: str) -> dict[str, Any]:
+    """Its claims. Raises PyJWTError."""
+    key = KEYS.get_signing_key_from_jwt(token)
+    required = ["exp", "iat", "aud", "iss", "sub"]
+    found: dict[str, Any] = jwt.decode(
+        token, key, algorithms=["ES256"], issuer=ISSUER, audience=RESOURCE, options={"require": required}
+    )
+    return found
 
 
 class Verifier:
     async def verify_token(self, token: str) -> AccessToken | None:
+        if READ and token == READ:
+            scopes = [SCOPE] if SCOPE else []
+            return AccessToken(token=token, client_id="reader", scopes=scopes, resource=RESOURCE, subject="reader")
         try:
-            key = KEYS.get_signing_key_from_jwt(token)
-            claims = jwt.decode(token, key, algorithms=["ES256"], issuer=ISSUER, audience=RESOURCE)
+            claims = verified(token)
         except jwt.PyJWTError:
             return None
         return AccessToken(
@@ -39,7 +55,7 @@ server = MCPServer(
         {
             "issuer_url": ISSUER,
             "resource_server_url": RESOURCE,
-            "required_scopes": [SCOPE],
+            "required_scopes": [SCOPE] if SCOPE else None,
             "validate_token_resource": True,
         }
     ),
@@ -51,6 +67,13 @@ def whoami() -> str:
     """Whose account this is."""
     token = get_access_token()
     return str(token.subject) if token is not None else "nobody"
+
+
+@server.tool()
+def told(word: str) -> str:
+    """What the token says that came with this call."""
+    token = get_access_token()
+    return json.dumps(verified(token.token)) if token is not None and token.subject != "reader" else word
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_only_servers_with_accounts_of_people_get_a_source(tmp_path: Path) -> No
     built, _, _ = build(tmp_path)
     assert built is not None
     assert set(built.sources) == {"notes"}
-    pages = built.pages(None, Desk(), Notes())  # type: ignore[arg-type]
+    pages = built.pages(None, Desk(), Notes(), None)  # type: ignore[arg-type]
     assert set(endpoints(pages)) == {b"/oauth/connected", b"/oauth/client"}
 
 

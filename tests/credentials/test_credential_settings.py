@@ -53,7 +53,7 @@ def whole(**credentials: Any) -> dict[str, Any]:
 
 
 def delegation(**more: Any) -> Delegation:
-    return Delegation(MemoryTable(), Authority(), lambda event, fields: None, **more)
+    return Delegation(MemoryTable(), MemoryTable(), Authority(), Authority(), lambda event, fields: None, **more)
 
 
 def test_every_kind_has_a_source_and_unchanged_ones_keep_theirs() -> None:
@@ -134,6 +134,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("jag", {"provider": {"issuer": AS, "client": CLIENT}}, "sign in through"),
     ("kept", {"exchange": {"server": ["nowhere"]}}, "without minted credentials"),
     ("minted", {"scopes": {"echo": ["a b"]}}, "a scope is"),
+    ("minted", {"audience": "HTTP://127.0.0.1:8300/mcp/own"}, "our own address"),  # good at another server of ours
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from minting import Key
 OWN, HERE, THERE, OTHER = "https://limen.example", "https://a.example", "https://b.example", "https://c.example"
 
 
-def grant(keys: Keys, ended: Any = lambda token_id: False) -> ExchangeGrant:
+def grant(keys: Keys, ended: Any = lambda claims: False) -> ExchangeGrant:
     def server(name: str, audience: str, **more: Any) -> Server:
         return Server(name, audience, Minted.model_validate({"kind": "minted", **more}))
 
@@ -127,7 +127,7 @@ def test_forged_and_revoked_tokens_are_refused_oa60_oa61_oa75() -> None:
             grant(keys).exchange(form(token), "server-a")
     good = keys.sign("at+jwt", claims())
     with pytest.raises(NotExchanged, match="revoked"):
-        grant(keys, lambda token_id: token_id == "j1").exchange(form(good), "server-a")
+        grant(keys, lambda claims: claims["jti"] == "j1").exchange(form(good), "server-a")
     grant(keys).exchange(form(good), "server-a")
 
 

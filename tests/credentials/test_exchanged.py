@@ -130,16 +130,19 @@ def test_refusals_of_the_server_are_refusals_with_a_reason() -> None:
 
 # the provider's token, of a person who signed in through us
 
-MINE = Caller(OWN, "alice", "editor", token_id="t1")
+MINE = Caller(OWN, "alice", "editor", token_id="t1", claims='{"idp":"https://idp.example"}')
 
 
 def test_who_signed_in_here_is_known_by_the_providers_token_and_ours_goes_nowhere_b1() -> None:
     authority = Authority()
     subjects, ours = signed_in(authority), "limen-access-token-canary"
-    given = obtained(exchanging(authority, subjects), asking(MINE, ours))
+    mine = replace(MINE, claims='{"idp":"https://as.example"}')
+    given = obtained(exchanging(authority, subjects), asking(mine, ours))
     assert authority.read(given, UP)["sub"] == "alice"
     assert ours not in json.dumps(authority.asked)
-    assert obtained(exchanging(authority, subjects), asking(replace(MINE, subject="bob"))) == "credentials.interaction"
+    assert obtained(exchanging(authority, subjects), asking(replace(mine, subject="bob"))) == "credentials.interaction"
+    left = replace(mine, claims='{"idp":"https://before.example"}')  # somebody else, whatever their subject
+    assert obtained(exchanging(authority, subjects), asking(left, ours)) == "credentials.interaction"
 
 
 @pytest.mark.requirement("OA-87")
@@ -155,7 +158,8 @@ def test_an_ended_sign_in_asks_the_person_to_sign_in_again() -> None:
     authority = Authority()
     subjects = signed_in(authority, expires=time.time() - 1)
     authority.refresh.clear()  # the provider ended it
-    assert obtained(exchanging(authority, subjects), asking(MINE)) == "credentials.interaction"
+    mine = replace(MINE, claims='{"idp":"https://as.example"}')
+    assert obtained(exchanging(authority, subjects), asking(mine)) == "credentials.interaction"
 
 
 # Entra ID: on behalf of

@@ -37,14 +37,15 @@ SECONDS = 3  # a token of the authorization server is good for
 
 
 @contextmanager
-def running(port: int, scope: str) -> Iterator[str]:
-    """The MCP server at `port` and its authorization server; its issuer."""
+def running(port: int, scope: str, seconds: int = SECONDS, read: str = "") -> Iterator[str]:
+    """The MCP server at `port` and its authorization server, whose tokens are good for `seconds`; its issuer. `read`: a
+    token that opens what the server offers."""
     place = provider._install()
     shutil.copy(HERE / "upstream_idp.mjs", place / "upstream_idp.mjs")
     resource = f"http://127.0.0.1:{port}/mcp"
     started: list[subprocess.Popen[bytes]] = []
     try:
-        argv = [provider._node(place), "upstream_idp.mjs", resource, scope, str(SECONDS)]
+        argv = [provider._node(place), "upstream_idp.mjs", resource, scope, str(seconds)]
         with (place / "log").open("ab") as log:
             idp = subprocess.Popen(argv, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         started.append(idp)
@@ -55,7 +56,8 @@ def running(port: int, scope: str) -> Iterator[str]:
             line = idp.stdout.readline() if ready else b""
             assert line, "the authorization server did not start"
         issuer = json.loads(line)["issuer"]
-        started.append(subprocess.Popen([sys.executable, str(HERE / "account_server.py"), str(port), issuer, scope]))
+        argv = [sys.executable, str(HERE / "account_server.py"), str(port), issuer, scope, "/jwks", read]
+        started.append(subprocess.Popen(argv))
         for _ in range(300):
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), 0.2).close()

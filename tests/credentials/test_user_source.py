@@ -87,7 +87,9 @@ def test_a_call_without_a_connection_is_told_where_to_connect_and_with_one_passe
     ("caller", "accepted"),
     [
         (Caller(PROVIDER, "alice", "client"), True),
-        (Caller(BASE, "alice", "other client"), True),  # signed in through us
+        (Caller(BASE, "alice", "other client", claims=f'{{"idp":"{PROVIDER}"}}'), True),  # signed in through us
+        (Caller(BASE, "alice", "client", claims='{"idp":"https://before.example"}'), False),  # when it was another
+        (Caller(BASE, "alice", "client"), False),
         (Caller("https://other-idp.example", "alice", "client"), False),
         (Caller(PROVIDER, "alice", "client", machine=True), False),
         (Caller("local", "alice"), False),

@@ -100,7 +100,7 @@ class Running:
         with open(self.directory / "gateway.log", "ab") as log:
             argv = [sys.executable, "-m", self.program, "-c", str(self.config), "serve"]
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
-        for _ in range(300):
+        for _ in range(900):
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", self.port), 0.2).close()
                 return

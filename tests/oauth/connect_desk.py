@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from functools import partial
 from hashlib import sha256
 from html import unescape
 from typing import Any
@@ -14,7 +15,9 @@ from credentials.account_kit import BASE, House
 from limen.credentials.connection import Person
 from limen.oauth.connect import Connect
 from limen.oauth.model import SignedIn, User
+from limen.oauth.throttle import may_begin
 from limen.oauth.web import OAuthError, Reply, Visit
+from limen.policy.buckets import MemoryCounter
 
 COOKIE = "__Host-limen-browser"
 
@@ -57,8 +60,9 @@ class Site:
     def __init__(self, house: House, base: str = BASE) -> None:
         self.house, self.notes, self.begun = house, Notes(), dict[str, tuple[str, str]]()
         self.pages = Connect(
-            house.linking, self.begin, Desk(), self.notes, base, house.clients.document(), asyncio.to_thread
-        )
+            house.linking, self.begin, Desk(), self.notes, base, house.clients.document(), asyncio.to_thread,
+            partial(may_begin, MemoryCounter()),
+        )  # fmt: skip
 
     async def begin(self, purpose: str, about: str, browser: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         state = secrets.token_urlsafe(8)

@@ -41,7 +41,7 @@ GRANTS = frozenset({"authorization_code", "refresh_token", DEVICE})
 APP = Client("app", "registered", "App", (REDIRECT,), digest="d-app", grant_types=GRANTS)
 OTHER = Client("other", "registered", "Other", (REDIRECT,), digest="d-other", grant_types=GRANTS)
 SERVER = Client(
-    "server", "configured", "Server", (REDIRECT,), "client_secret_post",
+    "server", "configured", "Server", (REDIRECT,), auth_method="client_secret_post",
     secret_digest=sha256(b"s3cret").hexdigest(), digest="d-server", grant_types=GRANTS,
 )  # fmt: skip
 KEY = Key("ES256", kid="own")

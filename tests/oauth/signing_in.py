@@ -22,6 +22,7 @@ from mcp import Client
 from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 from gateway.running import Running, running
 from provider import Provider, running_provider
@@ -92,8 +93,16 @@ class Scene:
     def redirect(self) -> str:
         return f"http://127.0.0.1:{self.waiting.server_port}/callback"
 
-    def connect(self, person: Any, *, document: str | None = None, tool: str = "echo", server: str = "one") -> str:
-        """The official client calls a tool; `person(url)` does what a person does in a browser until it is done."""
+    def connect(
+        self, person: Any, *, document: str | None = None, tool: str = "echo", server: str = "one", shown: Any = None
+    ) -> str:
+        """The official client calls a tool; `person(url)` does what a person does in a browser until it is done.
+        `shown(url)`: the same for links of a server's own; without it the client cannot show any."""
+
+        async def asked(_: Any, params: ElicitRequestParams) -> ElicitResult:
+            assert isinstance(params, ElicitRequestURLParams), params
+            await asyncio.to_thread(shown, params.url)
+            return ElicitResult(action="accept")
 
         async def redirected(url: str) -> None:
             await asyncio.to_thread(person, url)
@@ -113,7 +122,9 @@ class Scene:
             auth = OAuthClientProvider(url, metadata, self.kept, redirected, called_back, client_metadata_url=document)
             async with (
                 httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as web,
-                Client(streamable_http_client(url, http_client=web)) as client,
+                Client(
+                    streamable_http_client(url, http_client=web), elicitation_callback=asked if shown else None
+                ) as client,
             ):
                 result = await client.call_tool(tool, {})
                 return str(result.content[0].text)
@@ -184,9 +195,16 @@ def waiting_client() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def scene(
-    directory: Path, monkeypatch: Any, *, clients: dict[str, Any] | None = None, waiting: Any = None, **more: Any
+    directory: Path,
+    monkeypatch: Any,
+    *,
+    clients: dict[str, Any] | None = None,
+    waiting: Any = None,
+    oauth: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Iterator[Scene]:
-    """`clients`: of the settings; registration is on by default. `more` replaces other parts of the configuration."""
+    """`clients`: of the settings; registration is on by default. `oauth`: its other parts. `more` replaces other parts
+    of the configuration."""
     monkeypatch.setenv("PROVIDER_SECRET", SECRET)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -194,13 +212,14 @@ def scene(
     with contextlib.ExitStack() as stack:
         waiting = waiting or stack.enter_context(waiting_client())
         provider = stack.enter_context(running_provider({}, callback=f"http://127.0.0.1:{port}/oauth/callback"))
-        oauth = {
+        whole = {
             "provider": {
                 "issuer": provider.issuer, "client_id": "gateway", "client_secret": "${env:PROVIDER_SECRET}",
                 "scopes": ["openid"],
             },
             "clients": {"registration": True} if clients is None else clients,
+            **(oauth or {}),
         }  # fmt: skip
-        settings = {"identity": {}, "oauth": oauth, "policy": RULES, **more}
+        settings = {"identity": {}, "oauth": whole, "policy": RULES, **more}
         gateway = stack.enter_context(running(directory, port=port, **settings))
         yield Scene(provider, gateway, waiting)

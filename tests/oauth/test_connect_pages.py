@@ -194,3 +194,17 @@ def test_our_own_metadata_document_cli17(tmp_path: Path) -> None:
         assert document["token_endpoint_auth_method"] == "none"
 
     asyncio.run(run())
+
+
+@pytest.mark.requirement("OA-88")
+def test_who_has_a_link_fills_no_table_with_it_oa88(tmp_path: Path) -> None:
+    """OA-88: a link can be opened again and again, and not without end."""
+
+    async def run() -> list[int]:
+        house = House(tmp_path)
+        site, url = Site(house), link(house)
+        return [(await Browser(site).open(url)).status for _ in range(310)]
+
+    statuses = asyncio.run(run())
+    assert statuses[:300] == [302] * 300
+    assert set(statuses[305:]) == {429}

@@ -26,14 +26,14 @@ OURS = client(source="configured", digest="d1", verified=True)
 class Ledger:
     """Consents on a table, a clock and a log of our own."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self) -> None:
         self.time = 1000.0
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.ended: list[Consent] = []
         self.table = MemoryTable(lambda: self.time)
         self.consents = Consents(
             self.table, lambda event, fields: self.events.append((event, dict(fields))),
-            ConsentSettings(**{"expires": 100, "remember": True, **settings}), lambda: self.time, self.ended.append,
+            ConsentSettings(expires=100), lambda: self.time, self.ended.append,
         )  # fmt: skip
 
 
@@ -80,41 +80,11 @@ def test_consent_is_for_what_was_shown_and_for_nothing_else_as22_oa06(ledger: Le
     given = ledger.consents.give(**ours)
     changed = {**ours, **DIFFERENT[what]}
     changed["client"] = replace(changed["client"], source="configured")
-    assert ledger.consents.remembered(**ours) == given  # its honest twin
-    assert ledger.consents.remembered(**changed) == ""
-    assert ledger.consents.give(**changed) != given
-
-
-def test_narrower_than_agreed_is_agreed(ledger: Ledger) -> None:
-    given = ledger.consents.give(USER, ASKED, OURS)
-    assert ledger.consents.remembered(USER, asked(scopes=("files.read",)), OURS) == given
-
-
-@pytest.mark.requirement("OA-01", "OA-04")
-@pytest.mark.parametrize("source", ["metadata", "registered"])
-def test_who_named_itself_is_never_remembered_oa01_oa04(ledger: Ledger, source: str) -> None:
-    theirs = client(source=source, verified=True)
-    ledger.consents.give(USER, ASKED, theirs)
-    assert ledger.consents.remembered(USER, ASKED, theirs) == ""
-
-
-@pytest.mark.requirement("OA-45")
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:4000/cb", "http://[::1]/cb", "http://localhost/cb", "com.app:/cb"])
-def test_addresses_any_program_can_claim_are_never_remembered_oa45(ledger: Ledger, uri: str) -> None:
-    ledger.consents.give(USER, asked(redirect_uri=uri), OURS)
-    assert ledger.consents.remembered(USER, asked(redirect_uri=uri), OURS) == ""
-
-
-def test_nothing_is_remembered_unless_the_operator_said_so() -> None:
-    ledger = Ledger(remember=False)
-    ledger.consents.give(USER, ASKED, OURS)
-    assert ledger.consents.remembered(USER, ASKED, OURS) == ""
-    assert ConsentSettings().remember is False
-
-
-def test_a_client_that_wants_people_asked_has_them_asked(ledger: Ledger) -> None:
-    ledger.consents.give(USER, ASKED, OURS)
-    assert ledger.consents.remembered(USER, asked(prompt="login consent"), OURS) == ""
+    assert ledger.consents.give(**ours) == given  # its honest twin
+    other = ledger.consents.give(**changed)
+    assert other != given
+    ledger.consents.revoke(other, by="carol")
+    assert ledger.consents.holds(given)
 
 
 @pytest.mark.requirement("OA-44")
@@ -123,7 +93,6 @@ def test_a_client_that_changed_while_people_were_asked_gets_nothing_oa44(ledger:
     with pytest.raises(OAuthError, match="changed"):
         ledger.consents.give(USER, ASKED, client(digest="d2"))
     assert ledger.consents.list() == ()
-    assert ledger.consents.remembered(USER, ASKED, replace(OURS, digest="d2")) == ""
 
 
 def test_revoked_it_holds_nothing_and_does_not_come_back(ledger: Ledger) -> None:
@@ -132,7 +101,6 @@ def test_revoked_it_holds_nothing_and_does_not_come_back(ledger: Ledger) -> None
     ended = ledger.consents.revoke(old, by="carol", reason="lost laptop")
     assert [one.id for one in ledger.ended] == [ended.id] == [old]
     assert not ledger.consents.holds(old)
-    assert ledger.consents.remembered(USER, ASKED, OURS) == ""
     new = ledger.consents.give(USER, ASKED, OURS)
     assert new != old
     assert ledger.consents.holds(new)
@@ -183,7 +151,6 @@ def test_what_cannot_be_read_is_no_consent_as24(ledger: Ledger, spoil: Any) -> N
     assert spoil(raw) != raw
     ledger.table.put(key, spoil(raw))
     assert not ledger.consents.holds(given)
-    assert ledger.consents.remembered(USER, ASKED, OURS) == ""
     assert ledger.consents.list() == ()
     assert ledger.consents.holds(ledger.consents.give(USER, ASKED, OURS))
 

@@ -37,7 +37,7 @@ class Living(World):
             raise OAuthError("invalid_target")
         return asked(client, scopes=tuple(form.get("scope", "read write").split()))
 
-    async def start(self, visit: Visit, asked: Asked, client: Client, device: str) -> Reply:
+    async def start(self, visit: Visit, asked: Asked, client: Client, device: str, shown: str) -> Reply:
         self.started.append((asked, client, device))
         return Reply(200, b"consent")
 
@@ -216,9 +216,11 @@ def test_guessing_user_codes_oa35_oa88() -> None:
     assert statuses == [400] * 10 + [429] * 2
     assert world.type(device["user_code"]).status == 429
     assert world.type(device["user_code"], address="198.51.100.1").status == 200
+    assert [world.type("BBBB-BBBB", address=f"2001:db8::{at:x}").status for at in range(12)] == [400] * 10 + [429] * 2
     for number in range(100):
         world.type("BBBB-BBBB", address=f"203.0.113.{number}")
     assert world.type("BBBB-BBBB", address="203.0.113.200").status == 429
+    assert world.type(device["user_code"], address="203.0.113.201").status == 429
     world.clock.now += 60
     assert world.type(device["user_code"]).status == 200
 
@@ -240,7 +242,7 @@ def test_a_code_is_typed_a_few_times_only() -> None:
     "foreign",
     [
         {"origin": "https://evil.example"},
-        {"origin": "null"},
+        {"origin": "null", "sec-fetch-site": ""},  # with it: our own page, which sends no referrer
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"cookie": ""},

@@ -15,20 +15,21 @@ import pytest
 from limen.assemble import House
 from limen.config.load import check_consistency, load_config
 from limen.config.model import Config
-from limen.core.call import Presented
+from limen.core.call import Caller, Presented
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault
 from limen.core.verdict import Refusal
 from limen.gateway.upstreams import Upstreams
 from limen.identity.authenticate import Authenticate
-from limen.identity.revoked import Revocation, Revoked, revoke
+from limen.identity.revoked import Revocation, Revocations, Revoked, revoke
 from limen.issuing import Parts, open_grants
 from limen.oauth.device import Devices
 from limen.oauth.grants import Grants
 from limen.oauth.web import OAuthError
+from limen.opening import open_token_keys
 from limen.storage import State
 from minting import context
-from oauth.granting import ALICE, APP, OTHER, SERVER, Known, Signer, Steps, Vault, answer, asked, redemption, renewal
+from oauth.granting import ALICE, APP, OTHER, SERVER, Known, Steps, Vault, answer, asked, redemption, renewal
 from oauth.granting import visit as form_visit
 from proving import Holder
 
@@ -41,7 +42,8 @@ class Place:
     """A state directory and a configuration that issues tokens."""
 
     def __init__(self, directory: Path, **more: Any) -> None:
-        self.config, self.signer, self.steps = configured(directory, **more), Signer(), Steps()
+        self.config, self.steps = configured(directory, **more), Steps()
+        self.signer = open_token_keys(self.config)
         self.state = State.open(self.config)
         self.events: list[Any] = []
         self.withdrawn: set[str] = set()
@@ -108,7 +110,7 @@ def test_tokens_are_good_at_the_house_until_their_grant_ends(place: Place) -> No
     """OA-83 OA-24: a second after a family ended, its access tokens are refused; those of others are not."""
 
     async def run() -> list[str]:
-        house = House(place.config, lambda config, heard: Upstreams([], heard), lambda text: None, own=own)
+        house = House(place.config, lambda config, heard: Upstreams([], heard), lambda text: None)
         duty = asyncio.create_task(house.watch_state())
         fixed = house.plan_in_force.fixed
         chain = Chain([fixed[Authenticate], fixed[Revoked]])
@@ -133,10 +135,40 @@ def test_tokens_are_good_at_the_house_until_their_grant_ends(place: Place) -> No
         await house.close()
         return found
 
-    def own(config: Config) -> tuple[str, Any]:
-        return config.listen.url, place.signer.key_set
-
     assert asyncio.run(run()) == ["passed", "passed", "identity.revoked", "identity.revoked", "passed"]
+
+
+@pytest.mark.requirement("OA-83")
+@pytest.mark.parametrize("issuer", ["", URL, "https://idp.example"])
+def test_locked_out_user_is_refused_by_any_name_of_theirs_oa83(place: Place, issuer: str) -> None:
+    """OA-83: what is out already ends too, whether the operator named us, the provider, or nobody as the issuer; of
+    somebody of the same name elsewhere it does not."""
+    token = place.signed_in()["access_token"]
+    read = json.loads(_payload(token))
+    caller = Caller(URL, "alice", read["client_id"], token_id=read["jti"], claims=json.dumps({"idp": read["idp"]}))
+    known = Revocations(place.state.revocations)
+    for stranger in (Revocation("user", "alice", "https://other.example"), Revocation("user", "bob", issuer)):
+        revoke(place.state.revocations, stranger)
+    known.refresh()
+    assert known.find(caller, None) is None
+    revoke(place.state.revocations, Revocation("user", "alice", issuer))
+    known.refresh()
+    found = known.find(caller, None)
+    assert found is not None
+    assert found.issuer == issuer
+
+
+def test_people_of_a_provider_we_left_are_nobody(place: Place, tmp_path: Path) -> None:
+    """Subjects are one provider's own: behind another one, the same subject is another person, and neither codes nor
+    refresh tokens of before are good."""
+    token, code = place.signed_in()["refresh_token"], place.code()
+    place.config = configured(tmp_path, oauth={"provider": {"issuer": "https://new.example", "client_id": "limen"}})
+    place.grants, place.devices = place.built()
+    assert place.ask(**renewal(token))[1]["error"] == "invalid_grant"
+    assert place.ask(**redemption(code, resource=HERE))[1]["error"] == "invalid_grant"
+    place.config = configured(tmp_path)
+    place.grants, place.devices = place.built()
+    assert place.ask(**renewal(token))[0] == 200
 
 
 @pytest.mark.requirement("OA-83")

@@ -296,8 +296,8 @@ def test_where_a_client_may_hear_of_its_mistake(world: World) -> None:
 @pytest.mark.requirement("OA-88")
 def test_too_many_from_one_address_wait_and_others_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """OA-88: nobody fills the records."""
-    monkeypatch.setattr("limen.oauth.flow._EACH", Quota(3, 0.05))
-    monkeypatch.setattr("limen.oauth.flow._EVERY", Quota(5, 0.1))
+    monkeypatch.setattr("limen.oauth.throttle._EACH", Quota(3, 0.05))
+    monkeypatch.setattr("limen.oauth.throttle._EVERY", Quota(5, 0.1))
     flood, other, third = (world.browser() for _ in range(3))
     other.address, third.address = "192.0.2.8", "192.0.2.9"
     assert [flood.ask().status for _ in range(5)] == [200, 200, 200, 429, 429]

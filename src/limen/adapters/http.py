@@ -6,11 +6,11 @@ import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import SplitResult, quote_plus, urlencode, urlsplit
 
 from limen.adapters.wire import FAULTS, PORT, converse, verifying, write_request
+from limen.core.addresses import is_loopback
 from limen.core.faults import DependencyFault
 
 _ACCEPT: Final = "application/json, application/jwk-set+json"
@@ -61,18 +61,11 @@ class HttpFetch:
         secure = parts.scheme == "https"
         reader, writer = await asyncio.open_connection(host, port, ssl=self._tls if secure else None)
         try:
-            if not secure and not _is_loopback(str(writer.get_extra_info("peername")[0])):
+            if not secure and not is_loopback(str(writer.get_extra_info("peername")[0])):
                 raise DependencyFault(PORT, f"{host}: plain http to another machine", retryable=False)
             return (await converse(reader, writer, request, host, self._max_size, only_ok=True)).body
         finally:
             writer.transport.abort()
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return address.casefold() == "localhost"
 
 
 def _target(url: str) -> tuple[SplitResult, str, int]:
@@ -86,6 +79,6 @@ def _target(url: str) -> tuple[SplitResult, str, int]:
             raise ValueError("no host, or a user")
     except ValueError as error:
         raise DependencyFault(PORT, f"unusable URL: {error}", retryable=False) from None
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise DependencyFault(PORT, f"{host}: https is needed (http only on loopback)", retryable=False)
     return parts, host, port or (443 if parts.scheme == "https" else 80)

@@ -77,7 +77,35 @@ def describe(config: Config) -> list[dict[str, Any]]:
             loose.append("content.flow.unsafe_observe" if name == "CheckFlow" else "content.unsafe_observe")
         state = "observing" if name in observed else "loosened" if loose else "enforced"
         rows.append(_row(controls, name, state, evidence, loose))
-    return [*rows, *_cells(config, switches)]
+    return [*rows, *_signing_in(config, switches), *_credentials(config), *_cells(config, switches)]
+
+
+def _signing_in(config: Config, switches: list[str]) -> list[dict[str, Any]]:
+    """What the authorization server holds to, where there is one."""
+    if (oauth := config.oauth) is None:
+        return []
+    shown = (
+        ("F1 F4 F5", "oauth", "tests/attacks/test_oauth_authorize.py"),
+        ("F2 C9", "consent", "tests/attacks/test_oauth_consent.py"),
+        ("F3 F6", "clients", "tests/attacks/test_oauth_clients.py"),
+        ("F4", "tokens", "tests/attacks/test_oauth_token.py"),
+        ("F7", "signins", "tests/oauth/test_attempts.py"),
+    )
+    loose = [switch for switch in switches if switch.startswith("oauth.clients.")]
+    rows = []
+    for controls, guard, evidence in shown:
+        mine = loose if guard == "clients" else []
+        rows.append(_row(controls, guard, "loosened" if mine else "enforced", evidence, mine))
+    wider = [("registration", "F6", oauth.clients.registration, "tests/oauth/test_registration.py")]
+    wider += [("devices", "F1", oauth.tokens.device, "tests/oauth/test_device_grant.py")]
+    return rows + [_row(controls, name, "on", evidence, []) for name, controls, on, evidence in wider if on]
+
+
+def _credentials(config: Config) -> list[dict[str, Any]]:
+    """Where a token is obtained for each call, and of which kind."""
+    evidence = "tests/attacks/test_oauth_upstream_credentials.py"
+    kinds = {name: one.security.credential.kind for name, one in config.servers.items() if one.security.credential}
+    return [_row("B1 B2 B3", f"credential {name}", kind, evidence, []) for name, kind in kinds.items()]
 
 
 def _cells(config: Config, switches: list[str]) -> list[dict[str, Any]]:

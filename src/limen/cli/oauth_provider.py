@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 from limen.cli.oauth_legs import Finding, Leg, get, members, post, unreachable
+from limen.core.encoding import encode_base64url
 from limen.core.ports import Exchange, Fetched
 from limen.oauth.provider_kinds import KINDS
 from limen.oauth.remedies import ENTRA, entra_number, remedy
@@ -246,7 +247,7 @@ async def _return(
     settings: ProviderSettings, document: Mapping[str, Any], callback: str, exchange: Exchange
 ) -> Finding:
     """Ask silently (prompt=none): only a registered address gets the answer that nobody is signed in."""
-    challenge = urlsafe_b64encode(sha256(secrets.token_bytes(32)).digest()).rstrip(b"=").decode()
+    challenge = encode_base64url(sha256(secrets.token_bytes(32)).digest())
     state = secrets.token_urlsafe(16)
     query = {
         "response_type": "code", "client_id": settings.client_id, "redirect_uri": callback, "state": state,

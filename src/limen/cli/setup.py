@@ -16,6 +16,7 @@ from limen.core.faults import ConfigFault, Fault
 if TYPE_CHECKING:
     from limen.config.load import Loaded
     from limen.config.model import Config
+    from limen.config.servers import ServerConfig
 
 _LOW_DISK: Final = 256 << 20
 _EXAMPLE: Final = """\
@@ -33,6 +34,9 @@ mcpServers: {}
   # docs:
   #   url: https://mcp.example.com/docs
   #   headers: {Authorization: "Bearer ${env:DOCS_TOKEN}"}
+  # hr:                               # with a token of its own for each caller: docs/upstream-credentials.md
+  #   url: https://hr.example.com/mcp
+  #   security: {credential: {kind: minted}}
   # time:
   #   command: mcp-server-time
   #   security: {directories: [{path: /srv/data, write: true}]}   # it runs in a sandbox, and sees this besides itself
@@ -44,6 +48,12 @@ identity:
   issuers:
     - issuer: https://login.example.com/    # replace: whose access tokens are accepted
       # audience: api://limen               # accepted besides the address of each server
+
+# Where clients cannot do what the provider needs (registration, metadata, `resource`), Limen signs people in there and
+# issues tokens of its own; then `identity` can go. Register <listen.url>/oauth/callback there. docs/oauth.md
+# oauth:
+#   provider: {issuer: https://login.example.com, client_id: limen, client_secret: "${file:limen.secret}"}
+#   clients: {registration: true}     # for clients without a metadata document
 
 policy:
   rules: []                           # nothing is allowed that no rule allows
@@ -75,7 +85,7 @@ def init(
     if as_json:
         emit({"path": str(path.absolute())})
     else:
-        line(f"wrote {path}; next: add servers and your issuer, then `limen check`")
+        line(f"wrote {path}; next: add servers and your issuer (or `oauth`), then `limen check`")
 
 
 def check(
@@ -109,6 +119,7 @@ def check(
         "url": loaded.config.listen.url,
         "servers": _servers(loaded.config),
         "issuers": list(loaded.config.issuers),
+        "oauth": _signing_in(loaded.config),
         "loosened": list(loosened(loaded.config)),
         "warnings": warnings,
     }
@@ -120,12 +131,31 @@ def check(
         raise problem
 
 
+def _signing_in(config: Config) -> dict[str, Any] | None:
+    """What of the authorization server is on; None where there is none."""
+    if (oauth := config.oauth) is None:
+        return None
+    clients = [f"{len(oauth.clients.known)} known"] if oauth.clients.known else []
+    if oauth.clients.documents.enabled:
+        clients.append("documents of trusted hosts" if oauth.clients.documents.only_trusted else "documents")
+    if oauth.clients.registration:
+        clients.append("registration")
+    return {
+        "provider": oauth.provider.issuer,
+        "kind": oauth.provider.kind,
+        "callback": f"{config.listen.url}/oauth/callback",
+        "clients": clients,
+        "devices": oauth.tokens.device,
+    }
+
+
 def _servers(config: Config) -> list[dict[str, Any]]:
     return [
         {
             "server": name,
             "transport": server.transport,
             "target": server.target,
+            "credential": _credential(server),
             "address": "" if server.disabled else f"{config.listen.url}/mcp/{name}",
             "disabled": server.disabled,
         }
@@ -133,12 +163,22 @@ def _servers(config: Config) -> list[dict[str, Any]]:
     ]
 
 
+def _credential(server: ServerConfig) -> str:
+    """What goes with a call: the kind of token that is obtained for it, else fixed headers, else nothing."""
+    if server.security.credential is not None:
+        return server.security.credential.kind
+    return "headers" if server.headers else ""
+
+
 def _explain(found: dict[str, Any]) -> None:
     line(f"{found['path']}: clients connect to {found['url']}/mcp/<server>")
     if found["servers"]:
-        table(("server", "transport", "target", "address", "disabled"), found["servers"])
+        table(("server", "transport", "target", "credential", "address", "disabled"), found["servers"])
     for issuer in found["issuers"]:
         line(f"issuer: {issuer}")
+    if (oauth := found["oauth"]) is not None:
+        line(f"people sign in at {oauth['provider']} ({oauth['kind']}), which sends them back to {oauth['callback']}")
+        line(f"clients that may ask: {', '.join(oauth['clients']) or 'none'}{'; devices' if oauth['devices'] else ''}")
     for switch in found["loosened"]:
         line(f"LOOSENED: {switch}", red=True)
     for warning in found["warnings"]:

@@ -34,11 +34,3 @@ def split_bind(value: str) -> tuple[str, int]:
         except ValueError:
             raise ValueError("the host of bind is an IP address or localhost; 0.0.0.0 listens everywhere") from None
     return bare, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Is this name or address this machine itself?"""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

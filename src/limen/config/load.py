@@ -5,19 +5,23 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from limen.config.addresses import is_loopback, split_url
+from limen.config.addresses import split_url
 from limen.config.document import Document, Path, dotted, parse, read_file
 from limen.config.include import drop_without_effect, merge_included
 from limen.config.model import STATE, Config
 from limen.config.references import CEDAR, References, locate
+from limen.config.servers import ServerConfig
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault
+from limen.credentials.settings import IdJag, Minted, OnBehalfOf, TokenExchange
+from limen.oauth.settings import OAuthSettings
 
 _WHOLE_FILE: Final = re.compile(r"\$\{file:([^{}]+)\}")
 _SCHEMA_ID: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -207,4 +211,33 @@ def _remarks(config: Config) -> list[str]:
         exposed = [one for one in server.args if not isinstance(one, str)]
         if exposed:
             remarks.append(f"mcpServers.{name}.args: others on this machine can read arguments; env is safer")
+        remarks.extend(f"mcpServers.{name}.security.credential: {text}" for text in _loose_credential(server, config))
+    if config.oauth is not None:
+        remarks.extend(f"oauth.{text}" for text in _loose_signing_in(config, config.oauth))
     return remarks
+
+
+def _loose_credential(server: ServerConfig, config: Config) -> Iterator[str]:
+    credential, provider = server.security.credential, config.oauth.provider if config.oauth is not None else None
+    if isinstance(credential, Minted) and credential.bind == "caller":
+        yield f"a token is good for every call of its caller for {credential.lifetime} seconds (bind: caller)"
+    if provider is None or provider.refresh or not isinstance(credential, TokenExchange | OnBehalfOf | IdJag):
+        return
+    if provider.issuer in credential.subject_issuers:
+        yield "without oauth.provider.refresh people sign in again whenever the provider's token ends"
+
+
+def _loose_signing_in(config: Config, oauth: OAuthSettings) -> Iterator[str]:
+    if oauth.provider.client_secret is None and oauth.provider.client_key is None:
+        yield "provider: Limen is a public client there, which anybody can pose as; give client_secret or client_key"
+    clients = oauth.clients
+    if not (clients.known or clients.documents.enabled or clients.registration):
+        yield "clients: none is known, and none can become known, so nobody can sign in"
+    if clients.registration:
+        yield "clients.registration: whoever reaches this address can register a client; people are asked about each"
+    if oauth.tokens.device:
+        yield "tokens.device: device codes can be used to phish; people are told to stop if somebody sent them one"
+    if config.listen.unsafe_plain_http and not config.listen.trusted_proxies:
+        yield "provider: pages are shown over TLS only: name the proxy that ends it in listen.trusted_proxies"
+    if config.storage.kind != "sqlite":
+        yield "provider: replicas need the same consent.key, token-keys and vault keys beside storage.path"

@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from limen.catalog.govern import MAX_APPROVERS, Governance
-from limen.config.addresses import is_loopback, split_bind, split_url
+from limen.config.addresses import split_bind, split_url
 from limen.config.bundles import check_bundles, routes
 from limen.config.servers import ServerConfig, check_names
+from limen.core.addresses import is_loopback
 from limen.credentials.settings import Minted, check_credential
 from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
@@ -196,6 +197,12 @@ class StorageConfig(Part):
         return self.path if self.url is None else self.url.get_secret_value()
 
 
+def _is_below(url: str, base: str) -> bool:
+    """Whether it is an address of this origin, as near as spelling it otherwise could come."""
+    near, ours = urlsplit(url), urlsplit(base)
+    return (near.scheme.lower(), near.netloc.lower()) == (ours.scheme.lower(), ours.netloc.lower())
+
+
 def _store_url(value: SecretStr, schemes: tuple[str, ...]) -> SecretStr:
     """A URL of these schemes whose way leads over TLS or stays on this machine. Raises ValueError."""
     parts = urlsplit(value.get_secret_value())
@@ -286,15 +293,27 @@ class Config(Part):
         return self
 
     @model_validator(mode="after")
+    def _sign_in_where_it_can_work(self) -> Config:
+        url = split_url(self.listen.url)
+        if self.oauth is not None and url.scheme != "https" and not is_loopback(url.hostname or ""):
+            raise ValueError("oauth: people sign in over https only, so listen.url is an https URL (or names loopback)")
+        return self
+
+    @model_validator(mode="after")
     def _credentials_that_can_work(self) -> Config:
         provider = self.oauth.provider.issuer if self.oauth is not None else None
         issuers = {one.issuer for one in self.identity.each_issuer}
         minted = {name for name, one in self.servers.items() if isinstance(one.security.credential, Minted)}
         for name, server in self.servers.items():
-            if server.security.credential is None:
+            credential = server.security.credential
+            if credential is None:
                 continue
             try:
-                check_credential(server.security.credential, provider, issuers, minted)
+                check_credential(credential, provider, issuers, minted)
+                if isinstance(credential, Minted) and _is_below(
+                    credential.audience or server.url or "", self.listen.url
+                ):
+                    raise ValueError("audience is our own address: the server could use the token here")
             except ValueError as error:
                 raise ValueError(f"mcpServers.{name}.security.credential: {error}") from None
         return self

@@ -10,8 +10,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from limen.config.addresses import is_loopback, split_url
+from limen.config.addresses import split_url
 from limen.config.references import CREDENTIAL_NAME
+from limen.core.addresses import is_loopback
 from limen.core.cell import Bounds
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked

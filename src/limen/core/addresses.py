@@ -38,6 +38,14 @@ _RESERVED: Final = tuple(  # what `ipaddress` takes for public: protocol assignm
 )
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine itself. An IPv6 address may stand in brackets."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def kind(address: Address) -> str:
     """What keeps this from being a public unicast address, or "" if nothing does.
 

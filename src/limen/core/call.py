@@ -138,6 +138,13 @@ class Caller:
         return (self.issuer, self.subject, self.client)
 
     @property
+    def provider(self) -> str:
+        """Who the person signed in at, where the token's issuer only stands in front of it (`idp`); else ""."""
+        others = jiter.from_json(self.claims.encode()) if '"idp"' in self.claims else None
+        named = others.get("idp") if isinstance(others, dict) else None
+        return named if isinstance(named, str) else ""
+
+    @property
     def standing(self) -> tuple[object, ...]:
         """Everything a policy can read of a caller: two callers of equal standing are shown the same."""
         return (

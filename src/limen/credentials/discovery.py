@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import orjson
 
+from limen.core.addresses import is_loopback
 from limen.core.faults import DependencyFault
 from limen.core.ports import Exchange, Fetched, Table
 from limen.credentials.challenge import bearer, scopes
@@ -239,7 +240,7 @@ def _check(url: str, home: str, place: Place, what: str) -> SplitResult:
         raise _wrong(home, f"{what} has characters no URL has: {shown!r}")
     if parts.username is not None or parts.password is not None or "#" in url or not host:
         raise _wrong(home, f"{what} has a user or a fragment, or no host: {shown!r}")
-    plain = parts.scheme == "http" and base.scheme == "http" and _is_loopback(host) and is_inside(place)
+    plain = parts.scheme == "http" and base.scheme == "http" and is_loopback(host) and is_inside(place)
     if parts.scheme != "https" and not plain:
         raise _wrong(home, f"{what} is not https: {shown!r}")
     own = (base.hostname or "").lower()
@@ -267,13 +268,6 @@ def _read(url: str, answer: Fetched) -> Mapping[str, Any]:
 def _texts(value: object) -> tuple[str, ...]:
     """A list of scope tokens or names; nothing where it is anything else."""
     return scopes(" ".join(value)) if type(value) is list and value and all(type(v) is str for v in value) else ()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _wrong(url: str, what: str) -> DependencyFault:

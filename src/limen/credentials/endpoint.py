@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +18,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
+from limen.core.encoding import encode_base64url
 from limen.core.faults import DependencyFault, InvariantFault
 from limen.core.ports import Exchange, Fetched
 from limen.credentials.settings import Server
@@ -217,7 +218,7 @@ def _signing(server: Server) -> tuple[Key | None, Mapping[str, str]]:
             header["kid"] = client.key_id
         if client.certificate is not None:
             shown = x509.load_pem_x509_certificate(client.certificate.encode()).fingerprint(hashes.SHA256())
-            header["x5t#S256"] = urlsafe_b64encode(shown).rstrip(b"=").decode()
+            header["x5t#S256"] = encode_base64url(shown)
         return key, header
     raise InvariantFault("the settings let a key through that nothing signs with")
 

@@ -51,17 +51,20 @@ class Server:
 
 
 class ExchangeGrant:
-    """`issuer` is ours, `servers` those that are given minted tokens. `ended` says whether a token id is revoked."""
+    """`issuer` is ours, `servers` those that are given minted tokens. `ended` says whether the token with these claims,
+    or somebody it speaks of, was revoked."""
 
     def __init__(
         self,
         issuer: str,
         servers: tuple[Server, ...],
         signer: TokenSigner,
-        ended: Callable[[str], bool] = lambda token_id: False,
+        ended: Callable[[Mapping[str, Any]], bool] = lambda claims: False,
         now: Callable[[], float] = time.time,
+        record: Callable[[str, Mapping[str, object]], None] = lambda event, fields: None,
     ) -> None:
         self._issuer, self._servers, self._signer, self._ended, self._now = issuer, servers, signer, ended, now
+        self._record = record
 
     def exchange(self, form: Mapping[str, str], client: str) -> dict[str, Any]:
         """The token response for this form; `client` has proven who it is. Raises NotExchanged, DependencyFault."""
@@ -99,7 +102,7 @@ class ExchangeGrant:
             raise NotExchanged("invalid_grant", "not an access token of ours")
         if not isinstance(claims.get("exp"), int) or claims["exp"] <= now:
             raise NotExchanged("invalid_grant", "the token is over")
-        if not isinstance(claims.get("jti"), str) or self._ended(claims["jti"]):
+        if not isinstance(claims.get("jti"), str) or self._ended(claims):
             raise NotExchanged("invalid_grant", "the token was revoked")
         return dict(claims)
 
@@ -124,6 +127,8 @@ class ExchangeGrant:
             "iss": self._issuer, "aud": wanted.audience, "client_id": client, "scope": scope, "act": chain,
             "iat": at, "exp": until, "jti": secrets.token_urlsafe(18),
         }  # fmt: skip
+        told = {name: body.get(name, "") for name in ("client_id", "sub", "idp", "aud", "scope", "jti")}
+        self._record("exchange", {**told, "of": claims["jti"]})
         return {
             "access_token": self._signer.sign("at+jwt", body), "issued_token_type": f"{TYPES}access_token",
             "token_type": "Bearer", "expires_in": until - at, "scope": scope,

@@ -15,7 +15,7 @@ import asyncio
 import hmac
 import secrets
 import time
-from base64 import b64decode, b64encode, urlsafe_b64encode
+from base64 import b64decode, b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
+from limen.core.encoding import digest, encode_base64url
 from limen.core.faults import DependencyFault
 from limen.core.ports import Sealer, Table
 from limen.core.verdict import Refuse, refuse
@@ -89,13 +90,13 @@ class Linking:
         nobody can fill the table by calling."""
         now, about = self._now(), (person, server)
         until, asked, handle = self._offered.get(about, (0.0, (), ""))
-        key = OFFER + _digest(handle)
+        key = OFFER + digest(handle)
         raw = self._table.get(key) if handle else None
         if raw is None or until < now or asked != scopes:
             if raw is not None and asked != scopes:
                 self._table.swap(key, raw, None)
             handle = secrets.token_urlsafe(32)
-            key = OFFER + _digest(handle)
+            key = OFFER + digest(handle)
             record = {
                 "server": server, "issuer": person.issuer, "subject": person.subject,
                 "scopes": list(scopes), "challenge": challenge,
@@ -109,7 +110,7 @@ class Linking:
 
     def opened(self, server: str, handle: str) -> str | Refuse:
         """The id of the offer this handle stands for. Uses nothing up: links are opened by more than people."""
-        id = _digest(handle)
+        id = digest(handle)
         raw = self._table.get(OFFER + id)
         if raw is None or orjson.loads(raw)["server"] != server:
             return refuse("credentials.link", "an unknown, used or expired handle, or one for another server")
@@ -133,7 +134,7 @@ class Linking:
             return refuse("credentials.stranger", f"{subject!r} signed in on a link of {offer['subject']!r}")
         account, found = await self._found(offer)
         shown = secrets.token_urlsafe(32)
-        record = {**offer, "token": _digest(shown), "browser": browser, "name": name[:200]}
+        record = {**offer, "token": digest(shown), "browser": browser, "name": name[:200]}
         until = self._now() + LASTS
         if not await asyncio.to_thread(self._table.swap, OFFER + id, raw, orjson.dumps(record), until):
             return refuse("credentials.link", "the offer was used meanwhile")
@@ -161,7 +162,7 @@ class Linking:
         offer = orjson.loads(raw) if raw is not None else {}
         if raw is None or offer["server"] != server or "token" not in offer:
             return refuse("credentials.link", "the offer is gone, or nobody signed in for it")
-        if not _same(offer["token"], _digest(shown)) or not _same(offer["browser"], browser):
+        if not _same(offer["token"], digest(shown)) or not _same(offer["browser"], browser):
             self._record("connect_by_another", {"server": server, "iss": offer["issuer"], "sub": offer["subject"]})
             return refuse("credentials.stranger", "an answer from another page or browser than was asked")
         account, found = await self._found(offer)
@@ -174,7 +175,7 @@ class Linking:
         if not self._table.swap(OFFER + id, raw, None):
             return refuse("credentials.link", "the offer was used meanwhile")
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
-        key, scopes = WAY + _digest(state), self._scopes(account, offer, found)
+        key, scopes = WAY + digest(state), self._scopes(account, offer, found)
         hidden = self._sealer.seal(_OWNER, key, orjson.dumps([verifier, client.secret]))
         way = {
             **{name: offer[name] for name in ("server", "issuer", "subject", "browser", "name")},
@@ -193,7 +194,7 @@ class Linking:
             "client_id": client.id,
             "redirect_uri": self._clients.redirect_uri,
             "state": state,
-            "code_challenge": urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode(),
+            "code_challenge": encode_base64url(sha256(verifier.encode()).digest()),
             "code_challenge_method": "S256",
             "resource": found.resource,
             **({"scope": " ".join(scopes)} if scopes else {}),
@@ -207,7 +208,7 @@ class Linking:
         raw = await asyncio.to_thread(self._table.get, OFFER + id)
         offer = orjson.loads(raw) if raw is not None else {}
         if raw is not None and offer["server"] == server and "token" in offer:
-            if not _same(offer["token"], _digest(shown)) or not _same(offer["browser"], browser):
+            if not _same(offer["token"], digest(shown)) or not _same(offer["browser"], browser):
                 return refuse("credentials.stranger", "an answer from another page or browser than was asked")
             await asyncio.to_thread(self._table.swap, OFFER + id, raw, None)
         return refuse("credentials.declined", "the person said no")
@@ -217,7 +218,7 @@ class Linking:
     async def finished(self, answer: Mapping[str, str], browser: str) -> Made | Refuse:
         """Redeem the code of an authorization response where it was asked for. Raises DependencyFault."""
         state = answer.get("state", "")
-        key = WAY + _digest(state)
+        key = WAY + digest(state)
         raw = await asyncio.to_thread(self._table.get, key)
         if not state or raw is None or not await asyncio.to_thread(self._table.swap, key, raw, None):
             return refuse("credentials.link", "an unknown, used or expired state")
@@ -267,10 +268,6 @@ class Linking:
         )  # fmt: skip
         await self._grants.keep(linked)
         return Made(way["server"], urlsplit(way["authorization_server"]).netloc)
-
-
-def _digest(secret: str) -> str:
-    return sha256(secret.encode()).hexdigest()
 
 
 def _same(one: str, other: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Hashable, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -13,6 +12,7 @@ from urllib.parse import quote
 import orjson
 
 from limen.core.call import Approved, Call, Caller, Context, Protected, Session, UpstreamCredential
+from limen.core.encoding import encode_base64url
 from limen.core.ports import TokenSigner
 from limen.core.verdict import Pass, Refuse, Verdict
 from limen.credentials.exchanged import header
@@ -138,4 +138,4 @@ def _others(caller: Caller) -> Mapping[str, Any]:
 
 
 def _digest(data: bytes) -> str:
-    return urlsafe_b64encode(sha256(data).digest()).rstrip(b"=").decode()
+    return encode_base64url(sha256(data).digest())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
 from limen.credentials.user_settings import UserCredential
@@ -26,14 +26,6 @@ _ALGORITHMS: Final = (
     (EllipticCurvePrivateKey, ("ES256",)), (Ed25519PrivateKey, ("EdDSA",)), (RSAPrivateKey, ("PS256", "RS256")),
 )  # fmt: skip
 Algorithm = Literal["ES256", "EdDSA", "PS256", "RS256"]
-
-
-def is_loopback(host: str) -> bool:
-    """Is this name or address this machine itself?"""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _address(value: str) -> str:

@@ -60,6 +60,10 @@ class Subjects:
     async def _of_sign_in(self, caller: Caller, issuers: Collection[str], want: Wanted) -> Subject | Refuse:
         if self._held is None or self._provider not in issuers:
             return refuse("credentials.refused", f"people sign in at {self._provider[:200]}, which is not asked")
+        if caller.provider != self._provider:  # the same subject, and another person
+            return refuse(
+                "credentials.interaction", "signed in at a provider that is not the one people sign in at now"
+            )
         holding = await self._held.find(self._provider, caller.subject, identity=want == "id_token")
         if holding is None:
             return refuse("credentials.interaction", "nothing is kept of this person's sign-in, or it is over")

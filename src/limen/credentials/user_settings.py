@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault
 from limen.credentials.attach import checked
 from limen.credentials.challenge import MOST_SCOPES
@@ -21,7 +22,7 @@ def _issuer(value: str) -> str:
     parts = urlsplit(value)
     if not re.fullmatch(r"[\x21-\x7e]+", value) or not parts.hostname or "@" in parts.netloc or "?" in value:
         raise ValueError("an issuer is a URL without user and query (RFC 8414 section 2)")
-    plain = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    plain = parts.scheme == "http" and is_loopback(parts.hostname)
     if "#" in value or (parts.scheme != "https" and not plain):
         raise ValueError("an issuer is an https URL without fragment (http only on loopback)")
     return value

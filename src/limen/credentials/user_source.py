@@ -186,6 +186,8 @@ def persons(provider: str, own: str) -> Callable[[Caller], Person | None]:
     def person(caller: Caller) -> Person | None:
         if caller.machine or caller.issuer not in (provider, own) or not caller.subject:
             return None
+        if caller.issuer == own and caller.provider != provider:  # signed in when we stood in front of another one
+            return None
         return Person(provider, caller.subject)
 
     return person

@@ -19,9 +19,9 @@ from urllib.parse import unquote
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
 
+from limen.core.encoding import encode_base64url
 from limen.core.verdict import Refuse, refuse
 from limen.gateway.forwarded import within
-from limen.identity.keys import encode_base64url
 
 Form = Literal["rfc9440", "nginx"]
 _LONGEST: Final = 16 << 10

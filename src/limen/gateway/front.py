@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from limen.assemble import House
-from limen.config.addresses import is_loopback, split_url
+from limen.config.addresses import split_url
 from limen.config.bundles import routes
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.credentials.exchange_grant import GRANT
 from limen.credentials.held import Held
@@ -82,8 +83,8 @@ class Front:
             return {}
         issuer, revocations = config.listen.url, self._house.state.revocations
 
-        def ended(token: str) -> bool:
-            return is_revoked(revocations, (("token", issuer, token), ("grant", issuer, token.partition(".")[0])))
+        def ended(claims: Mapping[str, Any]) -> bool:
+            return is_revoked(revocations, _spoken_of(claims, issuer))
 
         return {GRANT: self._house.delegation.exchange(config, ended)}
 
@@ -119,6 +120,19 @@ class Front:
                 house.engine.event("keys", detail="the key that signs tokens was replaced")
         if (connections := house.delegation.connections) is not None:
             await connections.tell()
+
+
+def _spoken_of(claims: Mapping[str, Any], issuer: str) -> list[tuple[str, str, str]]:
+    """By which revocations a token we minted ends: its own, the person's under each name they have, and those of every
+    client that acts in it."""
+    names = ("", issuer, str(claims.get("idp", "")))
+    found = [("token", name, claims["jti"]) for name in names[:2]]
+    found += [("user", name, claims["sub"]) for name in names]
+    actors, act = [claims.get("client_id")], claims.get("act")
+    while isinstance(act, dict):
+        actors.append(act.get("sub"))
+        act = act.get("act")
+    return found + [("client", name, one) for one in actors if isinstance(one, str) for name in names]
 
 
 def offered(config: Config) -> dict[str, Offer]:

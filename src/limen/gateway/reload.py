@@ -33,8 +33,8 @@ _FIXED: Final = {
 class Reload:
     """`run` does it whenever `asked` is set (a signal handler may), one at a time.
 
-    `read` gives the file as it is now, checked; `build` gives what makes connections to servers; `put` changes the
-    addresses we answer at. `read` and `build` raise ConfigFault and change nothing.
+    `read` gives the file as it is now, checked; `build` gives what makes connections to servers; `answering` builds
+    what answers at the addresses, and gives what puts it in force. All of them raise ConfigFault and change nothing.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Reload:
         asked: asyncio.Event,
         read: Callable[[], Config],
         build: Callable[[Config], Callable[[str, ServerConfig], Upstream]],
-        put: Callable[[Config], None],
+        answering: Callable[[Config], Callable[[], None]],
     ) -> None:
         assert isinstance(house.upstreams, Upstreams)
         self._house, self._watch, self._upstreams = house, watch, house.upstreams
-        self._read, self._build, self._put = read, build, put
+        self._read, self._build, self._answering = read, build, answering
         self._asked = asked
 
     async def run(self) -> None:
@@ -74,6 +74,7 @@ class Reload:
                 house.say(f"issuer {issuer}: {trouble}; tokens are refused until it answers")
             await self._read_new(made, plan.registry)
             plan = house.plan(config, plan, plan.registry)  # what was read of them may change what is in service
+            put = self._answering(config)
         except ConfigFault as fault:
             await asyncio.gather(*(upstream.close() for upstream in made.values()))
             self._refused(fault)
@@ -97,7 +98,7 @@ class Reload:
         anew = plan.registry is not house.registry
         house.adopt(plan)
         self._upstreams.replace([{**kept, **made}[name] for name in config.servers])
-        self._put(config)
+        put()
         self._watch.follow(config.catalog.refresh, again=anew)
         self._tell(before, changed, waiting)
         return True

@@ -19,9 +19,9 @@ import uvloop
 from limen import __version__
 from limen.adapters.hardening import harden
 from limen.assemble import House
-from limen.config.addresses import is_loopback
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, Fault
 from limen.gateway.app import Gateway
 from limen.gateway.cells import Cells, private_paths, states_path, tell_states
@@ -239,18 +239,23 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         check_signin(found)
         return found
 
-    def put(config: Config) -> None:
-        """Answer at the addresses of this configuration. What is under way has its own already."""
-        bundles.clear()
-        bundles.update(offer(config, long))
-        addresses = site(config, configured, bundles)
-        server.app = HttpSurface(gateway, addresses, lambda: house.ledger.healthy, *front.open(config))
-        house.on_change()
+    def answering(config: Config) -> Callable[[], None]:
+        """What makes us answer at the addresses of this configuration. What is under way has its own already."""
+        found, pages = offer(config, long), front.open(config)
+
+        def put() -> None:
+            bundles.clear()
+            bundles.update(found)
+            addresses = site(config, configured, bundles)
+            server.app = HttpSurface(gateway, addresses, lambda: house.ledger.healthy, *pages)
+            house.on_change()
+
+        return put
 
     def builder(config: Config) -> Callable[[str, ServerConfig], Upstream]:
         return partial(build, cells=cells, launches=launcher(config))
 
-    reload = Reload(house, watch, again, read, builder, put)
+    reload = Reload(house, watch, again, read, builder, answering)
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)

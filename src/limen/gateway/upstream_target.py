@@ -7,7 +7,6 @@ import ssl
 from base64 import b64decode
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from limen import __version__
+from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, InvariantFault
 
 _LINE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
@@ -73,7 +73,7 @@ def target(name: str, url: str, tls: ssl.SSLContext | None, pins: tuple[str, ...
     if not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
         raise ConfigFault("the URL has characters that must be encoded", where)
     secure = parts.scheme == "https"
-    if not secure and not _loopback(host):
+    if not secure and not is_loopback(host):
         raise ConfigFault("plain http is for loopback only", where)
     port = port or (443 if secure else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -100,13 +100,6 @@ def pinned(certificate: bytes | None, pins: frozenset[bytes]) -> bool:
     except (ValueError, UnsupportedAlgorithm):
         return False
     return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest() in pins
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _context(name: str, given: ssl.SSLContext | None) -> ssl.SSLContext:

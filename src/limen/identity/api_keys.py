@@ -25,7 +25,7 @@ from limen.core.call import Caller
 from limen.core.faults import InvariantFault
 from limen.core.ports import Table
 from limen.core.verdict import Pass, Verdict, refuse
-from limen.identity.scopes import held
+from limen.identity.scopes import SCOPE, held
 
 ISSUER: Final = "api-key"  # no identity provider can have this name: theirs are URLs
 PREFIX: Final = b"limen_"
@@ -33,7 +33,6 @@ EVERY: Final = "*"
 DEFAULT_DAYS: Final = 90.0
 MOST_DAYS: Final = 366.0
 _KEY: Final = re.compile(rb"limen_([0-9a-f]{12})_[0-9a-f]{64}([0-9a-f]{8})\Z")
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")
 _USED: Final = 60.0  # seconds between two records of use
 _DAY: Final = 86_400.0
 Tell = Callable[..., None]  # kind of event and its members, for the log
@@ -76,7 +75,7 @@ def create(
         raise ValueError("an owner is a printable name of at most 255 characters")
     if not servers:
         raise ValueError("a key is for named servers")
-    if bad := [scope for scope in scopes if not _SCOPE.match(scope)]:
+    if bad := [scope for scope in scopes if not SCOPE.match(scope)]:
         raise ValueError(f"{bad[0][:40]!r} is not a scope")
     if not 0 < days <= MOST_DAYS:
         raise ValueError(f"a key expires after {MOST_DAYS:.0f} days at most")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from limen.core.addresses import is_loopback
 from limen.core.faults import DependencyFault
 from limen.core.ports import Fetch
 from limen.identity.keys import JWKS_LIMITS
 from limen.protocol.jsonrpc import NotJson, parse
 
 
-def is_loopback(url: str) -> bool:
+def is_here(url: str) -> bool:
     """Whether a URL names this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.casefold() == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def require_safe_url(url: str) -> str:
@@ -27,7 +23,7 @@ def require_safe_url(url: str) -> str:
         raise ValueError("a URL of printable ASCII is needed")
     parts = urlsplit(url)
     _ = parts.port  # raises ValueError when out of range
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(url)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_here(url)):
         raise ValueError("https is needed (http only on loopback)")
     if not parts.hostname or parts.username is not None or "?" in url or "#" in url:
         raise ValueError("a URL with a host and without user, query or fragment is needed")
@@ -72,6 +68,6 @@ def endpoint_of(issuer: str, data: bytes, name: str) -> str:
     uri = document.get(name)
     if not isinstance(uri, str):
         raise ValueError(f"the metadata names no {name}")
-    if is_loopback(uri) and not is_loopback(issuer):
+    if is_here(uri) and not is_here(issuer):
         raise ValueError("the metadata points back at this machine")
     return require_safe_url(uri)

@@ -18,13 +18,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from limen.core.call import Binding, Presented
+from limen.core.encoding import encode_base64url
 from limen.core.ports import Table
 from limen.core.verdict import Pass, Refuse, Verdict, refuse
 from limen.identity.keys import (
     AlgorithmList,
     VerificationKey,
     decode_base64url,
-    encode_base64url,
     read_key,
     signature_holds,
 )

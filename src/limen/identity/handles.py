@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,6 +24,7 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from limen.core.encoding import encode_base64url
 from limen.core.ports import Table
 
 STATE: Final = "state"  # requestState (2026-07-28)
@@ -70,7 +71,7 @@ class Handles:
         expires = int((self._now() + seconds) * 1000)
         plain = expires.to_bytes(_EXPIRY, "big") + os.urandom(_ID) + data
         sealed = self._cipher(key).encrypt(nonce, plain, _binding(purpose, owner, route, about))
-        return urlsafe_b64encode(number.to_bytes(_KEY, "big") + nonce + sealed).rstrip(b"=").decode()
+        return encode_base64url(number.to_bytes(_KEY, "big") + nonce + sealed)
 
     def open(self, purpose: str, owner: Owner, route: str, text: str, about: tuple[str, ...] = ()) -> Opened | None:
         """What was sealed for exactly this owner, route, purpose and `about`, if its time is not over; else None."""
@@ -140,4 +141,4 @@ def _decoded(text: str) -> bytes:
         raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         return _NOTHING
-    return raw if urlsafe_b64encode(raw).rstrip(b"=").decode() == text else _NOTHING
+    return raw if encode_base64url(raw) == text else _NOTHING

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,6 +13,7 @@ from joserfc import jws
 from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
+from limen.core.encoding import encode_base64url
 from limen.protocol.jsonrpc import JsonLimits, NotJson, canonical, parse
 
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
@@ -37,14 +38,9 @@ def decode_base64url(text: str) -> bytes:
     if not _BASE64URL.match(text):
         raise ValueError("not base64url")
     data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if urlsafe_b64encode(data).rstrip(b"=") != text.encode():
+    if encode_base64url(data) != text:
         raise ValueError("base64url that is not canonical")
     return data
-
-
-def encode_base64url(data: bytes) -> str:
-    """RFC 7515 section 2: without padding."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from limen.core.encoding import encode_base64url
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
-from limen.identity.keys import decode_base64url, encode_base64url
+from limen.identity.keys import decode_base64url
 
 WINDOW: Final = 150  # seconds; a nonce is good for one to two windows
 _DAY: Final = 86_400

@@ -121,7 +121,7 @@ class Revocations:
     ) -> None:
         self._table, self._remote, self._now, self._monotonic = table, remote, now, monotonic
         self._found: dict[tuple[str, str, str], Revocation] = {}
-        self._sessions = self._grants = False
+        self._sessions = self._grants = self._people = False
         self._as_of = self._scanned = float("-inf")
         self._version: bytes | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -157,6 +157,7 @@ class Revocations:
             self._found = {(record.kind, record.issuer, record.value): record for record in records}
             self._sessions = any(record.kind == "session" for record in records)
             self._grants = any(record.kind == "grant" for record in records)
+            self._people = any(record.kind == "user" and record.issuer for record in records)
             self._version, self._scanned = version, began
         self._as_of = max(self._as_of, began)
         if records is not None and before != self._found:
@@ -189,6 +190,8 @@ class Revocations:
             keys.append(("session", "", session_digest(session)))
         if self._grants:
             keys.append(("grant", issuer, caller.token_id.partition(".")[0]))
+        if self._people and (provider := caller.provider):  # operators know people by it, and lock them out by it
+            keys.append(("user", provider, caller.subject))
         for key in keys:
             record = found.get(key)
             if record is not None and (record.until is None or self._now() < record.until):

@@ -11,13 +11,12 @@ import hmac
 import re
 import secrets
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from limen.core.encoding import digest, encode_base64url
 from limen.core.faults import ConfigFault
 from limen.oauth.model import Ability, Asked, Client
 from limen.oauth.own_page import foreign, framed, origin_of
@@ -131,22 +130,17 @@ class Asking:
             "consent", "ok" if approved else "access_denied", visit=visit, transaction=transaction,
             detail="allowed" if approved else "denied by the person who was asked",
         )  # fmt: skip
-        return Decision(transaction, approved, _digest(value), scopes)
+        return Decision(transaction, approved, digest(value), scopes)
 
     def browser(self, visit: Visit) -> str:
         """SHA-256 of what the browser was given, hexadecimal; "" for a browser that no page was shown to."""
         value = self._presented(visit)
-        return _digest(value) if value else ""
+        return digest(value) if value else ""
 
     def meet(self, visit: Visit) -> tuple[str, tuple[tuple[str, str], ...]]:
         """The same; a browser that had nothing yet gets it with these headers."""
         value, cookies = self._met(visit)
-        return _digest(value), cookies
-
-    def unprompted(self, visit: Visit) -> bool:
-        """Whether the person came here without another site sending them: what remembering a consent needs (OA-04).
-        A browser that does not say so is asked."""
-        return visit.headers.get("sec-fetch-site") in (("none",), ("same-origin",))
+        return digest(value), cookies
 
     def leave(self, url: str, cookies: Sequence[str] = ()) -> Reply:
         """Send the browser on to `url`, with values of Set-Cookie.
@@ -173,7 +167,7 @@ class Asking:
         value = self._presented(visit)
         if value:
             return value, ()
-        value = _encoded(secrets.token_bytes(_SIZE))
+        value = encode_base64url(secrets.token_bytes(_SIZE))
         attributes = "Path=/; Secure; HttpOnly; SameSite=Lax"
         return value, (("set-cookie", f"{COOKIE}={value}.{self._mac('browser', value)}; {attributes}"),)
 
@@ -189,7 +183,7 @@ class Asking:
 
     def _mac(self, purpose: str, *parts: str) -> str:
         text = "\0".join((purpose, *parts))  # no part can hold a NUL: forms with one are refused
-        return _encoded(hmac.digest(self._key, text.encode(), "sha256"))
+        return encode_base64url(hmac.digest(self._key, text.encode(), "sha256"))
 
     def _refused(self, visit: Visit, field: str, detail: str, transaction: str = "") -> OAuthError:
         self._recorder.note(
@@ -212,11 +206,3 @@ class Asking:
         if self._untold:
             members["held_back"], self._untold = self._untold, 0
         self._record("security", members)
-
-
-def _digest(value: str) -> str:
-    return sha256(value.encode()).hexdigest()
-
-
-def _encoded(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()

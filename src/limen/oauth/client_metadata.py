@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
 from limen.core.urls import read_url
-from limen.oauth.web import OAuthError
+from limen.oauth.web import SCOPE, OAuthError
 from limen.protocol.jsonrpc import JsonLimits, NotJson, parse
 
 GRANTS: Final = frozenset({"authorization_code", "refresh_token"})
 DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"  # RFC 8628
 _NAME: Final = 100  # characters
 _SCOPES: Final = 100
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")  # RFC 6749 section 3.3
 _NEVER_SHOWN: Final = frozenset({"Cc", "Cs", "Cn", "Co", "Zl", "Zp"})
 _MARKS: Final = 3  # on one letter: more hide what stands below
 
@@ -62,7 +60,7 @@ def read_scopes(value: object) -> frozenset[str]:
     if value is None or value == "":
         return frozenset()
     found = value.split(" ") if isinstance(value, str) else [""]
-    if len(found) > _SCOPES or not all(_SCOPE.match(one) for one in found):
+    if len(found) > _SCOPES or not all(SCOPE.match(one) for one in found):
         raise wrong("scope", "not a list of scopes separated by single spaces")
     return frozenset(found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote_plus
@@ -14,6 +14,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 
+from limen.core.encoding import encode_base64url
 from limen.core.faults import DependencyFault
 
 _LIFETIME: Final = 60  # seconds
@@ -97,4 +98,4 @@ def _thumbprint(pem: str, key: Key) -> str:
         raise ValueError("not the PEM of a certificate") from None
     if certificate.public_key() != key.get_op_key("verify"):
         raise ValueError("the certificate is of another key")
-    return urlsafe_b64encode(certificate.fingerprint(hashes.SHA256())).rstrip(b"=").decode()
+    return encode_base64url(certificate.fingerprint(hashes.SHA256()))

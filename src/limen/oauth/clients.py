@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_plus
 
+from limen.core.encoding import digest
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Counter, Quota, Table
 from limen.oauth import assertion as proofs
@@ -162,7 +163,7 @@ class Clients:
             if error.code != "invalid_client":
                 raise
         known = (client.secret_digest if client is not None else "") or _NOBODY
-        equal = compare_digest(sha256(presented.proof.encode()).hexdigest(), known)
+        equal = compare_digest(digest(presented.proof), known)
         if client is None:
             raise _refused("no such client")
         if client.auth_method != presented.method:
@@ -170,7 +171,7 @@ class Clients:
         if presented.method.startswith("client_secret") and not equal:
             raise _refused("wrong secret")
         if presented.method == "private_key_jwt":
-            await take(self._counter, f"oauth-proof/{sha256(client.id.encode()).hexdigest()}", _PROOFS)
+            await take(self._counter, f"oauth-proof/{digest(client.id)}", _PROOFS)
             try:
                 await self._assertions.check(client, presented.proof.encode(), endpoint_url)
             except NotProven as error:
@@ -205,7 +206,7 @@ def _known(client_id: str, written: KnownClient, redirect_uris: tuple[str, ...])
         name=written.name,
         redirect_uris=redirect_uris,
         auth_method=written.auth_method,
-        secret_digest="" if written.secret is None else registered.digest(written.secret.get_secret_value()),
+        secret_digest="" if written.secret is None else digest(written.secret.get_secret_value()),
         jwks=written.jwks or "",
         grant_types=frozenset(written.grants),
         scopes=frozenset(written.scopes),

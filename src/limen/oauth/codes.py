@@ -11,20 +11,19 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final
 
 import orjson
 
+from limen.core.encoding import digest, encode_base64url
 from limen.core.faults import DependencyFault, InvariantFault
 from limen.core.ports import Table
 from limen.oauth.model import Asked, Client, User
-from limen.oauth.web import encode_base64url
+from limen.oauth.pkce import CHALLENGE, challenge_of
 
 PREFIX: Final = "code/"
 KEPT: Final = 86_400.0  # seconds a spent code is remembered: who presents it later ends what was made with it
-_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")  # a SHA-256 in base64url
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}\Z")  # RFC 7636 section 4.1
 
 
@@ -41,11 +40,6 @@ class Ticket:
     by: str = ""
     at: float = 0.0
     burnt: bool = False
-
-
-def digest(secret: str) -> str:
-    """How a secret of ours is kept and compared: SHA-256, hexadecimal."""
-    return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def new_secret(size: int = 32) -> str:
@@ -84,8 +78,7 @@ def misfit(ticket: Ticket, client: Client, form: Mapping[str, str]) -> str:
     verifier = form.get("code_verifier", "")
     if not _VERIFIER.match(verifier):
         return "code_verifier"
-    made = encode_base64url(sha256(verifier.encode()).digest())
-    return "" if compare_digest(made.encode(), ticket.asked.challenge.encode()) else "code_verifier"
+    return "" if compare_digest(challenge_of(verifier).encode(), ticket.asked.challenge.encode()) else "code_verifier"
 
 
 class Codes:
@@ -96,7 +89,7 @@ class Codes:
 
     def make(self, asked: Asked, user: User, consent: str) -> str:
         """A new code. Raises InvariantFault without an S256 challenge: nobody could tell its owner from a thief."""
-        if not _CHALLENGE.match(asked.challenge):
+        if not CHALLENGE.match(asked.challenge):
             raise InvariantFault("an authorization code without a code_challenge")
         code = f"lc_{new_secret()}"
         until = self._now() + self._lifetime

@@ -84,7 +84,8 @@ Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 class Connect:
     """Handlers. `issuer`: our own, `document`: our client metadata, `begin`: the way to the provider
-    (`Provider.begin`), `threaded`: runs what waits for a database."""
+    (`Provider.begin`), `threaded`: runs what waits for a database, `may` raises OAuthError for who comes too often:
+    whoever has a link could go on to the provider with it as often as they like."""
 
     def __init__(
         self,
@@ -95,14 +96,17 @@ class Connect:
         issuer: str,
         document: Mapping[str, Any],
         threaded: Work,
+        may: Callable[[Visit], Awaitable[None]],
     ) -> None:
         self._links, self._begin, self._desk, self._recorder = links, begin, desk, recorder
         self._issuer, self._document, self._threaded = issuer, orjson.dumps(document), threaded
+        self._may = may
         self._origin = origin_of(issuer)
 
     async def page(self, visit: Visit) -> Reply:
         """`/oauth/connect/<server>`: the link (GET) and the answer to our page (POST)."""
         try:
+            await self._may(visit)
             if visit.method == "GET":
                 return await self._opened(visit)
             if visit.method == "POST":

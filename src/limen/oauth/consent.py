@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -109,25 +108,6 @@ class Consents:
     def holds(self, id: str) -> bool:
         """Whether what was issued under this id still has a person's consent. Asked at every refresh."""
         return self._find(id) is not None
-
-    def remembered(self, user: User, asked: Asked, client: Client) -> str:
-        """Id of a consent that spares the person the question, or "".
-
-        Only where the operator chose so, and only for a client the operator wrote down and that is reached at an https
-        address: on a loopback port or a scheme of its own any program can pose as it (RFC 8252 section 8.6).
-        """
-        if not self._settings.remember or client.source != "configured" or "consent" in asked.prompt.split():
-            return ""
-        if urlsplit(asked.redirect_uri).scheme != "https":
-            return ""
-        if (client.id, client.digest) != (asked.client, asked.client_digest):
-            return ""
-        wanted = (user.issuer, user.subject, client.id, client.digest, asked.redirect_uri, asked.resource)
-        for row in self._rows(f"{_digest(user.issuer, user.subject)}/"):
-            agreed = (row.issuer, row.subject, row.client, row.client_digest, row.redirect_uri, row.resource)
-            if agreed == wanted and set(asked.scopes) <= set(row.scopes):
-                return row.id
-        return ""
 
     def revoke(self, id: str, *, by: str, reason: str = "") -> Consent:
         """End it, for good: a later consent to the same has another id. Raises LookupError when it does not hold."""

@@ -17,14 +17,16 @@ from typing import Final, Protocol
 
 import orjson
 
+from limen.core.encoding import digest
 from limen.core.faults import DependencyFault
 from limen.core.ports import Counter, Quota, Table
-from limen.oauth.codes import PREFIX, Ticket, digest, new_secret, read_asked
-from limen.oauth.grants import DEVICE, PER_ADDRESS, Authenticates, throttle
+from limen.oauth.codes import PREFIX, Ticket, new_secret, read_asked
+from limen.oauth.grants import DEVICE, PER_ADDRESS, Authenticates
 from limen.oauth.model import Asked, Client, User
 from limen.oauth.own_page import foreign, origin_of
 from limen.oauth.recorder import Recorder
 from limen.oauth.redeeming import Record
+from limen.oauth.throttle import network, take
 from limen.oauth.web import OAuthError, Reply, Visit, error_reply, json_reply
 
 LIFETIME: Final = 600.0  # seconds in which the code is to be typed in and agreed to
@@ -37,7 +39,7 @@ _COOKIE: Final = "__Host-limen-device"
 PENDING: Final = Quota(1000, 1000 / LIFETIME)  # devices that wait at once, at most twice as many
 ASKING: Final = Quota(20, 1 / 15)  # of one address
 TYPING: Final = Quota(10, 1 / 15)  # codes typed in at one address
-WRONG: Final = Quota(100, 1.0)  # wrong codes everywhere: beyond that nobody types any more
+TYPED: Final = Quota(100, 1.0)  # codes typed in everywhere
 _PAGE: Final = (
     ("content-type", "text/html; charset=utf-8"),
     (
@@ -119,7 +121,7 @@ class Devices:
         try:
             if visit.method != "POST":
                 raise OAuthError("invalid_request", "not with this method", status=405, headers=(("allow", "POST"),))
-            await throttle(self._counter, f"oauth:address:{visit.address}", PER_ADDRESS)
+            await take(self._counter, f"oauth:address:{network(visit.address)}", PER_ADDRESS)
             form = visit.parameters()
             client = await self._clients.authenticate(visit, form, f"{self._issuer}/oauth/device_authorization")
             client_id = client.id
@@ -127,8 +129,8 @@ class Devices:
                 raise OAuthError("unauthorized_client", detail="device_code is none of this client's grant types")
             asked = replace(self._ask(form, client), redirect_uri="", challenge="", state="")
             resource = asked.resource
-            await throttle(self._counter, f"oauth:devices:{visit.address}", ASKING)
-            await throttle(self._counter, "oauth:devices", PENDING)
+            await take(self._counter, f"oauth:devices:{network(visit.address)}", ASKING)
+            await take(self._counter, "oauth:devices", PENDING)
             code, shown = await asyncio.to_thread(self._make, asked)
         except OAuthError as error:
             self._recorder.note(
@@ -187,11 +189,12 @@ class Devices:
         try:
             form = visit.parameters()
             self._same_browser(visit, form)
-            await throttle(self._counter, f"oauth:typing:{visit.address}", TYPING)
+            # Before the look: beyond the quota a right code must not show either.
+            await take(self._counter, f"oauth:typing:{network(visit.address)}", TYPING)
+            await take(self._counter, "oauth:typing", TYPED)
             handle, device = await asyncio.to_thread(self._typed, form.get("user_code", ""))
             if device is None:
                 self._recorder.note("device", "invalid_grant", visit=visit, field="user_code", detail="no such code")
-                await throttle(self._counter, "oauth:typing", WRONG)
                 return _form("That code is not known, or its time is over.", 400)
             client = await self._clients.find(device.asked.client)
             if client.digest != device.asked.client_digest:

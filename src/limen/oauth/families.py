@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import orjson
 
+from limen.core.encoding import digest
 from limen.core.faults import DependencyFault
 from limen.core.ports import Sealer, Table
-from limen.oauth.codes import Ticket, digest, new_secret, read_asked, read_user
+from limen.oauth.codes import Ticket, new_secret, read_asked, read_user
 from limen.oauth.model import Asked, User
 from limen.oauth.settings import TokenSettings
 

@@ -14,20 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from limen.core.addresses import is_loopback
 from limen.core.faults import DependencyFault
-from limen.core.ports import Counter, Quota
+from limen.core.ports import Counter
 from limen.oauth.authorize import AskedBadly, Judge, answer_url
 from limen.oauth.model import Asked, Client, SignedIn, Tokens, User
 from limen.oauth.provider import NotSignedIn, Provider
 from limen.oauth.recorder import Leg, Recorder
-from limen.oauth.throttle import network, take
+from limen.oauth.throttle import may_begin
 from limen.oauth.transactions import Transaction, Transactions
-from limen.oauth.web import OAuthError, Reply, Visit, is_here
+from limen.oauth.web import OAuthError, Reply, Visit
 
 Continuation = Callable[[SignedIn, Visit], Reply | Awaitable[Reply]]
-# Questions that may be begun, of one address and in all: what is remembered of strangers is bounded (OA-88).
-_EACH: Final = Quota(300, 0.5)
-_EVERY: Final = Quota(10_000, 17)
 _FIELD: Final = re.compile(r"([A-Za-z_-]{1,40}): ")
 _OVER: Final = "This sign-in is over: it was finished, refused or left too long. Start again from the application."
 
@@ -111,7 +109,7 @@ class Flow:
         async def work() -> Reply:
             if visit.method != "GET":
                 raise OAuthError("invalid_request", "An authorization is asked for with GET.", status=405)
-            await self._may_ask(visit)
+            await may_begin(self._counter, visit)
             asked, client = await self._judge.judge(visit)
             return await self._ask(visit, asked, client)
 
@@ -122,7 +120,7 @@ class Flow:
         the code they see on it."""
 
         async def work() -> Reply:
-            await self._may_ask(visit)
+            await may_begin(self._counter, visit)
             return await self._ask(visit, asked, client, device, shown or device)
 
         return await self._shown("device", visit, work)
@@ -146,10 +144,6 @@ class Flow:
         """The provider's answer, and what it was for."""
         reply = await self._shown("callback", visit, lambda: self._back(visit))
         return Reply(reply.status, reply.body, (*reply.headers, *self._provider.ended(visit)))
-
-    async def _may_ask(self, visit: Visit) -> None:
-        await take(self._counter, f"oauth:authorize:{network(visit.address)}", _EACH)
-        await take(self._counter, "oauth:authorize", _EVERY)
 
     async def _ask(self, visit: Visit, asked: Asked, client: Client, device: str = "", shown: str = "") -> Reply:
         transaction = await asyncio.to_thread(self._transactions.open, asked, device)
@@ -210,8 +204,9 @@ class Flow:
             {"event": "granted", "client": asked.client, "user": user.subject, "issuer": user.issuer,
              "resource": asked.resource, "scopes": list(asked.scopes), "consent": consent, "address": visit.address},
         )  # fmt: skip
-        devices = self._grantor.devices
-        if found.device and devices is not None:
+        if found.device:
+            if (devices := self._grantor.devices) is None:
+                raise OAuthError("access_denied", _OVER, detail="device: the grant was turned off meanwhile")
             return await asyncio.to_thread(devices.approved, found.device, asked, user, consent)
         code = await asyncio.to_thread(self._grantor.codes.code, asked, user, consent)
         self._note("code", "ok", visit, asked, transaction, user.subject)
@@ -286,7 +281,7 @@ def _trusted(client: Client, redirect: str) -> bool:
     """Whether a browser may be sent on before a person did anything: else anybody who has a client could use us to
     send people anywhere (RFC 9700 section 4.11.2, AS-07). A program on this machine is no place to phish."""
     parts = urlsplit(redirect)
-    local = parts.scheme == "http" and is_here(parts.hostname or "")
+    local = parts.scheme == "http" and is_loopback(parts.hostname or "")
     return client.source == "configured" or client.verified or local
 
 

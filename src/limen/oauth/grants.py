@@ -12,19 +12,22 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from limen.core.encoding import digest
 from limen.core.faults import DependencyFault
-from limen.core.ports import Counter, Quota
-from limen.oauth.codes import PREFIX, Codes, digest
+from limen.core.ports import Quota
+from limen.oauth.codes import PREFIX, Codes
 from limen.oauth.families import Families, Family
 from limen.oauth.minting import Mint
 from limen.oauth.model import Asked, Client, User
 from limen.oauth.recorder import Leg
 from limen.oauth.redeeming import Given, Job, Redeemer, Ties
+from limen.oauth.throttle import network, take
 from limen.oauth.web import OAuthError, Reply, Visit, error_reply, json_reply
 
 DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 PER_ADDRESS: Final = Quota(200, 20.0)  # requests; guessing is hopeless anyway, this is about work
 PER_CLIENT: Final = Quota(400, 50.0)  # of one that proved who it is: nobody else can use up its share
+REVOKED: Final = Quota(10, 1 / 60)  # access tokens of one grant
 JWKS: Final = (
     ("content-type", "application/jwk-set+json"),
     ("cache-control", "public, max-age=60"),  # a new key is published for longer than that before it signs
@@ -105,11 +108,11 @@ class Grants:
         if visit.method != "POST":
             return _not_allowed("POST")
         try:
-            await throttle(self._ties.counter, f"oauth:address:{visit.address}", PER_ADDRESS)
+            await take(self._ties.counter, f"oauth:address:{network(visit.address)}", PER_ADDRESS)
             form = visit.parameters()
             client = await self._clients.authenticate(visit, form, f"{self._issuer}/oauth/{name}")
             if client.auth_method != "none":
-                await throttle(self._ties.counter, f"oauth:client:{client.id}", PER_CLIENT)
+                await take(self._ties.counter, f"oauth:client:{client.id}", PER_CLIENT)
         except OAuthError as error:
             self._ties.recorder.note(leg, error.code, visit=visit, detail=error.detail)
             return error_reply(error)
@@ -196,23 +199,30 @@ class Grants:
     async def _revoked(self, visit: Visit, form: Mapping[str, str], client: Client) -> Reply:
         if "token" not in form:
             raise OAuthError("invalid_request", "token is missing")
-        what, name = await asyncio.to_thread(self._revoke_now, form["token"], client)
+        what, grant, name, until = await asyncio.to_thread(self._whose, form["token"], client)
+        if what == "access token":
+            try:
+                await take(self._ties.counter, f"oauth:revoked:{grant}", REVOKED)
+            except OAuthError:  # each is a record that every gateway reads: of who wants so many, the grant ends
+                what = "grant"
+        if what == "access token":
+            await asyncio.to_thread(self._ties.revoke, "token", name, until)
+        elif what:
+            await asyncio.to_thread(self._families.end, grant, "revoked by its client")
         if what:
-            self._ties.record("grant", {"state": f"{what} revoked", "grant": name, "client": client.id})
+            self._ties.record("grant", {"state": f"{what} revoked", "grant": grant, "client": client.id})
         return Reply(200)
 
-    def _revoke_now(self, token: str, client: Client) -> tuple[str, str]:
+    def _whose(self, token: str, client: Client) -> tuple[str, str, str, float]:
+        """What a token of this client is, of which grant, its id, and until when its end matters; "" for any other."""
         presented = self._families.find(token)
         if presented is not None:
-            if presented.family.asked.client != client.id:
-                return "", ""
-            self._families.end(presented.family.id, "revoked by its client")
-            return "refresh token", presented.family.id
+            mine = presented.family.asked.client == client.id
+            return ("refresh token" if mine else ""), presented.family.id, "", 0.0
         claims = self._mint.read(token)
         if claims is None or claims["client_id"] != client.id:
-            return "", ""
-        self._ties.revoke("token", claims["jti"], float(claims["exp"]) + 120.0)
-        return "access token", claims["sid"]
+            return "", "", "", 0.0
+        return "access token", claims["sid"], claims["jti"], float(claims["exp"]) + 120.0
 
     async def _introspected(self, visit: Visit, form: Mapping[str, str], client: Client) -> Reply:
         if client.auth_method == "none":
@@ -244,13 +254,3 @@ class Grants:
 
 def _not_allowed(methods: str) -> Reply:
     return error_reply(OAuthError("invalid_request", "not with this method", status=405, headers=(("allow", methods),)))
-
-
-async def throttle(counter: Counter, key: str, quota: Quota) -> None:
-    """Raises OAuthError when there were too many."""
-    taken = counter.take(key, 1, quota)
-    if isinstance(taken, Awaitable):
-        taken = await taken
-    if not taken.granted:
-        wait = str(max(1, min(3600, int(taken.wait) + 1)))
-        raise OAuthError("temporarily_unavailable", "too many requests", status=429, headers=(("retry-after", wait),))

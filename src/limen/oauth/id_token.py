@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256, sha384, sha512
 from hmac import compare_digest
 from typing import Any, Final
 
+from limen.core.encoding import encode_base64url
 from limen.oauth.model import User
 from limen.oauth.provider_kinds import ProviderKind
 from limen.oauth.provider_metadata import Compact, Jose, ProviderMetadata
@@ -140,7 +140,7 @@ def _time(claims: dict[str, Any], name: str) -> int | None:
 def _half_hash(algorithm: str, access: str) -> str:
     """OpenID Connect Core 3.1.3.6. Ed25519 hashes with SHA-512."""
     digest = _HASHES.get(algorithm[-3:], sha512)(access.encode()).digest()
-    return urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
+    return encode_base64url(digest[: len(digest) // 2])
 
 
 def _name(value: Any, claim: str) -> str:

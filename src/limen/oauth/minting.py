@@ -86,7 +86,8 @@ class Mint:
         return Issued(self._signer.sign("at+jwt", claims), str(claims["jti"]), seconds, granted, bool(jkt))
 
     def read(self, token: str) -> Mapping[str, Any] | None:
-        """The claims of an access token of ours that has not expired, or None."""
+        """The claims of an access token that `access` made and that has not expired, or None. Tokens for servers behind
+        us are signed with the same keys and are none of these."""
         if len(token) > _MOST or token.count(".") != 2:
             return None
         try:
@@ -95,6 +96,8 @@ class Mint:
             return None
         claims: Mapping[str, Any] = found.claims
         if found.header.get("typ") != "at+jwt" or claims.get("iss") != self._issuer:
+            return None
+        if not all(isinstance(claims.get(name), str) for name in ("sid", "jti", "client_id")):
             return None
         expires = claims.get("exp")
         return claims if type(expires) is int and self._now() < expires else None

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from limen.oauth.model import Ability, Asked, Client
-from limen.oauth.shown import address, counted, disguised, duration, host_of, is_loopback, shown
+from limen.oauth.shown import address, counted, disguised, duration, host_of, shown, stays_here
 from limen.oauth.style import ALLOWED, STYLE
 from limen.oauth.web import Reply
 
@@ -160,7 +160,7 @@ def _found(question: Question) -> list[str]:
     marked = client.source != "configured" and not client.verified  # as unverified, above
     found = [one for one in client.warnings if one != "unverified" or not marked]
     target = urlsplit(asked.redirect_uri)
-    if asked.redirect_uri and is_loopback(asked.redirect_uri):
+    if asked.redirect_uri and stays_here(asked.redirect_uri):
         found = ["loopback_only", *(one for one in found if one != "localhost")]
     elif asked.redirect_uri and target.scheme not in ("https", "http"):
         found.append("private_scheme")
@@ -198,7 +198,7 @@ def _who(question: Question) -> str:
     rows = []
     if asked.redirect_uri:
         host = escape(host_of(asked.redirect_uri))
-        if is_loopback(asked.redirect_uri):
+        if stays_here(asked.redirect_uri):
             host = f"a program on this computer ({host})"
         elif not host:
             host = f"an app on this device ({escape(urlsplit(asked.redirect_uri).scheme)}:)"

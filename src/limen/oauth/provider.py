@@ -13,12 +13,12 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
 
 import orjson
 
+from limen.core.encoding import digest
 from limen.core.faults import DependencyFault
 from limen.core.ports import Exchange, Sealer, Table
 from limen.oauth.id_token import Claims, Expected, Untrusted, check, person, verified
@@ -120,7 +120,7 @@ class Provider:
         def keep() -> None:
             private = self._sealer.seal("oauth", place, orjson.dumps([verifier, nonce]))
             way = Way(
-                purpose, about, browser, _digest(binding), server.issuer, self._settings.client_id, server.token,
+                purpose, about, browser, digest(binding), server.issuer, self._settings.client_id, server.token,
                 self._proof.method(server.methods), server.jwks, server.names_itself, b64encode(private).decode(),
                 max_age,
             )  # fmt: skip
@@ -189,7 +189,7 @@ class Provider:
         binding, browser = visit.cookie(_cookie_name(state)), self._browser(visit)
         if not browser or not compare_digest(browser, way.browser):
             raise NotSignedIn(way, "browser", "another browser than the one that agreed", status=403, strange=True)
-        if not binding or not compare_digest(_digest(binding), way.binding):
+        if not binding or not compare_digest(digest(binding), way.binding):
             raise NotSignedIn(way, "cookie", "the state's cookie is missing or another", status=403, strange=True)
 
     def _judge(self, way: Way, answer: Mapping[str, str]) -> str:
@@ -260,17 +260,13 @@ class Provider:
         return Tokens(redeemed.access, redeemed.refresh, self._now() + redeemed.lifetime, scopes, redeemed.id_token)
 
 
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
-
-
 def _place(state: str) -> str:
-    return f"state/{_digest(state)}"
+    return f"state/{digest(state)}"
 
 
 def _cookie_name(state: str) -> str:
     """One for each way, so that tabs do not take each other's."""
-    return f"{_COOKIE}{_digest(state)[:16]}"
+    return f"{_COOKIE}{digest(state)[:16]}"
 
 
 def _cookie(state: str, value: str, seconds: int) -> tuple[str, str]:

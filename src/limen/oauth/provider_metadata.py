@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from limen.core.addresses import is_loopback
 from limen.core.faults import DependencyFault
 from limen.core.ports import Exchange
 from limen.oauth.fresh import Fresh
-from limen.oauth.web import is_here, plain_url
+from limen.oauth.web import plain_url
 from limen.protocol.jsonrpc import JsonLimits, NotJson, parse
 
 DOCUMENT: Final = JsonLimits(size=512 << 10, depth=16, members=10_000, string=64 << 10)
@@ -150,6 +151,6 @@ def _endpoint(document: dict[str, Any], name: str, issuer: str, *, query: bool =
         plain_url(url, query=query)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    if is_here(urlsplit(url).hostname or "") and not is_here(urlsplit(issuer).hostname or ""):
+    if is_loopback(urlsplit(url).hostname or "") and not is_loopback(urlsplit(issuer).hostname or ""):
         raise ValueError(f"{name}: points back at this machine")
     return url

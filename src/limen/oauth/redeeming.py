@@ -6,7 +6,6 @@ die anywhere, and the client that asks again gets in.
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections import Counter as Tally
@@ -17,17 +16,17 @@ from functools import partial
 from hmac import compare_digest
 from typing import Final, NoReturn, Protocol
 
+from limen.core.encoding import digest
 from limen.core.faults import DependencyFault
 from limen.core.ports import Counter
-from limen.oauth.codes import PREFIX, Codes, Ticket, digest, misfit
+from limen.oauth.codes import PREFIX, Codes, Ticket, misfit
 from limen.oauth.families import Families
 from limen.oauth.minting import Issued, Mint
 from limen.oauth.model import Asked, Client, User
 from limen.oauth.recorder import Leg, Recorder
 from limen.oauth.settings import TokenSettings
-from limen.oauth.web import OAuthError, Visit
+from limen.oauth.web import SCOPE, OAuthError, Visit
 
-_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+\Z")  # RFC 6749 section 3.3
 _REMEMBERED: Final = 10_000  # codes of which we know when, or that not, they were answered
 _PROCESS: Final = secrets.token_hex(8)  # this one, whatever configurations it has seen
 _DRIFT: Final = 1.0  # seconds the clocks of two replicas may differ
@@ -252,7 +251,7 @@ class Redeemer:
         if "scope" not in job.form:
             return asked.scopes
         wanted = frozenset(job.form["scope"].split(" "))
-        if not wanted.issubset(asked.scopes) or not all(map(_SCOPE.match, wanted)):
+        if not wanted.issubset(asked.scopes) or not all(map(SCOPE.match, wanted)):
             job.refuse("invalid_scope", "wider than what was granted", "scope")
         return tuple(scope for scope in asked.scopes if scope in wanted)
 

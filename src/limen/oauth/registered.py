@@ -72,11 +72,6 @@ def new_id() -> str:
     return f"reg_{secrets.token_hex(24)}"
 
 
-def digest(secret: str) -> str:
-    """SHA-256, hexadecimal: enough where the secret is random."""
-    return sha256(secret.encode()).hexdigest()
-
-
 def load(table: Table, client_id: str) -> tuple[bytes, Registered] | None:
     """The record and its bytes, or None. Raises DependencyFault."""
     data = table.get(PREFIX + client_id)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from hmac import compare_digest
 from typing import Any, Final
 
+from limen.core.encoding import digest
 from limen.core.ports import Counter, Quota, Table
 from limen.oauth import registered
 from limen.oauth.client_metadata import (
@@ -94,7 +95,7 @@ class Registration:
             await take(self._counter, f"oauth-client/{network(visit.address)}", quota)
             found = await asyncio.to_thread(registered.load, self._table, client_id)
             known = _NOBODY if found is None else found[1].token
-            if not compare_digest(registered.digest(token), known) or found is None:
+            if not compare_digest(digest(token), known) or found is None:
                 raise OAuthError("invalid_token", status=401, detail=f"not the access token of {client_id!r}")
             await take(self._counter, f"oauth-client/{network(visit.address)}", quota, -1)
             reply = await self._managed(visit, found, token)
@@ -111,8 +112,8 @@ class Registration:
         secret = "" if client.auth_method == "none" else secrets.token_urlsafe(32)
         client = replace(
             client,
-            secret=registered.digest(secret) if secret else "",
-            token=registered.digest(token),
+            secret=digest(secret) if secret else "",
+            token=digest(token),
             created=now,
             expires=now + self._settings.limits.unused,
         )
@@ -166,7 +167,7 @@ class Registration:
                 raise wrong(member, "is given by the server")
         secret = document.get("client_secret")
         if secret is not None and not (
-            isinstance(secret, str) and compare_digest(registered.digest(secret), client.secret or _NOBODY)
+            isinstance(secret, str) and compare_digest(digest(secret), client.secret or _NOBODY)
         ):
             raise OAuthError("invalid_request", "client_secret is not this client's")
 

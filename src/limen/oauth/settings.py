@@ -181,7 +181,6 @@ class ConsentSettings(Part):
     """What people are asked, and how long their answer holds."""
 
     expires: Annotated[Seconds, Field(le=31_536_000, description="consent is asked again after")] = 7_776_000
-    remember: bool = Field(default=False, description="not ask again about clients that are written down here")
     explain: dict[str, Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default={}, description="what a scope allows, in words for the people who are asked; by scope"
     )

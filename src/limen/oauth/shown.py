@@ -7,9 +7,10 @@ from html import escape
 from typing import Final
 from urllib.parse import urlsplit
 
+from limen.core.addresses import is_loopback
+
 _FILLERS: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters and marks that show nothing
 _MARKS: Final = 2  # combining marks on one letter; more of them paint over what is around
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _ALPHABETS: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "GEORGIAN"})
 
 
@@ -45,10 +46,10 @@ def host_of(uri: str) -> str:
     return name if port is None else f"{name}:{port}"
 
 
-def is_loopback(uri: str) -> bool:
+def stays_here(uri: str) -> bool:
     """Whether what is sent there stays on the machine of the browser (RFC 8252 section 7.3)."""
     try:
-        return (urlsplit(uri).hostname or "") in _LOOPBACK
+        return is_loopback(urlsplit(uri).hostname or "")
     except ValueError:
         return False
 

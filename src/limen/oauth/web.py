@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
+
+from limen.core.addresses import is_loopback
 
 SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}\Z")  # one scope (RFC 6749 section 3.3)
 _MOST: Final = 64  # parameters of one request
@@ -108,11 +108,6 @@ class Reply:
 Handler = Callable[[Visit], Awaitable[Reply]]
 
 
-def encode_base64url(data: bytes) -> str:
-    """RFC 7515 section 2: without padding."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def read_form(text: str) -> dict[str, str]:
     """Parameters by name. Empty ones count as left out (RFC 6749 section 3.1). Raises OAuthError."""
     try:
@@ -136,19 +131,11 @@ def plain_url(url: str, *, query: bool = False) -> str:
         raise ValueError("a URL of printable ASCII is needed")
     parts = urlsplit(url)
     _ = parts.port  # raises ValueError when out of range
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_here(parts.hostname or "")):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise ValueError("https is needed (http only on this machine)")
     if not parts.hostname or parts.username is not None or "#" in url or ("?" in url and not query):
         raise ValueError("a URL with a host and without user, query or fragment is needed")
     return url
-
-
-def is_here(host: str) -> bool:
-    """Whether a host name of a URL is this machine's own."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.casefold() == "localhost"
 
 
 def with_query(url: str, parameters: Mapping[str, str]) -> str:
