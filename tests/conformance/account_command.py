@@ -1,4 +1,4 @@
-"""What the official suite starts: `python account_command.py SOCKET URL`. Another process does it, see account_client."""
+"""What the official suite starts: `python account_command.py SOCKET URL`. The work is done by account_client.py."""
 
 import json
 import os
