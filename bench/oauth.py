@@ -66,6 +66,9 @@ class Known:
     async def authenticate(self, visit, form, endpoint_url):
         return APP
 
+    async def used(self, client):
+        """Not measured."""
+
 
 class Quiet:
     def note(self, *said, **more):

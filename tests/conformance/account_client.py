@@ -1,4 +1,5 @@
-"""Limen's way to a connected account, as a client of the official suite: `python account_client.py URL`.
+"""Limen's way to a connected account, as a client of the official suite: `python account_client.py SOCKET` waits there
+for account_command.py and forks a process for each, since what is imported here takes longer than a scenario.
 
 The suite is server, authorization server and the person who agrees at once. The messages are the official SDK's; who
 signs in, where, with which scopes, and which token is sent, is Limen's.
@@ -9,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -31,9 +35,8 @@ from limen.credentials.linking import Made
 from limen.credentials.upstream_client import Identity
 from limen.credentials.user_grants import Account
 
-URL = sys.argv[-1]
-SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
-CONTEXT: dict[str, Any] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
+URL, SCENARIO = "", ""
+CONTEXT: dict[str, Any] = {}
 BASE = "http://127.0.0.1:9"
 
 
@@ -128,5 +131,40 @@ async def main() -> None:
             sys.exit(1)
 
 
+def one(connection: socket.socket) -> None:
+    """In a process of its own: be what the suite started, and tell how it ended."""
+    global URL, SCENARIO, CONTEXT
+    data, outputs, _, _ = socket.recv_fds(connection, 1 << 16, 2)
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output, number)
+    URL, SCENARIO, context = json.loads(data)
+    CONTEXT = json.loads(context)
+    status = 1
+    try:
+        asyncio.run(main())
+        status = 0
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        connection.sendall(b"%d" % status)
+        os._exit(0)
+
+
+def serve(path: str) -> None:
+    """Until the process that started this one has gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        while True:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                one(connection)
+            connection.close()
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    serve(sys.argv[1])

@@ -7,6 +7,8 @@ import os
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +38,22 @@ def suite() -> Suite:
         raise
 
 
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where a process that has everything imported waits."""
+    place = tmp_path_factory.mktemp("client") / "s"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
+    with subprocess.Popen([sys.executable, str(HERE / "account_client.py"), str(place)], env=environment) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not place.exists():
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+            yield place
+        finally:
+            process.kill()
+
+
 def test_these_are_the_required_scenarios() -> None:
     listed = yaml.safe_load((suite().home / "requirements" / "2026-07-28.yaml").read_text())["client"]
     assert {name for name in listed if name.startswith("auth/")} == {f"auth/{name}" for name in SCENARIOS}
@@ -43,12 +61,11 @@ def test_these_are_the_required_scenarios() -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.requirement("CLI-01", "CLI-06", "CLI-14", "CLI-20")
-def test_scenario_cli01_cli06_cli14_cli20(scenario: str, tmp_path: Path) -> None:
-    command = shlex.join([sys.executable, str(HERE / "account_client.py")])
+def test_scenario_cli01_cli06_cli14_cli20(scenario: str, tmp_path: Path, waiting: Path) -> None:
+    command = shlex.join([sys.executable, "-IS", str(HERE / "account_command.py"), str(waiting)])
     argv = [str(suite().node), str(suite().home / "dist" / "index.js"), "client", "--command", command]
     argv += ["--scenario", f"auth/{scenario}", "-o", str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, cwd=tmp_path, env=environment)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, cwd=tmp_path)
     results = list((tmp_path / "out").rglob("checks.json"))
     assert len(results) == 1, done.stdout[-2000:] + done.stderr[-2000:]
     checks = json.loads(results[0].read_text())
