@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from limen.core.faults import DependencyFault
-from limen.gateway.forwarded import Networks, client_address
+from limen.gateway.forwarded import Networks, client_address, within
 from limen.gateway.server import Scope, Send
 from limen.oauth.web import Handler, OAuthError, Visit, error_reply
 from limen.signin import SignIn
@@ -50,7 +50,9 @@ class Pages:
             label = name.decode("latin-1")
             headers[label] = (*headers.get(label, ()), value.decode("latin-1"))
         address: Any = scope["client"][0]
-        local = address.startswith("127.") or address == "::1"
+        sealed = scope["scheme"] == "https" or address.startswith("127.") or address == "::1"
+        if not sealed and headers.get("x-forwarded-proto") == ("https",):
+            sealed = within(address, self.trusted)  # the operator's proxy says that it took it over TLS
         if self.trusted:
             address = client_address(address, headers.get("x-forwarded-for", ()), self.trusted)
         return Visit(
@@ -60,5 +62,5 @@ class Pages:
             headers,
             body,
             address,
-            self.secure and (scope["scheme"] == "https" or local),
+            self.secure and sealed,
         )
