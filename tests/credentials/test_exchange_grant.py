@@ -8,9 +8,12 @@ from typing import Any
 import jwt
 import pytest
 
+from contracts.memory import MemoryTable
 from credentials.authority import EXCHANGE, TYPES, Keys
 from limen.credentials.exchange_grant import ExchangeGrant, NotExchanged, Server
 from limen.credentials.settings import Minted
+from limen.gateway.front import spoken_of
+from limen.identity.revoked import Revocation, is_revoked, revoke
 from minting import Key
 
 OWN, HERE, THERE, OTHER = "https://limen.example", "https://a.example", "https://b.example", "https://c.example"
@@ -161,3 +164,35 @@ def test_what_is_not_understood_is_refused(changes: dict[str, Any]) -> None:
     keys = Keys()
     with pytest.raises(NotExchanged, match="invalid_request"):
         grant(keys).exchange(form(keys.sign("at+jwt", claims()), **changes), "server-a")
+
+
+@pytest.mark.requirement("OA-83")
+@pytest.mark.parametrize(
+    ("kind", "name", "issuer", "over"),
+    [("user", "alice", "", True), ("user", "alice", OWN, True), ("user", "alice", "https://idp.example", True),
+     ("user", "alice", "https://other.example", False), ("client", "editor", "", True), ("token", "j1", OWN, True),
+     ("client", "before", "", True), ("client", "server-b", "", False), ("token", "j2", "", False)],
+)  # fmt: skip
+def test_who_is_locked_out_is_exchanged_no_further_oa83(kind: str, name: str, issuer: str, over: bool) -> None:
+    """OA-83: a minted token ends with the person, by any name of theirs, and with every client that acts in it."""
+    table, keys = MemoryTable(), Keys()
+    token = keys.sign("at+jwt", claims(act={"sub": "editor", "act": {"sub": "before"}}))
+    made = grant(keys, lambda found: is_revoked(table, spoken_of(found, OWN)))
+    assert made.exchange(form(token), "server-a")
+    revoke(table, Revocation(kind, name, issuer))
+    if over:
+        with pytest.raises(NotExchanged, match="revoked"):
+            made.exchange(form(token), "server-a")
+    else:
+        assert made.exchange(form(token), "server-a")
+
+
+def test_every_exchange_is_in_the_log() -> None:
+    keys, told = Keys(), list[Any]()
+    servers = (Server("a", HERE, Minted.model_validate({"kind": "minted", "exchange": {"server-a": ["a"]}})),)
+    made = ExchangeGrant(OWN, servers, keys, record=lambda event, fields: told.append((event, dict(fields))))
+    answer = made.exchange(form(keys.sign("at+jwt", claims()), audience=HERE), "server-a")
+    ((event, fields),) = told
+    assert (event, fields["client_id"], fields["sub"], fields["aud"]) == ("exchange", "server-a", "alice", HERE)
+    assert fields["of"] == "j1"
+    assert answer["access_token"] not in str(told)

@@ -85,7 +85,9 @@ class Listen(Part):
     client_certificate: ForwardedCertificate | None = None
     origins: tuple[str, ...] = Field(default=(), description="values of Origin accepted besides our own")
     trusted_proxies: tuple[str, ...] = Field(
-        default=(), description="addresses or prefixes whose X-Forwarded-For says where a request came from"
+        default=(),
+        description="proxies, as addresses or prefixes: X-Forwarded-For says where a request came from, and "
+        "X-Forwarded-Proto whether over TLS, which signing in needs",
     )
     unsafe_plain_http: bool = Field(default=False, description="no TLS on an address others can reach")
 

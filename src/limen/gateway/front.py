@@ -84,7 +84,7 @@ class Front:
         issuer, revocations = config.listen.url, self._house.state.revocations
 
         def ended(claims: Mapping[str, Any]) -> bool:
-            return is_revoked(revocations, _spoken_of(claims, issuer))
+            return is_revoked(revocations, spoken_of(claims, issuer))
 
         return {GRANT: self._house.delegation.exchange(config, ended)}
 
@@ -122,7 +122,7 @@ class Front:
             await connections.tell()
 
 
-def _spoken_of(claims: Mapping[str, Any], issuer: str) -> list[tuple[str, str, str]]:
+def spoken_of(claims: Mapping[str, Any], issuer: str) -> list[tuple[str, str, str]]:
     """By which revocations a token we minted ends: its own, the person's under each name they have, and those of every
     client that acts in it."""
     names = ("", issuer, str(claims.get("idp", "")))

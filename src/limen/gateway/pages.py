@@ -50,8 +50,9 @@ class Pages:
             label = name.decode("latin-1")
             headers[label] = (*headers.get(label, ()), value.decode("latin-1"))
         address: Any = scope["client"][0]
-        local = address.startswith("127.") or address == "::1"
-        proxy = within(address, self.trusted)  # our url is https, so it is what ended the TLS
+        sealed = scope["scheme"] == "https" or address.startswith("127.") or address == "::1"
+        if not sealed and headers.get("x-forwarded-proto") == ("https",):
+            sealed = within(address, self.trusted)  # the operator's proxy says that it took it over TLS
         if self.trusted:
             address = client_address(address, headers.get("x-forwarded-for", ()), self.trusted)
         return Visit(
@@ -61,5 +62,5 @@ class Pages:
             headers,
             body,
             address,
-            self.secure and (scope["scheme"] == "https" or local or proxy),
+            self.secure and sealed,
         )
