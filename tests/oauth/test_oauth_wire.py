@@ -7,7 +7,6 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -18,7 +17,6 @@ from limen.gateway.pages import Pages
 from limen.gateway.server import HttpServer
 from limen.oauth.metadata import Metadata, server_metadata
 from limen.oauth.settings import OAuthSettings
-from limen.oauth.web import Reply, Visit
 from limen.signin import SignIn
 from oauth.ways import CALLBACK, GATEWAY, OFFERS, World, request
 
@@ -133,24 +131,3 @@ def test_nonsense_gets_a_page_and_never_a_redirect(running: Running, method: str
     status, headers, _ = running.ask(method, path, body, content_type="application/x-www-form-urlencoded")
     assert 400 <= status < 500 and not [name for name, _ in headers if name in ("location", "set-cookie")]
     assert running.world.rows("") == []
-
-
-@pytest.mark.parametrize("came", [("10.0.0.7", True), ("::ffff:10.0.0.7", True), ("192.0.2.9", False)])
-def test_pages_behind_a_proxy_that_ends_tls_are_for_whom_it_sends(came: tuple[str, bool]) -> None:
-    """The operator named the proxy; whoever else comes without TLS is shown no page."""
-    address, shown = came
-    seen: list[Visit] = []
-
-    async def page(visit: Visit) -> Reply:
-        seen.append(visit)
-        return Reply(200)
-
-    async def send(message: dict[str, object]) -> None:
-        return None
-
-    pages = Pages(SignIn({b"/p": page}), True, (ip_network("10.0.0.0/24"),))
-    headers = [(b"x-forwarded-for", b"203.0.113.5")]
-    scope = {"client": (address, 1), "headers": headers, "method": "GET", "raw_path": b"/p", "query_string": b"",
-             "scheme": "http"}  # fmt: skip
-    asyncio.run(pages.serve(page, scope, b"", send))  # type: ignore[arg-type]
-    assert [(one.secure, one.address) for one in seen] == [(shown, "203.0.113.5" if shown else address)]
