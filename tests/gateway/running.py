@@ -88,7 +88,6 @@ class Running:
     port: int
     directory: Path
     recorder: Any
-    program: str = "limen"
     process: subprocess.Popen[bytes] = field(init=False)
 
     @property
@@ -98,7 +97,7 @@ class Running:
     def start(self) -> None:
         """Start, and wait until it listens."""
         with open(self.directory / "gateway.log", "ab") as log:
-            argv = [sys.executable, "-m", self.program, "-c", str(self.config), "serve"]
+            argv = [sys.executable, "-m", "limen", "-c", str(self.config), "serve"]
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
         for _ in range(900):
             with contextlib.suppress(OSError):
@@ -194,13 +193,12 @@ def running(
     port: int = 0,
     approved: tuple[str, ...] = ("one", "two"),
     tools: tuple[str, ...] = ("echo", "danger", "slow"),
-    program: str = "limen",
     prepare: Callable[[Running], None] = lambda gateway: None,
     **settings: Any,
 ) -> Iterator[Running]:
     """A gateway: `echo` and `slow` are approved and allowed, `danger` is approved and denied. `settings` replace parts
-    of its configuration, `approved` and `tools` say what is approved at first, `prepare` is called before the start of
-    `program`, a module."""
+    of its configuration, `approved` and `tools` say what is approved at first, `prepare` is called before the
+    start."""
     recorder = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
     recorder.daemon_threads = True
     recorder.seen, recorder.extra, recorder.refusing = [], extra, False  # type: ignore[attr-defined]
@@ -208,7 +206,7 @@ def running(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = port or probe.getsockname()[1]
-    gateway = Running(port, directory, recorder, program)
+    gateway = Running(port, directory, recorder)
     url = f"http://127.0.0.1:{recorder.server_port}/mcp"
     config = {
         "version": 1,
