@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -238,7 +239,8 @@ def test_a_hardened_gateway_still_starts_cells():
         "from sandbox.cells_kit import run_inside\n"
         "print(run_inside('import resource; found = resource.getrlimit(resource.RLIMIT_CORE)'))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90)
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=90, env=known)
     assert done.stdout.strip() == "[0, 0]", done.stderr
 
 

@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from credentials.authority import asking
-from limen.adapters.http import HttpFetch
+from limen.adapters.public_http import PublicHttp
 from limen.core.call import Caller
 from limen.core.verdict import Refuse
 from limen.credentials.endpoint import Endpoint
@@ -39,7 +39,9 @@ def exchanging(provider: Provider, secret: str = "p&ss+word: 100%", **more: Any)
         {"kind": "exchange", "issuer": provider.issuer, "client": {"id": "limen", "secret": secret},
          "scopes": ["files:read"], **more}
     )  # fmt: skip
-    return Exchanged(settings, UP, Endpoint(settings, HttpFetch()), Subjects("https://limen.example", "", None))
+    return Exchanged(
+        settings, UP, Endpoint(settings, PublicHttp(private=True)), Subjects("https://limen.example", "", None)
+    )
 
 
 def test_client_credentials_of_the_real_provider(idp: Provider) -> None:
@@ -47,7 +49,7 @@ def test_client_credentials_of_the_real_provider(idp: Provider) -> None:
         {"kind": "client_credentials", "issuer": idp.issuer, "scopes": ["files:read"], "resource": UP,
          "client": {"id": "robot", "secret": "a secret of the robot"}}
     )  # fmt: skip
-    got = asyncio.run(OwnToken(settings, Endpoint(settings, HttpFetch())).own())
+    got = asyncio.run(OwnToken(settings, Endpoint(settings, PublicHttp(private=True))).own())
     claims = read(idp, got.header[1].removeprefix("Bearer "))
     assert (claims["scope"], claims["client_id"]) == ("files:read", "robot")
     assert abs(got.expires - claims["exp"]) < 30

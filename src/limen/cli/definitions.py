@@ -110,18 +110,16 @@ def read_servers(config: Config, names: Sequence[str], take: Callable[[Announcem
     if not names:
         return {}
     from limen.core.faults import UpstreamError, UpstreamFault
-    from limen.gateway.run import connect
+    from limen.gateway.run import reading
 
     async def read() -> dict[str, str]:
-        upstreams, trouble = connect(config), {}
-        try:
+        trouble: dict[str, str] = {}
+        async with reading(config) as upstreams:
             for name in watched(names, "reading servers", 2):
                 try:
                     take(await upstreams.describe(name))
                 except (UpstreamFault, UpstreamError) as fault:
                     trouble[name] = str(fault)
-        finally:
-            await upstreams.close()
         return trouble
 
     answer: dict[str, str] = run_async(read())

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
@@ -18,11 +18,13 @@ import uvloop
 
 from limen import __version__
 from limen.adapters.hardening import harden
+from limen.adapters.public_http import PublicHttp
 from limen.assemble import House
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
 from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, Fault
+from limen.delegation import Delegation
 from limen.gateway.app import Gateway
 from limen.gateway.cells import Cells, private_paths, states_path, tell_states
 from limen.gateway.certificates import ForwardedCertificates
@@ -36,10 +38,11 @@ from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstream, Upstr
 from limen.gateway.watch import Watch
 from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
 from limen.launching import Launches
-from limen.opening import local_user, open_signer
+from limen.opening import local_user, needs_keys, open_signer, open_token_keys, open_vault
 from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
 from limen.signin import check_signin
+from limen.storage import State
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
@@ -94,11 +97,33 @@ def _house(config: Config) -> tuple[House, Cells]:
     return house, cells
 
 
+@contextlib.asynccontextmanager
+async def reading(config: Config) -> AsyncIterator[Upstreams]:
+    """For commands: connections, each with the credential of ours its server is read with.
+
+    Raises ConfigFault, and DependencyFault when the records or the vault cannot be opened.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        upstreams = connect(config)
+        stack.push_async_callback(upstreams.close)
+        if needs_keys(config):
+            state = State.open(config)
+            stack.callback(state.close)
+            keys = open_vault(config, state), open_token_keys(config)
+            ways = PublicHttp(), PublicHttp(private=True)
+            delegation = Delegation(
+                state.vault, state.oauth, *ways, lambda event, told: state.tell(event, **told), *keys
+            )  # fmt: skip
+            stack.push_async_callback(delegation.close)
+            delegation.sources(config)
+            delegation.serve(upstreams.by_name)
+        yield upstreams
+
+
 async def probe(loaded: Loaded) -> list[tuple[str, bool, str]]:
     """Connect to every server once: name, whether it answered, and what it offers or what is wrong."""
-    upstreams = connect(loaded.config)
     answers: list[tuple[str, bool, str]] = []
-    try:
+    async with reading(loaded.config) as upstreams:
         for name in upstreams.by_name:
             try:
                 said = await upstreams.describe(name)
@@ -109,8 +134,6 @@ async def probe(loaded: Loaded) -> list[tuple[str, bool, str]]:
                     upstream.stderr.decode(errors="replace").split("\n") if isinstance(upstream, StdioUpstream) else []
                 )
                 answers.append((name, False, ": ".join((str(fault), *[one[:300] for one in last if one.strip()][-1:]))))
-    finally:
-        await upstreams.close()
     return answers
 
 
