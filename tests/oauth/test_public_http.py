@@ -294,8 +294,7 @@ def test_plain_http_on_loopback_where_an_operator_said_so() -> None:
 def test_names_that_only_this_machine_knows_are_for_operators() -> None:
     names = [line.split("#")[0].split() for line in Path("/etc/hosts").read_text().splitlines()]
     own = [name for fields in names if fields[:1] == ["127.0.0.1"] for name in fields[1:] if name != "localhost"]
-    if not own:
-        pytest.skip("/etc/hosts of this machine names nothing but localhost")
+    own = own or ["localhost"]
     assert run(PublicHttp(private=True)._lookup(own[0]))
     with pytest.raises(DependencyFault):
         run(PublicHttp(timeout=3).get(f"https://{own[0]}/x"))
