@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
@@ -42,7 +42,7 @@ from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
-from limen.inspection import Inspection
+from limen.inspection import Feeding, Inspection
 from limen.opening import (
     directory,
     needs_keys,
@@ -63,8 +63,6 @@ if TYPE_CHECKING:
     from limen.config.model import Config
 
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
-FEEDS: Final = 60.0  # seconds between looks at files of indicators
-FETCH: Final = 900.0  # and at those elsewhere
 _AUDITED: Final = "audited-history"
 
 
@@ -122,11 +120,11 @@ class House:
         )
         self._put(self.plan(config))
         self.delegation.serve(self.upstreams.by_name)
-        self._fetch = HttpFetch(max_size=MAX_SIZE)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self.continuity.misuse.refused
         self.engine.on_rejected = self.delegation.rejected
-        self._first_feeds()
+        self._feeds = Feeding(HttpFetch(max_size=MAX_SIZE), self.engine.event, say)
+        self._feeds.first(self.plan_in_force.inspection)
 
     # configuration
 
@@ -217,7 +215,7 @@ class House:
         self.engine.corridor = self.corridor
         if plan.inspection is not before:
             before.retire()
-            self._first_feeds()
+            self._feeds.first(plan.inspection)
         self.swap()
         self.on_change()
 
@@ -333,24 +331,7 @@ class House:
 
     async def watch_feeds(self) -> None:
         """Newer indicators, from files and from elsewhere. Runs until cancelled."""
-        asked, due = cast("object", None), 0.0
-        while True:
-            inspection = self.plan_in_force.inspection
-            if inspection is not asked or due <= time.monotonic():
-                asked, due = inspection, time.monotonic() + FETCH
-                self._record_feeds(await inspection.fetch_feeds(self._fetch))
-            await asyncio.sleep(FEEDS)
-            self._record_feeds(self.plan_in_force.inspection.read_feeds())
-
-    def _first_feeds(self) -> None:
-        inspection = self.plan_in_force.inspection
-        self._record_feeds(inspection.kept_feeds())
-        self._record_feeds(inspection.read_feeds())
-
-    def _record_feeds(self, told: Mapping[str, str]) -> None:
-        for source, text in told.items():
-            self.engine.event("feed", source=source, state=text)
-            self.say(f"feed {source}: {text}")
+        await self._feeds.run(lambda: self.plan_in_force.inspection)
 
     async def close(self) -> None:
         """Stop servers, then the log, then the database."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +40,8 @@ from limen.policy.approval import RequireApproval
 if TYPE_CHECKING:
     from limen.config.model import Config
 
+FEEDS: Final = 60.0  # seconds between looks at files of indicators
+FETCH: Final = 900.0  # and at those elsewhere
 _SENSITIVE: Final = frozenset({"secret", "pii"})
 
 
@@ -224,3 +228,32 @@ class Reviewer:
             if known is None or known.weight < one.score:
                 heaviest[one.id] = Concern(one.id, one.score, one.path, one.detail or f"looks like {one.family}")
         return heaviest.values()
+
+
+class Feeding:
+    """Newer indicators for whatever inspects at the time, each change of one told and put on record."""
+
+    def __init__(self, fetch: Fetch, event: Callable[..., None], say: Callable[[str], None]) -> None:
+        self._fetch, self._event, self._say = fetch, event, say
+
+    def first(self, inspection: Inspection) -> None:
+        """What was kept of the last time, and the files as they are."""
+        self._record(inspection.kept_feeds())
+        self._record(inspection.read_feeds())
+
+    async def run(self, current: Callable[[], Inspection]) -> None:
+        """Runs until cancelled."""
+        asked: Inspection | None = None
+        due = 0.0
+        while True:
+            inspection = current()
+            if inspection is not asked or due <= time.monotonic():
+                asked, due = inspection, time.monotonic() + FETCH
+                self._record(await inspection.fetch_feeds(self._fetch))
+            await asyncio.sleep(FEEDS)
+            self._record(current().read_feeds())
+
+    def _record(self, told: Mapping[str, str]) -> None:
+        for source, text in told.items():
+            self._event("feed", source=source, state=text)
+            self._say(f"feed {source}: {text}")

@@ -27,12 +27,20 @@ if TYPE_CHECKING:
 
 TABLES: Final = (
     "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
-    "sessions", "spent", "reviews", "oauth", "consents", "vault", "attempts",
+    "sessions", "spent", "reviews", "oauth", "consents", "vault", "attempts", "cursors", "contained", "threats",
+    "behavior", "alerts", "incidents", "history",
 )  # fmt: skip
 KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
 SPACING: Final = 0.02  # and at least, however much is written
-_WAKING: Final = ("", "catalog", "revocations", "told")  # other tables are read when a call needs them
+_WAKING: Final = (
+    "",
+    "catalog",
+    "revocations",
+    "told",
+    "contained",
+    "threats",
+)  # other tables are read when a call needs them
 # Drivers of other machines' stores are extras: imported when a configuration names one.
 _DRIVERS: Final = MappingProxyType(
     {
@@ -59,7 +67,8 @@ class State:
     """What is kept: definitions and their approvals, held calls, how far the log has followed them, labels,
     quarantine, revocations and counts; what commands did; API keys as digests, proofs that were used and when keys
     were, sessions, states that were used, and reviews; of the authorization server its clients and grants, what people
-    consented to, sealed secrets, and the steps of attempts to sign in."""
+    consented to, sealed secrets, and the steps of attempts to sign in; how far followers of the log have come, what is
+    contained, suspicions, what is usual, alerts that are to be delivered, incidents, and former configurations."""
 
     catalog: Kept
     approvals: Kept
@@ -78,6 +87,13 @@ class State:
     consents: Kept
     vault: Kept
     attempts: Kept
+    cursors: Kept
+    contained: Kept
+    threats: Kept
+    behavior: Kept
+    alerts: Kept
+    incidents: Kept
+    history: Kept
     remote: bool = False  # reading waits for a network
     counter: Counter | None = None  # counts all replicas share; None: this process is alone
     bus: Bus | None = None

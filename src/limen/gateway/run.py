@@ -43,6 +43,7 @@ from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
 from limen.signin import check_signin
 from limen.storage import State
+from limen.watching import Watcher, open_watches
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
@@ -282,7 +283,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), *front.duties())
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), _watched(house), *front.duties())
     tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
@@ -293,6 +294,13 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     gateway.stopped("asked to")
     await house.close()
     return 0
+
+
+async def _watched(house: House) -> None:
+    """Show what happens to those who watch."""
+    audit, state = house.config.audit, house.state
+    watches = open_watches(house.config, state, house.record, house.say)
+    await Watcher(audit.path, audit.name, watches, state.cursors, house.say).run()
 
 
 async def _tell(house: House, config: Config, cells: Cells) -> None:
@@ -353,7 +361,7 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
     watch = await _watch(house)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells))
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), _watched(house))
     tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:

@@ -1,0 +1,1 @@
+"""Contain, recover, investigate: what is done about an attack, and what proves it afterwards."""

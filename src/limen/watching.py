@@ -1,0 +1,135 @@
+"""The watching thread: reads this process's own log as it grows and shows every event to those who watch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from limen.audit.events import read_event
+from limen.audit.read import read
+from limen.core.events import Watch
+from limen.core.faults import DependencyFault
+from limen.core.ports import Table
+
+if TYPE_CHECKING:
+    from limen.config.model import Config
+    from limen.storage import State
+
+Record = Callable[[str, Mapping[str, Any]], None]  # puts an event on record. Raises DependencyFault.
+_POLL: Final = 0.25  # seconds
+_SETTLE: Final = 1.0
+_BATCH: Final = 256  # events between two looks at the clock
+_REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls come first
+
+
+def open_watches(config: Config, state: State, record: Record, say: Callable[[str], None]) -> list[Watch]:
+    """All who watch, in the order in which each event is shown to them."""
+    return []
+
+
+class Watcher:
+    """One thread, one pass over the log, a cursor for each who watches: what one cannot take stops only that one."""
+
+    def __init__(
+        self, directory: Path, log: str, watches: Sequence[Watch], cursors: Table, say: Callable[[str], None]
+    ) -> None:
+        self._directory, self._log, self._cursors = directory, log, cursors
+        self._lanes = [_Lane(watch, self._start(watch), say) for watch in watches]
+        self._stop = threading.Event()
+        self._settled = 0.0
+        self._broken = ""  # why the thread ended by itself
+
+    async def run(self) -> None:
+        """Until cancelled. Raises DependencyFault when the thread ends: better no gateway than one nobody watches."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        thread = threading.Thread(target=self._run, args=(loop, ended), name="limen-watch", daemon=True)
+        thread.start()
+        try:
+            await ended.wait()
+        finally:
+            self._stop.set()
+            await asyncio.to_thread(thread.join)
+        raise DependencyFault("watch", self._broken, retryable=False)
+
+    @property
+    def behind(self) -> dict[str, int]:
+        """Next record each of them will see."""
+        return {lane.watch.name: lane.next for lane in self._lanes}
+
+    def _key(self, watch: Watch) -> str:
+        return f"watch/{self._log}/{watch.name}"
+
+    def _start(self, watch: Watch) -> int:
+        raw = self._cursors.get(self._key(watch))
+        return int(raw) if raw else 0
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+        try:
+            while not self._stop.is_set():
+                if not self._turn():
+                    self._stop.wait(_POLL)
+            self._settle(time.time())
+        except Exception as error:  # noqa: BLE001 - `run` tells, and the gateway does not go on unwatched
+            self._broken = f"{type(error).__name__}: {error}"
+        with suppress(RuntimeError):  # that loop may have closed meanwhile
+            loop.call_soon_threadsafe(ended.set)
+
+    def _turn(self) -> bool:
+        """Show one batch. True when there may be more."""
+        now, lanes = time.time(), [lane for lane in self._lanes if not lane.held]
+        seen = 0
+        if lanes:
+            start = min(lane.next for lane in lanes)
+            for index, record in read(self._directory, start):
+                event = read_event(self._log, index, record)
+                for lane in lanes:
+                    if lane.next == index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
+                        lane.next = index + 1
+                seen += 1
+                if seen == _BATCH:
+                    time.sleep(_REST)
+                    break
+        if time.monotonic() - self._settled >= _SETTLE:
+            self._settled = time.monotonic()
+            self._settle(now)
+        return seen == _BATCH
+
+    def _settle(self, now: float) -> None:
+        for lane in self._lanes:
+            lane.held = False
+            if lane.take("settle", partial(lane.watch.settle, now)) and lane.next != lane.kept:
+                lane.take("cursor", partial(self._keep, lane))
+
+    def _keep(self, lane: _Lane) -> None:
+        self._cursors.put(self._key(lane.watch), str(lane.next).encode())
+        lane.kept = lane.next
+
+
+class _Lane:
+    """How far one of them has come. Once something went wrong, nothing more is shown to it before the next settle."""
+
+    def __init__(self, watch: Watch, start: int, say: Callable[[str], None]) -> None:
+        self.watch, self.next, self.kept, self.held = watch, start, start, False
+        self._say = say
+        self._troubles: set[str] = set()
+
+    def take(self, step: str, do: Callable[[], None]) -> bool:
+        """Whether that was done. What cannot be done is said once, and so is that it can again."""
+        try:
+            do()
+        except DependencyFault as fault:
+            self.held = True
+            if step not in self._troubles:
+                self._troubles.add(step)
+                self._say(f"{self.watch.name}: {fault}")
+            return False
+        if step in self._troubles:
+            self._troubles.discard(step)
+            self._say(f"{self.watch.name}: works again")
+        return True

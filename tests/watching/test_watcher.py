@@ -1,0 +1,98 @@
+"""The watching thread shows every record to everybody who watches, at least once, whatever one of them does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+
+from limen.adapters.keys import FileSigner
+from limen.adapters.sqlite import open_tables
+from limen.audit.ledger import Ledger
+from limen.core.events import Event
+from limen.core.faults import DependencyFault
+from limen.core.ports import Table
+from limen.watching import Watcher
+
+
+class Seer:
+    """Notes what it is shown; does not take the events in `bad` before `mend`."""
+
+    def __init__(self, name: str, bad: frozenset[int] = frozenset()) -> None:
+        self.name, self.bad, self.seen, self.settled = name, bad, list[int](), 0
+
+    def see(self, event: Event) -> None:
+        if event.index in self.bad:
+            raise DependencyFault("elsewhere", "down")
+        self.seen.append(event.index)
+
+    def settle(self, now: float) -> None:
+        self.settled += 1
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.open(tmp_path / "log", FileSigner.open(tmp_path / "key", "limen"))
+
+
+@pytest.fixture
+def cursors(tmp_path: Path) -> Table:
+    table: Table = open_tables(tmp_path / "limen.db", ("cursors",))["cursors"]
+    return table
+
+
+async def watched(log: Path, cursors: Table, *seers: Seer, until: int = 300) -> list[str]:
+    """Run until the first of them has seen so many; returns what was said."""
+    said = list[str]()
+    task = asyncio.create_task(Watcher(log, "limen", seers, cursors, said.append).run())
+    for _ in range(400):
+        if task.done() or len(seers[0].seen) >= until:
+            break
+        await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    if task.done() and not task.cancelled() and task.exception() is not None:
+        raise task.exception() or AssertionError
+    return said
+
+
+def fill(ledger: Ledger, count: int) -> None:
+    for number in range(count):
+        ledger.append(orjson.dumps({"t": "refusal", "ts": 1.0, "reason": "policy.denied", "number": number}))
+
+
+def test_everything_is_seen_in_order_and_not_again(ledger: Ledger, cursors: Table, tmp_path: Path) -> None:
+    fill(ledger, 700)
+    first = Seer("one")
+    asyncio.run(watched(tmp_path / "log", cursors, first, until=700))
+    assert first.seen == list(range(700))
+    assert first.settled
+    fill(ledger, 5)
+    again = Seer("one")
+    asyncio.run(watched(tmp_path / "log", cursors, again, until=5))
+    assert again.seen == list(range(700, 705))
+
+
+def test_one_that_cannot_go_on_holds_up_nobody_and_misses_nothing(
+    ledger: Ledger, cursors: Table, tmp_path: Path
+) -> None:
+    fill(ledger, 300)
+    well, ill = Seer("well"), Seer("ill", frozenset({10}))
+    said = asyncio.run(watched(tmp_path / "log", cursors, well, ill))
+    assert (well.seen, ill.seen) == (list(range(300)), list(range(10)))
+    assert any("ill: elsewhere" in text for text in said)
+    mended = Seer("ill")
+    asyncio.run(watched(tmp_path / "log", cursors, mended, until=290))
+    assert mended.seen == list(range(10, 300))
+
+
+def test_a_mistake_in_one_that_watches_is_not_passed_over(ledger: Ledger, cursors: Table, tmp_path: Path) -> None:
+    class Wrong(Seer):
+        def see(self, event: Event) -> None:
+            raise KeyError("ours")
+
+    fill(ledger, 3)
+    with pytest.raises(DependencyFault, match="KeyError"):
+        asyncio.run(watched(tmp_path / "log", cursors, Wrong("wrong")))
