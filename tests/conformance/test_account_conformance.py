@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-from conformance.run import HERE, ROOT, UNMET, Suite, SuiteError, install
+from conformance.run import HERE, ROOT, UNMET, Suite
 
 # As required by the frozen list of 2026-07-28; that the list is still this one is a test as well.
 SCENARIOS = (
@@ -26,16 +25,6 @@ SCENARIOS = (
     "iss-supported", "iss-not-advertised", "iss-supported-missing", "iss-wrong-issuer", "iss-unexpected",
     "iss-normalized", "metadata-issuer-mismatch",
 )  # fmt: skip
-
-
-@cache
-def suite() -> Suite:
-    try:
-        return install()
-    except SuiteError as fault:
-        if "npm is not installed" in str(fault):
-            pytest.skip("the conformance suite needs npm, which is not installed")
-        raise
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +43,16 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             process.kill()
 
 
-def test_these_are_the_required_scenarios() -> None:
-    listed = yaml.safe_load((suite().home / "requirements" / "2026-07-28.yaml").read_text())["client"]
+def test_these_are_the_required_scenarios(suite: Suite) -> None:
+    listed = yaml.safe_load((suite.home / "requirements" / "2026-07-28.yaml").read_text())["client"]
     assert {name for name in listed if name.startswith("auth/")} == {f"auth/{name}" for name in SCENARIOS}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.requirement("CLI-01", "CLI-06", "CLI-14", "CLI-20")
-def test_scenario_cli01_cli06_cli14_cli20(scenario: str, tmp_path: Path, waiting: Path) -> None:
+def test_scenario_cli01_cli06_cli14_cli20(suite: Suite, scenario: str, tmp_path: Path, waiting: Path) -> None:
     command = shlex.join([sys.executable, "-IS", str(HERE / "account_command.py"), str(waiting)])
-    argv = [str(suite().node), str(suite().home / "dist" / "index.js"), "client", "--command", command]
+    argv = [str(suite.node), str(suite.home / "dist" / "index.js"), "client", "--command", command]
     argv += ["--scenario", f"auth/{scenario}", "-o", str(tmp_path / "out")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=100, cwd=tmp_path)
     results = list((tmp_path / "out").rglob("checks.json"))

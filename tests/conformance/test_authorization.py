@@ -11,22 +11,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from conformance.run import REVISIONS, Suite, SuiteError, free_port, install
+from conformance.run import REVISIONS, Suite, free_port
 from oauth.scripted import Person
 from oauth.signing_in import Scene, scene
 
 SCENARIOS = ("authorization-server-metadata-endpoint", "authorization-code-grant")
 KNOWN = {"suite": {"name": "Conformance suite", "redirect_uris": ["http://127.0.0.1:3000/callback"]}}
-
-
-@pytest.fixture(scope="module")
-def suite() -> Suite:
-    try:
-        return install()
-    except SuiteError as fault:
-        if "npm is not installed" in str(fault):
-            pytest.skip("the conformance suite needs npm, which is not installed")
-        raise
 
 
 @pytest.fixture(scope="module")

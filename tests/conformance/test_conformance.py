@@ -7,19 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conformance.run import HERE, REVISIONS, SuiteError, install, measure
+from conformance.run import HERE, REVISIONS, measure
 
 EXPECTED: dict[str, dict[str, str]] = yaml.safe_load((HERE / "expected_failures.yml").read_text())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def installed() -> None:
-    try:
-        install()
-    except SuiteError as fault:
-        if "npm is not installed" in str(fault):
-            pytest.skip("the conformance suite needs npm, which is not installed")
-        raise
+pytestmark = pytest.mark.usefixtures("suite")
 
 
 @pytest.mark.timeout(300)
