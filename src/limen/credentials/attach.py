@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
 
 from limen.core.call import Approved, Call, Caller, Context, Grant, Presented, UpstreamCredential
 from limen.core.faults import ConfigFault, UpstreamFault
@@ -112,3 +114,14 @@ def checked(server: str, pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, s
         seen.add(lower)
         kept.append((lower, value))
     return tuple(kept)
+
+
+def _sendable(name: str) -> str:
+    try:
+        checked("", [(name, "x")])
+    except ConfigFault as fault:
+        raise ValueError(fault.message) from None
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_sendable)]  # of a header a credential may be sent in
