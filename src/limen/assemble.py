@@ -33,7 +33,7 @@ from limen.core.faults import ConfigFault, DependencyFault
 from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
 from limen.credentials.vault import Vault
-from limen.delegation import Delegation
+from limen.delegation import Delegated, Delegation
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
 from limen.identity.api_keys import ApiKeys
@@ -85,6 +85,7 @@ class Plan:
     registry: Registry
     issuers: Issuers
     inspection: Inspection
+    delegated: Delegated
     fixed: Mapping[type, Any]
     policy: PolicySet
     catalog: Catalog
@@ -119,7 +120,7 @@ class House:
             self.state.vault, self.state.oauth, PublicHttp(), PublicHttp(private=True), self.record
         )
         self._put(self.plan(config))
-        self.delegation.serve(self.upstreams.by_name)
+        self.plan_in_force.delegated.serve(self.upstreams.by_name)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self.continuity.misuse.refused
         self.engine.on_rejected = self.delegation.rejected
@@ -143,6 +144,7 @@ class House:
         kept = before.fixed if before is not None and before.config.limits == config.limits else None
         headers = {name: server.header_values() for name, server in config.servers.items()}
         inspection = self._inspection(config, before)
+        delegated = self.delegation.plan(config, before.delegated if before is not None else None)
         lasts, where = self.continuity, places(config)
         fixed: dict[type, Any] = {
             Authenticate: self._authenticate(config, issuers),
@@ -151,7 +153,7 @@ class House:
             SpendState: SpendState(lasts.states),
             **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
             RequireApproval: RequireApproval(self.state.approvals),
-            AttachCredential: AttachCredential(headers, self.delegation.sources(config)),
+            AttachCredential: AttachCredential(headers, delegated.sources),
         }
         catalog = registry.snapshot()
         policy = open_policy(config, registry, catalog)
@@ -159,7 +161,7 @@ class House:
         if isinstance(registry, LockedRegistry):
             event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
             self.ledger.append(orjson.dumps(event))
-        return Plan(config, registry, issuers, inspection, fixed, policy, catalog, corridor)
+        return Plan(config, registry, issuers, inspection, delegated, fixed, policy, catalog, corridor)
 
     def _open_keys(self, config: Config) -> None:
         """The vault and the keys of our own tokens, as soon as something needs them."""
@@ -221,7 +223,7 @@ class House:
 
     def _put(self, plan: Plan) -> None:
         self.plan_in_force, self.config, self.registry = plan, plan.config, plan.registry
-        self.delegation.attach = plan.fixed[AttachCredential]
+        self.delegation.adopt(plan.delegated, plan.fixed[AttachCredential])
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
         self.continuity.adopt(plan.config)
         self._expiry, self._followed = plan.catalog.next_expiry, 0

@@ -6,6 +6,7 @@ Built once, outlives configurations: what was obtained for a server is kept as l
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limen.connections import Connections, user_credential
@@ -45,6 +46,32 @@ Own = Callable[[], Awaitable[UpstreamCredential]]
 Record = Callable[[str, Mapping[str, object]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Delegated:
+    """How the credentials of one configuration are come by. Nothing of it is in force before `Delegation.adopt`."""
+
+    built: Mapping[str, tuple[object, Source, Own | None]]
+    connections: Connections | None = None  # accounts of people
+    connected: object = None  # what was said about them
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """A Source for each server whose credential is obtained."""
+        people = self.connections.sources if self.connections is not None else {}
+        return {**people, **{name: source for name, (_, source, _) in self.built.items()}}
+
+    def serve(self, upstreams: Mapping[str, object]) -> None:
+        """Have these read with a credential of our own, where there is one for that."""
+        for name, upstream in upstreams.items():
+            if name in self.built and hasattr(upstream, "own_credential"):
+                upstream.own_credential = self.built[name][2]
+
+    async def close(self) -> None:
+        """Let go of what is being obtained for people."""
+        if self.connections is not None:
+            await self.connections.close()
+
+
 class Delegation:
     """`vault` keeps the provider's tokens in `table`; `keys` sign what is minted. Without one of them, credentials that
     need it are a ConfigFault, never something weaker."""
@@ -62,47 +89,40 @@ class Delegation:
         self._table, self._links, self._public, self._web, self._record = table, links, public, private, record
         self.vault, self.keys = vault, keys
         self.connections: Connections | None = None  # accounts of people, in force
-        self._connected: object = None
-        self._built: dict[str, tuple[object, Source, Own | None]] = {}
         self._held: tuple[object, Held | None] = (None, None)
         self.attach: AttachCredential | None = None  # the guard in force
 
-    def sources(self, config: Config) -> dict[str, Source]:
-        """A Source for each server whose credential is obtained. Raises ConfigFault."""
+    def plan(self, config: Config, before: Delegated | None) -> Delegated:
+        """What a configuration says about credentials, sharing with `before` what it says alike. Raises ConfigFault."""
         built: dict[str, tuple[object, Source, Own | None]] = {}
+        kept = before.built if before is not None else {}
         held = self.held(config)
         for name, server in config.servers.items():
             credential = server.security.credential
             if credential is None or isinstance(credential, UserCredential):
                 continue
             known = (config.listen.url, config.oauth and config.oauth.provider, server.url, server.headers, credential)
-            before = self._built.get(name)
-            if before is not None and before[0] == known:
-                built[name] = before
+            if name in kept and kept[name][0] == known:
+                built[name] = kept[name]
             else:
                 built[name] = (known, *self._build(name, server, credential, config, held))
-        self._built = built
-        self._connect(config)
-        people = self.connections.sources if self.connections is not None else {}
-        return {**people, **{name: source for name, (_, source, _) in built.items()}}
+        return Delegated(built, *self._connect(config, before))
 
-    def _connect(self, config: Config) -> None:
+    def _connect(self, config: Config, before: Delegated | None) -> tuple[Connections | None, object]:
         """Accounts of people stay as they are as long as what is said about them does."""
         users = {name: server for name, server in config.servers.items() if user_credential(server) is not None}
         wanted = (users, config.listen.url, config.oauth)
-        if wanted == self._connected:
-            return
+        if before is not None and wanted == before.connected:
+            return before.connections, wanted
         if users and self.vault is None:
             raise ConfigFault("accounts of people need `oauth` and `vault`", f"mcpServers.{next(iter(users))}")
         vault, ways = self.vault, (self._public, self._web)
         built = Connections.build(config, self._table, self._links, vault, *ways, self._record) if vault else None
-        self.connections, self._connected = built, wanted
+        return built, wanted
 
-    def serve(self, upstreams: Mapping[str, object]) -> None:
-        """Have these read with a credential of our own, where there is one for that."""
-        for name, upstream in upstreams.items():
-            if name in self._built and hasattr(upstream, "own_credential"):
-                upstream.own_credential = self._built[name][2]
+    def adopt(self, delegated: Delegated, attach: AttachCredential) -> None:
+        """Put a plan in force."""
+        self.connections, self.attach = delegated.connections, attach
 
     def rejected(self, permit: Permit, fault: UpstreamFault) -> None:
         """A server answered 401 or 403 to what it was given."""

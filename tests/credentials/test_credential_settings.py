@@ -59,23 +59,38 @@ def delegation(**more: Any) -> Delegation:
 def test_every_kind_has_a_source_and_unchanged_ones_keep_theirs() -> None:
     made = delegation(vault=Box(), keys=Keys())
     config = Config.model_validate(whole(**GOOD))
-    first = made.sources(config)
+    planned = made.plan(config, None)
+    first = planned.sources
     kinds = {name: type(source) for name, source in first.items()}
     assert kinds == {**dict.fromkeys(GOOD, Remembered), "minted": EachCall}
-    assert made.sources(config) == first
+    assert made.plan(config, planned).sources == first
     changed = {**GOOD, "own": {**GOOD["own"], "scopes": ["more"]}}
-    second = made.sources(Config.model_validate(whole(**changed)))
+    second = made.plan(Config.model_validate(whole(**changed)), planned).sources
     assert {name for name in GOOD if first[name] is not second[name]} == {"own"}
     moved = whole(**GOOD)
     moved["mcpServers"]["own"]["url"] = "https://elsewhere.example/mcp"
-    assert made.sources(Config.model_validate(moved))["own"] is not first["own"]  # nothing of the old place is kept
+    third = made.plan(Config.model_validate(moved), planned).sources
+    assert third["own"] is not first["own"]  # nothing of the old place is kept
+
+
+def test_a_plan_that_is_not_adopted_changes_nothing() -> None:
+    made = delegation(vault=Box(), keys=Keys())
+    users = whole(person={"kind": "user"})
+    before = made.plan(Config.model_validate(users), None)
+    assert before.connections is not None
+    made.adopt(before, AttachCredential({}, before.sources))
+    users["listen"] = {"url": "https://other.example", "bind": "127.0.0.1:1"}
+    users["listen"]["unsafe_plain_http"] = True
+    refused = made.plan(Config.model_validate(users), before)
+    assert refused.connections is not before.connections
+    assert made.connections is before.connections
 
 
 def test_without_keys_or_vault_nothing_weaker_takes_their_place() -> None:
     for kind in ("minted", "kept", "jag"):
         named = {kind: {**GOOD[kind], **({"exchange": {}} if kind == "kept" else {})}}
         with pytest.raises(ConfigFault, match=rf"mcpServers\.{kind}"):
-            delegation().sources(Config.model_validate(whole(**named)))
+            delegation().plan(Config.model_validate(whole(**named)), None)
 
 
 def test_revoked_users_and_clients_are_forgotten_and_a_rejected_credential_is_told_to_its_source() -> None:

@@ -146,6 +146,17 @@ class Listen(Part):
         return self.client_certificate is not None or (self.tls is not None and self.tls.client_ca is not None)
 
     @property
+    def secure(self) -> bool:
+        """Whether nobody on the way reads along: TLS, or this machine's own loopback."""
+        base = split_url(self.url)
+        return base.scheme == "https" or is_loopback(base.hostname or "")
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`trusted_proxies`, to compare addresses with."""
+        return tuple(ip_network(one) for one in self.trusted_proxies)
+
+    @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on."""
         if self.bind is not None:

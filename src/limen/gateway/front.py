@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
-from limen.assemble import House
-from limen.config.addresses import split_url
+from limen.assemble import House, Plan
 from limen.config.bundles import routes
-from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.credentials.exchange_grant import GRANT
 from limen.credentials.held import Held
@@ -49,22 +46,20 @@ class Front:
         """What runs beside calls."""
         return self.attempts.run(), self._tend()
 
-    def open(self, config: Config) -> tuple[Pages | None, Recording | None]:
-        """What answers for this configuration; nothing where it needs no keys. Raises ConfigFault, DependencyFault."""
-        house = self._house
+    def open(self, plan: Plan) -> tuple[Pages | None, Recording | None]:
+        """What answers for this plan; nothing where it needs no keys. Raises ConfigFault, DependencyFault."""
+        house, config = self._house, plan.config
         if house.vault is None or house.token_keys is None:
             return None, None
-        base = split_url(config.listen.url)
-        secure = base.scheme == "https" or is_loopback(base.hostname or "")
-        trusted = tuple(ip_network(one) for one in config.listen.trusted_proxies)
+        secure, trusted = config.listen.secure, config.listen.proxies
         if config.oauth is None:
             return Pages(publish_keys(house.token_keys), secure, trusted), None
         recording = Recording(self.attempts, config.listen.url, trusted)
         house.on_first_use = recording.first_call
-        return Pages(self._signin(config), secure, trusted), recording
+        return Pages(self._signin(plan), secure, trusted), recording
 
-    def _signin(self, config: Config) -> SignIn:
-        house = self._house
+    def _signin(self, plan: Plan) -> SignIn:
+        house, config = self._house, plan.config
         if house.vault is None or house.token_keys is None:
             raise ConfigFault("there are no keys", "oauth")
         offers = offered(config)
@@ -73,7 +68,7 @@ class Front:
         brought = Brought(
             house.state, house.vault, house.token_keys, self.attempts, house.record, self._can, offers,
             lambda route: required_scopes(config, route), None if held is None else partial(_keep, held),
-            house.delegation.connections, self._exchanges(config),
+            plan.delegated.connections, self._exchanges(config),
         )  # fmt: skip
         return open_signin(config, brought)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from limen.assemble import House
+from limen.assemble import House, Plan
 from limen.config.load import ConfigFaults
 from limen.config.model import loosened
 from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
@@ -44,7 +44,7 @@ class Reload:
         asked: asyncio.Event,
         read: Callable[[], Config],
         build: Callable[[Config], Callable[[str, ServerConfig], Upstream]],
-        answering: Callable[[Config], Callable[[], None]],
+        answering: Callable[[Plan], Callable[[], None]],
     ) -> None:
         assert isinstance(house.upstreams, Upstreams)
         self._house, self._watch, self._upstreams = house, watch, house.upstreams
@@ -69,12 +69,12 @@ class Reload:
             config, waiting = keep_fixed(house.config, read)
             plan = house.plan(config, house.plan_in_force)
             made = self._new(config)
-            house.delegation.serve(made)
+            plan.delegated.serve(made)
             for issuer, trouble in (await plan.issuers.warm()).items():
                 house.say(f"issuer {issuer}: {trouble}; tokens are refused until it answers")
             await self._read_new(made, plan.registry)
             plan = house.plan(config, plan, plan.registry)  # what was read of them may change what is in service
-            put = self._answering(config)
+            put = self._answering(plan)
         except ConfigFault as fault:
             await asyncio.gather(*(upstream.close() for upstream in made.values()))
             self._refused(fault)

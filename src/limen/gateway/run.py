@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,10 +18,9 @@ import uvloop
 from limen import __version__
 from limen.adapters.hardening import harden
 from limen.adapters.public_http import PublicHttp
-from limen.assemble import House
+from limen.assemble import House, Plan
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
-from limen.core.addresses import is_loopback
 from limen.core.faults import ConfigFault, Fault
 from limen.delegation import Delegation
 from limen.gateway.app import Gateway
@@ -115,9 +113,9 @@ async def reading(config: Config) -> AsyncIterator[Upstreams]:
             delegation = Delegation(
                 state.vault, state.oauth, *ways, lambda event, told: state.tell(event, **told), *keys
             )  # fmt: skip
-            stack.push_async_callback(delegation.close)
-            delegation.sources(config)
-            delegation.serve(upstreams.by_name)
+            delegated = delegation.plan(config, None)
+            stack.push_async_callback(delegated.close)
+            delegated.serve(upstreams.by_name)
         yield upstreams
 
 
@@ -172,9 +170,7 @@ def site(config: Config, port: int, bundles: Mapping[str, Bundle]) -> Site:
 
     told = config.listen.client_certificate
     certificates = ForwardedCertificates(told.header, told.form, told.networks) if told is not None else None
-    trusted = tuple(ip_network(one) for one in config.listen.trusted_proxies)
-    secure = base.scheme == "https" or is_loopback(base.hostname or "")
-    return Site(table, metadata, challenged, secure, certificates, trusted)
+    return Site(table, metadata, challenged, config.listen.secure, certificates, config.listen.proxies)
 
 
 def _possession(config: Config, route: str) -> Possession:
@@ -246,7 +242,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     gateway = _gateway(house, bundles, long)
     place = site(config, configured, bundles)
     front = Front(house)
-    server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy, *front.open(config)))
+    server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy, *front.open(house.plan_in_force)))
     tls = config.listen.tls
     context = None
     if tls is not None:
@@ -263,14 +259,14 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         check_signin(found)
         return found
 
-    def answering(config: Config) -> Callable[[], None]:
-        """What makes us answer at the addresses of this configuration. What is under way has its own already."""
-        found, pages = offer(config, long), front.open(config)
+    def answering(plan: Plan) -> Callable[[], None]:
+        """What makes us answer at the addresses of this plan. What is under way has its own already."""
+        found, pages = offer(plan.config, long), front.open(plan)
 
         def put() -> None:
             bundles.clear()
             bundles.update(found)
-            addresses = site(config, configured, bundles)
+            addresses = site(plan.config, configured, bundles)
             server.app = HttpSurface(gateway, addresses, lambda: house.ledger.healthy, *pages)
             house.on_change()
 
