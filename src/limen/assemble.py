@@ -19,6 +19,7 @@ from limen.adapters.http import HttpFetch
 from limen.adapters.public_http import PublicHttp
 from limen.adapters.signing_keys import SigningKeys
 from limen.audit.ledger import Ledger
+from limen.audit.parameters import Parameters
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
 from limen.catalog.registry import Registry
@@ -157,7 +158,7 @@ class House:
         }
         catalog = registry.snapshot()
         policy = open_policy(config, registry, catalog)
-        corridor = _corridor(fixed, inspection, catalog, policy, config.audit.durable)
+        corridor = _corridor(fixed, inspection, catalog, policy, config, self._parameters(config, inspection))
         if isinstance(registry, LockedRegistry):
             event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
             self.ledger.append(orjson.dumps(event))
@@ -201,6 +202,13 @@ class House:
         kept = self.state
         return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
 
+    def _parameters(self, config: Config, inspection: Inspection) -> Parameters | None:
+        """What is kept of arguments, where that is more than a digest."""
+        default, named = config.audit.parameters, config.parameters
+        if {default, *named.values()} == {"digest"}:
+            return None
+        return Parameters(default, named, inspection.redacted, lambda: self.vault)
+
     def record(self, event: str, fields: Mapping[str, Any]) -> None:
         """The same, from the authorization server and what obtains credentials."""
         self._emit({**fields, "t": event})
@@ -242,7 +250,7 @@ class House:
             self.say(f"policy not recompiled: {fault}")
         self._expiry = catalog.next_expiry
         plan = self.plan_in_force
-        return _corridor(plan.fixed, plan.inspection, catalog, self.policy, self.config.audit.durable)
+        return _corridor(plan.fixed, plan.inspection, catalog, self.policy, self.config, plan.corridor.parameters)
 
     def swap(self) -> None:
         """Put a freshly compiled corridor in force and tell listeners; record what changed."""
@@ -347,7 +355,12 @@ class House:
 
 
 def _corridor(
-    fixed: Mapping[type, Any], inspection: Inspection, catalog: Catalog, policy: PolicySet, durable: bool
+    fixed: Mapping[type, Any],
+    inspection: Inspection,
+    catalog: Catalog,
+    policy: PolicySet,
+    config: Config,
+    parameters: Parameters | None,
 ) -> Corridor:
     built: dict[type, Any] = {
         **fixed,
@@ -365,7 +378,9 @@ def _corridor(
         catalog=catalog,
         policy=policy.digest,
         param_headers=param_headers,
-        durable=durable,
+        durable=config.audit.durable,
+        parameters=parameters,
+        plain_resources=config.audit.resources == "plain",
         messages=_built(built, posture.MESSAGES),
         marks=inspection.marks,
         scrub=inspection.scrub,

@@ -33,6 +33,7 @@ class Continuity:
         self.keys = HandleKeys(config.storage.path.parent / "handle-keys")
         self.handles = Handles(self.keys, spent)
         self.sessions = Sessions(sessions, config.sessions)
+        self.sessions.tell = lambda act, members: emit({"t": "session", "act": act, **members})
         self.states = States(self.handles, lambda: self.sessions.settings.state)
         self.misuse = Misuse(config.sessions.misuse, emit, network=lambda at: self.sessions.settings.risk.network(at))
         self.callers = Callers()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from limen.audit.parameters import Parameters
 from limen.core.call import Approved, Call, Caller
 from limen.core.chain import Chain, ResultGuard
 from limen.core.conversation import Conversation
@@ -106,4 +107,6 @@ class Corridor:
     lists: Remembered = field(default_factory=lambda: Remembered(32 << 20))  # what callers were shown of this catalog
     messages: Messages | None = None
     marks: Callable[[str], bool] | None = None  # whether texts of this server are marked as data
+    parameters: Parameters | None = None  # what is kept of arguments; None: nowhere more than their digest
+    plain_resources: bool = False  # URIs in results stand in the log themselves
     scrub: Callable[[str], str] | None = None  # takes secrets out of what a server calls its errors

@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 import orjson
 
+from limen import records
 from limen.core.call import (
     Approved,
     Call,
@@ -22,8 +22,6 @@ from limen.core.call import (
     Inspected,
     Presented,
     Protected,
-    Session,
-    UpstreamCredential,
 )
 from limen.core.chain import run_result
 from limen.core.conversation import Conversation
@@ -60,7 +58,7 @@ class Engine:
         self._seen: MutableMapping[str, Inspected] = {} if seen is None else seen
         self.on_refusal: Callable[[str, Context | Permit], None] = lambda reason, context: None  # id of the reason
         self.on_rejected: Callable[[Permit, UpstreamFault], None] = lambda permit, fault: None  # 401 or 403 of a server
-        self._standings = Standings()
+        self._standings, self._met = Standings(), records.Met()
 
     def timeout(self, server: str) -> float:
         """Seconds a call to this server may take in all."""
@@ -76,15 +74,29 @@ class Engine:
             return self._refused(Refusal(REASONS["wire.unknown_method"], reference), context), corridor
         if isinstance(route, Local):
             walked = await corridor.caller.run(context)
+            if not self._introduced(walked if isinstance(walked, Context) else walked[1]):
+                return Refusal(REASONS["fault.audit"], reference, "engine"), corridor
             if isinstance(walked, Context):
                 return walked, corridor
             return self._refused(*walked), corridor
         if isinstance(route, Forward):
             walked = await corridor.call.run(context)
+            if not self._introduced(walked if isinstance(walked, Context) else walked[1]):
+                return Refusal(REASONS["fault.audit"], reference, "engine"), corridor
             if isinstance(walked, Context):
                 return corridor.call.permit(walked), corridor
             return self._hidden(corridor, self._refused(*walked), walked[1]), corridor
         raise AssertionError(route)
+
+    def _introduced(self, context: Context) -> bool:
+        """The first use of a credential in this process is on record. False: it cannot be put there."""
+        record = self._met.first(context)
+        if record is None:
+            return True
+        if not self._write(record):
+            return False
+        self._met.know(record)
+        return True
 
     def _hidden(self, corridor: Corridor, refusal: Refusal, context: Context) -> Refusal:
         """Whether a target exists is told only to those who may see it."""
@@ -125,8 +137,13 @@ class Engine:
         """Record the intent, send, judge what comes back, record the outcome. Upstreams keep their own time limits."""
         call, approved, grant = permit.call, permit.get(Approved), permit.get(Grant)
         started = time.monotonic()
+        common = records.shared(permit, corridor)
         try:
-            index = self.log.append(self._intent(permit, corridor))
+            kept = corridor.parameters
+            parameters = None
+            if kept is not None and kept.kept(approved.server):
+                parameters = await kept.of(call, approved.server, permit.get(Caller), permit.reference)
+            index = self.log.append(self._intent(permit, common, parameters))
             if corridor.durable or approved.durable or "durable" in grant.requires:
                 await self.log.durable(index)
         except DependencyFault as fault:
@@ -138,30 +155,30 @@ class Engine:
         try:
             result = await self._upstreams.forward(permit, conversation, headers)
         except asyncio.CancelledError:
-            self._outcome(permit, "call.cancelled", started)
+            self._outcome(permit, common, "call.cancelled", started)
             raise
         except (Fault, TimeoutError) as fault:
             reason, detail = _upstream_reason(fault, corridor.scrub)
-            self._outcome(permit, reason.id, started, detail)
+            self._outcome(permit, common, reason.id, started, detail)
             if isinstance(fault, UpstreamFault) and fault.status in (401, 403):
                 self.on_rejected(permit, fault)
             return Refusal(reason, permit.reference, "upstream", detail, _upstream_public(reason, fault))
         except Exception as error:  # noqa: BLE001 - our own bug must not pass a result on
             detail = f"{type(error).__name__}: {error}"
-            self._outcome(permit, "fault.bug", started, detail)
+            self._outcome(permit, common, "fault.bug", started, detail)
             return Refusal(REASONS["fault.bug"], permit.reference, "upstream", detail)
         judged = run_result(corridor.result, permit, result, self.timeout(call.server))
         if not isinstance(judged, tuple | Refusal):
             try:
                 judged = await judged
             except asyncio.CancelledError:
-                self._outcome(permit, "call.cancelled", started)
+                self._outcome(permit, common, "call.cancelled", started)
                 raise
         if isinstance(judged, Refusal):
-            self._outcome(permit, judged.reason.id, started, judged.detail)
+            self._outcome(permit, common, judged.reason.id, started, judged.detail)
             return judged
         result, notes = judged
-        if not self._outcome(permit, "ok", started, "; ".join(notes)):
+        if not self._outcome(permit, common, "ok", started, "; ".join(notes), result, corridor.plain_resources):
             return Refusal(REASONS["fault.audit"], permit.reference, "engine", "outcome not recorded")
         return result
 
@@ -186,12 +203,7 @@ class Engine:
 
     def local(self, context: Context, corridor: Corridor) -> Refusal | None:
         """Record a call answered here."""
-        record = {
-            "t": "local",
-            **_who(context),
-            "catalog": corridor.catalog.version,
-        }
-        if self._write(_what(record, context.call, context.reference)):
+        if self._write(records.local(context, corridor)):
             return None
         return Refusal(REASONS["fault.audit"], context.reference, "engine")
 
@@ -204,60 +216,36 @@ class Engine:
         return self._refused(Refusal(REASONS["identity.revoked"], facts.reference, "Revoked", "ended under way"), facts)
 
     def _refused(self, refusal: Refusal, context: Context | Permit) -> Refusal:
-        approved = context.find(Approved)
-        record = {
-            "t": "refusal",
-            **_who(context),
-            "digest": approved.digest if approved else "",
-            "decision": "deny",
-            "reason": refusal.reason.id,
-            "guard": refusal.guard,
-            "detail": refusal.detail[:500],
-            "policy": self.corridor.policy,
-        }
+        record = records.refusal(self.corridor, context, refusal.reason.id, refusal.guard, refusal.detail)
         if self._seen:
             _risk(record, self._seen.pop(refusal.reference, None))
-        self._write(_what(record, context.call, refusal.reference))
+        self._write(record)
         try:
             self.on_refusal(refusal.reason.id, context)
         except DependencyFault as fault:  # an alert that cannot be recorded: the refusal stands
             return replace(refusal, detail=f"{refusal.detail}; {fault}")
         return refusal
 
-    def _intent(self, permit: Permit, corridor: Corridor) -> bytes:
-        approved, grant = permit.get(Approved), permit.get(Grant)
-        record = {"t": "intent", "ts": time.time(), **_who(permit)}
-        _what(record, permit.call, permit.reference)
-        record["upstream"] = approved.server
-        record["tool"] = approved.name
-        record["digest"] = approved.digest
-        record["drifted"] = approved.drifted
-        record["decision"] = "allow"
-        record["rules"] = grant.rules
-        record["policy"] = grant.policy
-        record["catalog"] = corridor.catalog.version
-        record["credential"] = permit.get(UpstreamCredential).kind
+    def _intent(self, permit: Permit, common: bytes, parameters: dict[str, Any] | None) -> bytes:
+        record: dict[str, Any] = {"t": "intent", "ts": time.time()}
         _risk(record, permit.find(Inspected))
         if (cleared := permit.find(Cleared)) is not None and cleared.findings:
             record["flow"] = cleared.findings
+        if parameters is not None:
+            record["parameters"] = parameters
         self._standings.note(record, permit.get(Caller))
-        return orjson.dumps(record)
+        return records.joined(record, common)
 
-    def _outcome(self, permit: Permit, reason: str, started: float, detail: str = "") -> bool:
+    def _outcome(
+        self, permit: Permit, common: bytes, reason: str, started: float, detail: str = "",
+        result: dict[str, Any] | None = None, plain: bool = False,
+    ) -> bool:  # fmt: skip
         """The intent is on record, so this one may share the next record's write (see `Ledger.defer`)."""
-        ended = time.monotonic()
-        record = {
-            "t": "outcome",
-            "ref": permit.reference,
-            "reason": reason,
-            "ms": round((ended - started) * 1000, 2),
-            "detail": detail[:500],
-            "ts": time.time(),
-        }
+        record = records.outcome(reason, started, detail, result, plain)
         if self._seen:
             _risk(record, self._seen.pop(permit.reference, None))
         try:
-            self.log.defer(orjson.dumps(record))
+            self.log.defer(records.joined(record, common))
         except DependencyFault:
             return False
         return True
@@ -273,36 +261,6 @@ class Engine:
 def _named(catalog: Shelf, call: Call) -> Approved | None:
     kind = {"tools/call": "tool", "prompts/get": "prompt", "resources/read": "resource"}.get(call.method, "")
     return catalog.find(call.server, kind, call.name)
-
-
-def _who(facts: Context | Permit) -> dict[str, Any]:
-    caller, session = facts.find(Caller), facts.find(Session)
-    if caller is None:
-        return {"peer": facts.call.peer.address}
-    who: dict[str, Any] = {
-        "iss": caller.issuer,
-        "sub": caller.subject,
-        "client": caller.client,
-        "token": caller.token_id,
-        "session": sha256(session.id.encode()).hexdigest()[:16] if session and session.id else "",
-        "peer": facts.call.peer.address,
-    }
-    if caller.binding is not None:
-        who["bound"] = sorted(caller.binding.kinds)
-    return who
-
-
-def _what(record: dict[str, Any], call: Call, reference: str) -> dict[str, Any]:
-    """Add what was asked."""
-    record["ref"] = reference
-    record["server"] = call.server
-    record["method"] = call.method
-    record["name"] = call.name
-    record["args"] = sha256(call.arguments).hexdigest() if call.arguments else ""
-    record["revision"] = call.revision
-    record["agent"] = call.client
-    record["trace"] = call.trace.get("traceparent", "")
-    return record
 
 
 def _risk(record: dict[str, Any], inspected: Inspected | None) -> None:

@@ -142,6 +142,10 @@ class Inspection:
         """The text without secrets and personal data."""
         return self._redact(text, "", _SENSITIVE)
 
+    def redacted(self, text: str, name: str) -> str:
+        """The same for the value of a member of this name."""
+        return self._redact(text, name, _SENSITIVE)
+
     def kept_feeds(self) -> dict[str, str]:
         """Put the last good copies in force, which survive restarts. What to say of those that are not used."""
         told: dict[str, str] = {}

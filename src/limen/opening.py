@@ -93,8 +93,10 @@ def open_vault(config: Config, state: State) -> Vault:
 
 
 def needs_keys(config: Config) -> bool:
-    """Whether tokens are issued, kept or obtained here."""
-    return config.oauth is not None or any(one.security.credential is not None for one in config.servers.values())
+    """Whether tokens are issued, kept or obtained here, or arguments sealed."""
+    sealed = "encrypted" in (config.audit.parameters, *config.parameters.values())
+    tokens = config.oauth is not None or any(one.security.credential is not None for one in config.servers.values())
+    return sealed or tokens
 
 
 def open_key_wrap(config: Config, *, create: bool) -> KeyWrap:

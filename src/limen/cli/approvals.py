@@ -23,7 +23,7 @@ IdArgument = Annotated[str, typer.Argument(help="Id, as `limen approvals list` s
 def _open(context: typer.Context, config: Path | None) -> Any:
     from limen.storage import State
 
-    return State.open(load(context, config).config).approvals
+    return State.open(load(context, config).config)
 
 
 @app.command("list")
@@ -38,7 +38,7 @@ def list_(
 
     if state not in ("pending", "approved", "rejected", "all"):
         raise typer.BadParameter("pending, approved, rejected or all")
-    records = list_approvals(_open(context, config), None if state == "all" else state)
+    records = list_approvals(_open(context, config).approvals, None if state == "all" else state)
     if as_json:
         emit([asdict(record) for record in records])
         return
@@ -77,10 +77,16 @@ def reject(
 
 
 def _decided(decide: Any, context: typer.Context, config: Path | None, as_json: bool) -> None:
+    state = _open(context, config)
     try:
-        record: ApprovalRecord = decide(_open(context, config))
+        record: ApprovalRecord = decide(state.approvals)
     except (LookupError, ValueError) as error:
         raise Refused(str(error.args[0]) if error.args else "no such request") from None
+    state.tell(
+        "approval", act=record.state, id=record.id, by=record.by, reason=record.reason, iss=record.issuer,
+        sub=record.subject, client=record.client, server=record.server, name=record.name, digest=record.definition,
+        args=record.arguments_sha256, until=record.expires,
+    )  # fmt: skip
     if as_json:
         emit(asdict(record))
         return

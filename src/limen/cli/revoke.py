@@ -14,7 +14,8 @@ from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, Reaso
 from limen.cli.terminal import emit, line, table
 
 if TYPE_CHECKING:
-    from limen.core.ports import Bus, Kept
+    from limen.core.ports import Bus
+    from limen.storage import State
 
 app = group("Who or what is no longer welcome.")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -25,11 +26,10 @@ UntilOption = Annotated[
 ]
 
 
-def _open(context: typer.Context, config: Path | None) -> tuple[Kept, Bus | None]:
+def _open(context: typer.Context, config: Path | None) -> State:
     from limen.storage import State
 
-    state = State.open(load(context, config).config)
-    return state.revocations, state.bus
+    return State.open(load(context, config).config)
 
 
 def _until(text: str, now: float) -> float | None:
@@ -50,12 +50,13 @@ def _put(context: typer.Context, config: Path | None, as_json: bool, until: str,
 
     now = time.time()
     what["by"] = user(what["by"])
-    kept, bus = _open(context, config)
+    state = _open(context, config)
     try:
-        record = revoke(kept, Revocation(**what, at=now, until=_until(until, now)))
+        record = revoke(state.revocations, Revocation(**what, at=now, until=_until(until, now)))
     except ValueError as error:
         raise Misused(str(error)) from None
-    _wake(bus)
+    _wake(state.bus)
+    state.tell("revocation", act="made", **as_row(record))
     if as_json:
         emit(as_row(record))
         return
@@ -157,7 +158,7 @@ def list_(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
     """Show what is revoked. Example: limen revoke list --json"""
     from limen.identity.revoked import as_row, revocations
 
-    rows = [as_row(record) for record in revocations(_open(context, config)[0])]
+    rows = [as_row(record) for record in revocations(_open(context, config).revocations)]
     if as_json:
         emit(rows)
         return
@@ -172,6 +173,7 @@ def _shown(until: Any) -> str:
 def undo(
     context: typer.Context,
     id: Annotated[str, typer.Argument(help="Id, as `limen revoke list` shows it.")],
+    by: ByOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -179,12 +181,13 @@ def undo(
     from limen.identity.revoked import as_row, described
     from limen.identity.revoked import undo as take_back
 
-    kept, bus = _open(context, config)
+    state = _open(context, config)
     try:
-        record = take_back(kept, id)
+        record = take_back(state.revocations, id)
     except LookupError as error:
         raise Refused(str(error.args[0])) from None
-    _wake(bus)
+    _wake(state.bus)
+    state.tell("revocation", act="undone", **{**as_row(record), "by": user(by)})
     if as_json:
         emit(as_row(record))
         return

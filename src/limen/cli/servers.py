@@ -69,7 +69,10 @@ def install(
         try:
             expected = launches.expected(name, server)
             say = _quiet if as_json else complain
+            fresh = store.find(package) is None
             record, changed = store.install(package, expected, say, update=update, replace=replace)
+            if changed or fresh:
+                _recorded(loaded, "installed", server=name, packages=list(package.specs), changed=changed)
             rows.append({**_row(store, name, server), "changed": changed, "packages": len(record.parts)})
             if not as_json:
                 _tell(name, package, record, changed)
@@ -127,10 +130,24 @@ def gc(
     loaded, store, _ = _opened(context, config)
     wanted = [package for _, server in _local(loaded, None, disabled=True) if (package := _package(server))]
     gone = store.collect(wanted, dry=dry)
+    if gone and not dry:
+        _recorded(loaded, "deleted", paths=gone)
     if as_json:
         emit({"deleted": [] if dry else gone, "would_delete": gone if dry else []})
     for path in () if as_json else gone:
         line(f"{'would delete' if dry else 'deleted'} {path}")
+
+
+def _recorded(loaded: Loaded, act: str, **members: Any) -> None:
+    """Leave word for the log."""
+    from limen.cli.context import user
+    from limen.storage import State
+
+    state = State.open(loaded.config)
+    try:
+        state.tell("package", act=act, **members, by=user(""))
+    finally:
+        state.close()
 
 
 def _opened(context: typer.Context, config: Any) -> tuple[Loaded, PackageStore, Launches]:

@@ -172,6 +172,12 @@ class AuditConfig(Part):
     key: Path = Path(STATE, "audit.key")
     name: str = Field(default="limen", pattern=r"^[A-Za-z0-9._/-]{1,255}$", description="name of the log and its key")
     durable: bool = Field(default=False, description="every call waits until its intent is on disk")
+    parameters: Literal["digest", "redacted", "encrypted"] = Field(
+        default="digest", description="what is kept of arguments; a server's security.parameters goes first"
+    )
+    resources: Literal["digest", "plain"] = Field(
+        default="digest", description="how the URIs in what servers answer stand in the log"
+    )
 
 
 class RedisConfig(Part):
@@ -361,6 +367,11 @@ class Config(Part):
     def servers(self) -> dict[str, ServerConfig]:
         """The servers that are in use."""
         return {name: server for name, server in self.mcpServers.items() if not server.disabled}
+
+    @property
+    def parameters(self) -> dict[str, Literal["digest", "redacted", "encrypted"]]:
+        """What the log keeps of arguments, of the servers that have a say of their own."""
+        return {name: kind for name, one in self.servers.items() if (kind := one.security.parameters) is not None}
 
 
 def loosened(part: BaseModel, path: str = "") -> Iterator[str]:

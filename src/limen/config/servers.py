@@ -50,6 +50,9 @@ class ServerSecurity(BaseModel):
     )
     timeout: Seconds = Field(default=60.0, description="seconds a call may take in all")
     durable: bool = Field(default=False, description="calls wait until their intent is on disk")
+    parameters: Literal["digest", "redacted", "encrypted"] | None = Field(
+        default=None, description="what the log keeps of its arguments; default: as in audit.parameters"
+    )
     scopes: tuple[str, ...] = Field(default=(), description="scopes_supported of this server's metadata (RFC 9728)")
     sender_constrained: bool | Literal["dpop", "mtls"] = Field(
         default=False, description="only tokens bound to a key: by DPoP, by a client certificate, or (true) by either"

@@ -215,8 +215,9 @@ class Gateway:
         caller = context.get(Caller)
         trail = trail_of(call, caller, self.sessions.settings.risk, time.time())
         identifier = self.sessions.open(
-            caller, call.route, revision, declared if isinstance(declared, dict) else {}, name, trail
-        )
+            caller, call.route, revision, declared if isinstance(declared, dict) else {}, name, trail,
+            ref=context.reference,
+        )  # fmt: skip
         result = self._described(context, corridor, {"protocolVersion": revision})
         result["capabilities"]["logging"] = {}
         reply = self._answer(call, result)

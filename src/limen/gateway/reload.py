@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from limen.assemble import House, Plan
+from limen.config.digest import config_digest
 from limen.config.load import ConfigFaults
 from limen.config.model import loosened
 from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
@@ -91,7 +92,8 @@ class Reload:
         changed = _changes(house.config, config)
         before = house.policy.digest
         house.engine.event(
-            "reload", ok=True, policy_before=before, policy=plan.policy.digest, servers=changed, restart=waiting,
+            "reload", ok=True, config_before=config_digest(house.config), config=config_digest(config),
+            policy_before=before, policy=plan.policy.digest, servers=changed, restart=waiting,
             loosened=list(loosened(config)),
         )  # fmt: skip
         kept = {name: upstream for name, upstream in self._upstreams.by_name.items() if name in config.servers}
@@ -132,7 +134,11 @@ class Reload:
     def _refused(self, fault: ConfigFault) -> None:
         faults = fault.faults if isinstance(fault, ConfigFaults) else (fault,)
         self._house.engine.event(
-            "reload", ok=False, policy=self._house.policy.digest, detail="; ".join(map(str, faults))[:2000]
+            "reload",
+            ok=False,
+            config=config_digest(self._house.config),
+            policy=self._house.policy.digest,
+            detail="; ".join(map(str, faults))[:2000],
         )
         for one in faults:
             self._house.say(f"configuration not taken over: {one}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -20,7 +21,9 @@ from limen.adapters.hardening import harden
 from limen.adapters.public_http import PublicHttp
 from limen.assemble import House, Plan
 from limen.config.bundles import routes
+from limen.config.digest import config_digest
 from limen.config.load import check_consistency, load_config, with_port
+from limen.config.model import loosened
 from limen.core.faults import ConfigFault, Fault
 from limen.delegation import Delegation
 from limen.gateway.app import Gateway
@@ -249,7 +252,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         authorities = str(tls.client_ca) if tls.client_ca is not None else None
         required = tls.require_client_certificate
         context = tls_context(str(tls.certificate), str(tls.key), authorities, required=required)
-    house.engine.event("start", version=__version__, policy=house.engine.corridor.policy)
+    house.engine.event("start", **_state(house))
     watch = await _watch(house)
 
     def read() -> Config:
@@ -292,6 +295,15 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     return 0
 
 
+def _state(house: House) -> dict[str, Any]:
+    """What is in force when a process begins."""
+    corridor = house.engine.corridor
+    return {
+        "version": __version__, "config": config_digest(house.config), "policy": corridor.policy,
+        "catalog": corridor.catalog.version, "loosened": list(loosened(house.config)), "pid": os.getpid(),
+    }  # fmt: skip
+
+
 async def _watched(house: House) -> None:
     """Show what happens to those who watch."""
     audit, state = house.config.audit, house.state
@@ -325,8 +337,6 @@ async def _watch(house: House) -> Watch:
 
 def _announce(house: House, place: Site, host: str, port: int) -> None:
     """Where we listen, what is loosened, what to do next."""
-    from limen.config.model import loosened
-
     say(f"listening on {host}:{port}")
     for endpoint in place.endpoints.values():
         inside = "" if endpoint.bundle is None or not endpoint.server else f" ({', '.join(endpoint.bundle.servers)})"
@@ -355,7 +365,7 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
         raise ConfigFault(f"no server or bundle named {name!r}: {known}", "mcpServers")
     house, cells = _house(config)
     gateway = _gateway(house, bundles, long)
-    house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
+    house.engine.event("start", **_state(house), transport="stdio")
     watch = await _watch(house)
     watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), _watched(house))
     tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())

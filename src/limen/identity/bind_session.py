@@ -173,7 +173,7 @@ class BindSession:
         }  # fmt: skip
         detail = f"score {judged.score}: {', '.join(judged.signals) or 'signed in before that'}"
         if judged.action == "end":
-            ended = self._sessions.end_all(caller.key)
+            ended = self._sessions.end_all(caller.key, "somebody else may have it")
             self._emit({"t": "security", "event": "session.hijack", "severity": "error", "ended": ended, **found})
             return refuse("identity.session", detail) if key else _step_up(judged, detail)
         if judged.action == "step_up":

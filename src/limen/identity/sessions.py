@@ -89,7 +89,8 @@ def _fitted(rendered: bytes) -> bytes:
 
 
 class Sessions:
-    """Methods raise DependencyFault when the table does. `on_end` is told the key of each session that ended."""
+    """Methods raise DependencyFault when the table does. `on_end` is told the key of each session that ended; `tell`,
+    for the log, of each that began, ended, or was not known to this process: what happened, and its members."""
 
     def __init__(
         self, table: Table, settings: SessionSettings | None = None, now: Callable[[], float] = time.time
@@ -99,25 +100,35 @@ class Sessions:
         self._live: OrderedDict[str, Held] = OrderedDict()  # the idlest first
         self._memo: dict[tuple[object, ...], str] = {}
         self.on_end: Callable[[str], None] = lambda key: None
+        self.tell: Callable[[str, dict[str, Any]], None] = lambda act, members: None
 
     def __len__(self) -> int:
         return len(self._live)
 
     def open(
-        self, caller: Caller, route: str, revision: str, capabilities: dict[str, Any], client: str, trail: Trail
+        self,
+        caller: Caller,
+        route: str,
+        revision: str,
+        capabilities: dict[str, Any],
+        client: str,
+        trail: Trail,
+        ref: str = "",
     ) -> str:
         """The id of a new session of this caller. At a bound the caller's oldest gives way, or the idlest of all."""
         now, prefix = self._now(), handles.prefix(handles.SESSION, caller.key)
         mine = sorted(self._table.scan(prefix), key=lambda row: float(orjson.loads(row[1])["created"]))
         for key, _ in mine[: max(0, len(mine) - self.settings.per_caller + 1)]:
-            self.end(key)
+            self.end(key, "too many of this caller")
         while len(self._live) >= self.settings.total:
-            self.end(next(iter(self._live)))
+            self.end(next(iter(self._live)), "too many in all")
         identifier = handles.new_id()
         key = handles.name(handles.SESSION, caller.key, route, identifier)
         declared = _fitted(orjson.dumps(capabilities))
         held = Held(key, revision, declared, client, now, now, self._privileges(caller), trail)
         held.raw, held.stored, held.checked = held.encode(), now, now
+        whose = {"iss": caller.issuer, "sub": caller.subject, "client": caller.client, "server": route, "ref": ref}
+        self._tell("begun", key, agent=client, revision=revision, **whose)
         self._table.put(key, held.raw, self._expires(held))
         self._live[key] = held
         return identifier
@@ -131,7 +142,7 @@ class Sessions:
         if held is None:
             return None
         if held.privileges != self._privileges(caller):
-            self.end(held.key)
+            self.end(held.key, "its caller's rights changed")
             return None
         return held
 
@@ -163,21 +174,21 @@ class Sessions:
             held.checked = 0.0
         raise DependencyFault("sessions", "a session kept changing")
 
-    def end(self, key: str) -> None:
+    def end(self, key: str, why: str = "ended by its client") -> None:
         """End the session at this key, here and (within a second) in every replica. Unknown keys are ignored."""
         for _ in range(_TRIES):
             stored = self._table.get(key)
             if stored is None or self._table.swap(key, stored, None):
-                self._forget(key)
+                self._forget(key, why, known=stored is not None)
                 return
         raise DependencyFault("sessions", "a session could not be ended: it kept changing")
 
-    def end_all(self, owner: tuple[str, ...]) -> int:
+    def end_all(self, owner: tuple[str, ...], why: str = "all of its caller's were ended") -> int:
         """End every session of (issuer, subject) or (issuer, subject, client). How many there were. Called on the
         gateway's event loop, like all of this."""
         keys = [key for key, _ in self._table.scan(handles.prefix(handles.SESSION, owner))]
         for key in keys:
-            self.end(key)
+            self.end(key, why)
         return len(keys)
 
     def sweep(self) -> None:
@@ -200,7 +211,7 @@ class Sessions:
                 return None
         settings = self.settings
         if now - held.used > settings.idle or now - held.created > settings.absolute:
-            self.end(key)
+            self.end(key, self._over(held, now))
             return None
         if use:
             held.used = now
@@ -212,7 +223,7 @@ class Sessions:
     def _load(self, key: str, known: Held | None, now: float) -> Held | None:
         raw = self._table.get(key)
         if raw is None:
-            self._forget(key)
+            self._forget(key, self._over(known, now) if known is not None else "")
             return None
         if known is not None and raw == known.raw:
             known.checked = now
@@ -227,14 +238,29 @@ class Sessions:
             raise DependencyFault("sessions", f"a record cannot be read: {error!r}", retryable=False) from None
         if known is not None:
             held.used = max(held.used, known.used)
+        if known is None:
+            self._tell("resumed", key, agent=held.client, why="begun in another process, or not used for long")
         self._live[key] = held
         while len(self._live) > self.settings.total:  # of another replica: out of mind, not at its end
             self._live.popitem(last=False)
         return held
 
-    def _forget(self, key: str) -> None:
-        if self._live.pop(key, None) is not None:
+    def _forget(self, key: str, why: str, known: bool = False) -> None:
+        """`known`: it was there until now, if not in this process."""
+        held = self._live.pop(key, None)
+        if held is not None:
             self.on_end(key)
+        if held is not None or known:
+            self._tell("ended", key, why=why, **({"agent": held.client} if held is not None else {}))
+
+    def _over(self, held: Held, now: float) -> str:
+        """Why it is."""
+        if now - held.created > self.settings.absolute:
+            return "its time was up"
+        return "unused for long" if now - held.used > self.settings.idle else "ended elsewhere"
+
+    def _tell(self, act: str, key: str, **members: Any) -> None:
+        self.tell(act, {"session": sha256(key.encode()).hexdigest()[:16], **members})
 
     def _expires(self, held: Held) -> float:
         """The table may let go then: no replica has written a use that is later than an eighth of `idle` before."""
