@@ -89,7 +89,8 @@ class Watcher:
             for index, record in read(self._directory, start):
                 event = read_event(self._log, index, record)
                 for lane in lanes:
-                    if lane.next == index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
+                    # Less than: what was removed before it was shown to a new one is passed over.
+                    if lane.next <= index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
                         lane.next = index + 1
                 seen += 1
                 if seen == _BATCH:
