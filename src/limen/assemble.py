@@ -7,8 +7,10 @@ the corridor it entered.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -58,6 +60,7 @@ from limen.policy.authorize import Authorize
 from limen.policy.decision import PolicySet
 from limen.policy.limit import Limit, Spend
 from limen.storage import Counts, Followed, Look, State
+from limen.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -100,7 +103,10 @@ class House:
         self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
-        self.ledger = Ledger.open(directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
+        self.upkeep = Upkeep(
+            config.audit, self.signer, (self.state.logs, self.state.cursors), socket.gethostname(), say
+        )
+        self.ledger = Ledger.open(directory(config.audit.path), self.upkeep.signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
@@ -340,6 +346,8 @@ class House:
         self.plan_in_force.inspection.close()
         await self.issuers.close()
         await self.ledger.close()
+        with suppress(DependencyFault):  # it counts as not being written any more soon enough
+            self.upkeep.close()
         await self.counts.close()
         self.state.close()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TABLES: Final = (
     "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
     "sessions", "spent", "reviews", "oauth", "consents", "vault", "attempts", "cursors", "contained", "threats",
-    "behavior", "alerts", "incidents", "history",
+    "behavior", "alerts", "incidents", "history", "logs",
 )  # fmt: skip
 KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
@@ -68,7 +68,8 @@ class State:
     quarantine, revocations and counts; what commands did; API keys as digests, proofs that were used and when keys
     were, sessions, states that were used, and reviews; of the authorization server its clients and grants, what people
     consented to, sealed secrets, and the steps of attempts to sign in; how far followers of the log have come, what is
-    contained, suspicions, what is usual, alerts that are to be delivered, incidents, and former configurations."""
+    contained, suspicions, what is usual, alerts that are to be delivered, incidents, former configurations, and of
+    the logs who writes which, what is held, and the last statement over all."""
 
     catalog: Kept
     approvals: Kept
@@ -94,6 +95,7 @@ class State:
     alerts: Kept
     incidents: Kept
     history: Kept
+    logs: Kept
     remote: bool = False  # reading waits for a network
     counter: Counter | None = None  # counts all replicas share; None: this process is alone
     bus: Bus | None = None

@@ -20,7 +20,6 @@ from limen.core.ports import Signer
 from limen.protocol.jsonrpc import canonical
 
 HEADER: Final = "limen.audit/pruned/1\n"
-MOST: Final = 300  # ranges: the note is at most 64 KiB
 
 
 @dataclass(frozen=True, slots=True)
