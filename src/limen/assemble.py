@@ -7,7 +7,6 @@ the corridor it entered.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -103,10 +102,9 @@ class House:
         self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
-        self.upkeep = Upkeep(
-            config.audit, self.signer, (self.state.logs, self.state.cursors), socket.gethostname(), say
-        )
-        self.ledger = Ledger.open(directory(config.audit.path), self.upkeep.signer, checkpoint_interval=CHECKPOINT)
+        self.upkeep = Upkeep(config, self.signer, self.state, say)
+        log, signer = directory(config.audit.path), self.upkeep.signer
+        self.ledger = Ledger.open(log, signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)

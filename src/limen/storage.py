@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from limen.adapters.counting import TableCounter
+from limen.audit.index import Index
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Bus, Counter, Kept
 from limen.policy.buckets import MemoryCounter
@@ -47,6 +49,8 @@ _DRIVERS: Final = MappingProxyType(
         "sqlite": ("limen.adapters.sqlite", "open_tables", ""),
         "postgres": ("limen.adapters.postgres", "open_tables", "postgres"),
         "postgres bus": ("limen.adapters.postgres", "PostgresBus", "postgres"),
+        "sqlite index": ("limen.adapters.sqlite_index", "SqliteIndex", ""),
+        "postgres index": ("limen.adapters.postgres_index", "PostgresIndex", "postgres"),
         "redis": ("limen.adapters.redis", "RedisCounter", "redis"),
         "redis bus": ("limen.adapters.redis", "RedisBus", "redis"),
     }
@@ -120,6 +124,21 @@ class State:
         """For commands: what an operator did, for the log. The running gateway, or the next one, writes it there."""
         key = f"{time.time_ns():020d}.{secrets.token_hex(4)}"
         self.told.put(key, orjson.dumps({"event": event, "at": time.time(), **fields}))
+
+
+def open_index(config: Config) -> Index:
+    """The index of the log: beside it, or with PostgreSQL the one of all replicas. Opened when it is first used.
+
+    Raises ConfigFault when the driver is not installed."""
+    storage = config.storage
+    place = index_path(config.audit.path) if storage.kind == "sqlite" else storage.place
+    made: Index = driver(f"{storage.kind} index")(place)
+    return made
+
+
+def index_path(log: Path) -> Path:
+    """The file of a log's own index."""
+    return log.with_name(f"{log.name}-index.db")
 
 
 def _shared(storage: StorageConfig, counts: Kept) -> tuple[Counter | None, Bus | None]:

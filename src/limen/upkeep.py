@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,13 +18,18 @@ from limen.audit.logs import Head, Logs
 from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Unprovable
 from limen.audit.prune import Pruning
+from limen.audit.tiles import WIDTH
 from limen.audit.witness import RolledBack, advance, read_statement, sign_statement
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
+from limen.storage import open_index
 
 if TYPE_CHECKING:
     from limen.adapters.keys import FileSigner
-    from limen.config.model import AuditConfig
+    from limen.config.model import Config
+    from limen.storage import State
+
+Record = Callable[[str, Mapping[str, Any]], None]
 
 BEAT: Final = 5.0  # seconds between two times a log tells how far it is
 _PRUNE: Final = 3600.0
@@ -33,35 +39,32 @@ _HELD: Final = 30.0  # seconds another replica waits for one that holds the leas
 
 
 class Upkeep:
-    """The duties of one log. `sign` makes the key of a log of a name; statements over all logs are signed for the
-    configured name, which all replicas share."""
+    """The duties of one log. `signer` signs for it; statements over all logs are signed for the configured name, which
+    all replicas share."""
 
-    def __init__(
-        self,
-        settings: AuditConfig,
-        signer: FileSigner,
-        tables: tuple[Table, Table],
-        host: str,
-        say: Callable[[str], None],
-    ) -> None:
-        """Enter the log. `tables`: logs, cursors. Raises ConfigFault, DependencyFault."""
-        self._settings, self._base, self._say = settings, signer, say
-        self._table, self._cursors = tables
-        self._logs, self._directory = Logs(self._table), Path(settings.path).absolute()
+    def __init__(self, config: Config, signer: FileSigner, state: State, say: Callable[[str], None]) -> None:
+        """Enter the log: from now on its name is ours. Raises ConfigFault, DependencyFault."""
+        self._config, self._settings, self._base, self._say = config, config.audit, signer, say
+        self._table, self._cursors = state.logs, state.cursors
+        self._logs, self._directory = Logs(self._table), Path(config.audit.path).absolute()
         self.head: Head = self._logs.enter(
-            self._directory, settings.name, lambda name: VerifierKey(name, signer.public_key), host, time.time()
+            self._directory,
+            signer.name,
+            lambda name: VerifierKey(name, signer.public_key),
+            socket.gethostname(),
+            time.time(),
         )
         self.signer: FileSigner = signer.named(self.head.name)
-        self._me, self._pruned, self._witnessed, self._trouble = secrets.token_hex(8), 0.0, 0.0, ""
+        self._me, self._pruned, self._witnessed, self._trouble = secrets.token_hex(8), -_PRUNE, -1e9, ""
 
-    async def run(self, record: Callable[[str, Mapping[str, Any]], None], forget: Callable[[int, int], None]) -> None:
-        """Until cancelled. `forget`: records first to last - 1 of this log were removed. Raises DependencyFault when
-        the log's name is taken from us, or nothing can be put on record."""
+    async def run(self, record: Record) -> None:
+        """Until cancelled. Raises DependencyFault when the log's name is taken from us, or nothing can be put on
+        record."""
         while True:
             try:
                 await asyncio.to_thread(self._beat)
                 await asyncio.to_thread(self._witness, record)
-                await asyncio.to_thread(self._prune, record, forget)
+                await asyncio.to_thread(self._prune, record)
                 self._tell("")
             except (Unprovable, NoteError, RolledBack) as fault:
                 self._alarm(str(fault), record)
@@ -80,7 +83,7 @@ class Upkeep:
             self._trouble = trouble
             self._say(f"log: {trouble or 'kept up again'}")
 
-    def _alarm(self, trouble: str, record: Callable[[str, Mapping[str, Any]], None]) -> None:
+    def _alarm(self, trouble: str, record: Record) -> None:
         """Somebody changed a log. Said and recorded once, and nothing new is stated about it."""
         if trouble != self._trouble:
             record("tampered", {"detail": trouble[:500], "severity": "critical"})
@@ -97,7 +100,7 @@ class Upkeep:
     def _key(self) -> VerifierKey:
         return parse_verifier_key(self._base.verifier_key)
 
-    def _witness(self, record: Callable[[str, Mapping[str, Any]], None]) -> None:
+    def _witness(self, record: Record) -> None:
         """One replica at a time states how far all logs are, and puts that on record in its own."""
         every = self._settings.witness
         if every is None or time.monotonic() - self._witnessed < every or not self._lease(time.time()):
@@ -116,7 +119,7 @@ class Upkeep:
             return False
         return self._table.swap(_LEASE, raw, orjson.dumps({"by": self._me, "until": now + _HELD}))
 
-    def _prune(self, record: Callable[[str, Mapping[str, Any]], None], forget: Callable[[int, int], None]) -> None:
+    def _prune(self, record: Record) -> None:
         """Where two people must agree to a deletion, none happens by itself."""
         settings = self._settings
         if settings.deleters > 1 or time.monotonic() - self._pruned < _PRUNE:
@@ -128,9 +131,19 @@ class Upkeep:
                 plan.ranges, ["retention"], "older than audit.retention", time.time(),
                 lambda fields: record("pruned", fields),
             )  # fmt: skip
-            for first, last in plan.ranges:
-                forget(first * 256, last * 256)
+            forget(self._config, self.signer.name, plan.ranges)
         self._pruned = time.monotonic()
+
+
+def forget(config: Config, log: str, ranges: Sequence[tuple[int, int]]) -> None:
+    """What was removed from the log is not found by its index either. Raises DependencyFault."""
+    if config.audit.index:
+        index = open_index(config)
+        try:
+            for first, last in ranges:
+                index.forget(log, first * WIDTH, last * WIDTH)
+        finally:
+            index.close()
 
 
 def statement_of(table: Table) -> bytes:

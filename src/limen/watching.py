@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from limen.audit.events import read_event
+from limen.audit.index import Indexing
 from limen.audit.read import read
 from limen.core.events import Watch
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
+from limen.storage import open_index
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -30,7 +32,10 @@ _REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls
 
 def open_watches(config: Config, state: State, record: Record, say: Callable[[str], None]) -> list[Watch]:
     """All who watch, in the order in which each event is shown to them."""
-    return []
+    watches: list[Watch] = []
+    if config.audit.index:
+        watches.append(Indexing(open_index(config)))
+    return watches
 
 
 class Watcher:

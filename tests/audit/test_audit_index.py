@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,21 +23,22 @@ COUNT = 100_000
 
 def rows(count: int, seed: int = 7) -> list[Row]:
     """A day of calls by people, programs and tools of uneven popularity; two records for each call."""
-    dice = random.Random(seed)
+    dice, person, kind, luck = random.Random(seed), 1.0, 1.0, 1.0
     found = list[Row]()
     for number in range(count):
         call, outcome = number // 2, number % 2
-        dice.seed(call * 31 + seed)
-        caller = f"user-{min(int(dice.paretovariate(0.6)), 2000)}"
-        tool = f"tool-{min(int(dice.paretovariate(0.9)), 150)}"
-        denied = dice.random() < 0.02
+        if outcome == 0:
+            person, kind, luck = dice.paretovariate(0.6), dice.paretovariate(0.9), dice.random()
+        caller = f"user-{min(int(person), 2000)}"
+        tool = f"tool-{min(int(kind), 150)}"
+        denied = luck < 0.02
         found.append(
             Row(
                 log="limen" if call % 4 else "limen/b", number=number, at=START + call * (86_400 / (count / 2)),
                 severity=2 if denied and outcome else 0,
                 type=("call.refused" if denied else "call.outcome") if outcome else "call.intent",
                 category="call", issuer="https://id.example", caller=caller, client=f"client-{call % 7}",
-                session=f"session-{caller}-{call % 3}", server=f"server-{hash(tool) % 5}", tool=tool,
+                session=f"session-{caller}-{call % 3}", server=f"server-{len(tool) + ord(tool[-1]) % 5}", tool=tool,
                 digest=f"digest-{tool}", decision="deny" if denied else "allow",
                 reason="policy.denied" if denied and outcome else "", policy="p1", ref=f"ref-{call}", trace="", risk=0.0,
             )
@@ -55,7 +57,7 @@ def index(
 ) -> Iterator[Index]:
     made: Index
     if request.param == "sqlite":
-        made = SqliteIndex(tmp_path_factory.mktemp("index") / "index.db")
+        made = SqliteIndex(Path(tempfile.mkdtemp(prefix="limen-index-")) / "index.db")
     else:
         url, server = new_postgres()
         request.addfinalizer(server.kill)
@@ -163,7 +165,7 @@ def test_nobody_stops_the_index_with_a_name(index: Index) -> None:
 def test_every_column_that_can_be_asked_for_is_tried() -> None:
     asked = {name for query in QUESTIONS.values() for name in query.equal}
     assert asked == set(COLUMNS)
-    assert INDEXED < set(COLUMNS)
+    assert set(COLUMNS) > INDEXED
 
 
 def test_events_reach_the_index_in_batches_and_none_is_lost_when_it_fails(tmp_path: Path) -> None:

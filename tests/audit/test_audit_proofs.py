@@ -31,7 +31,7 @@ def path(m: int, leaves: list[bytes]) -> list[bytes]:
     k = 1
     while k * 2 < len(leaves):
         k *= 2
-    return path(m, leaves[:k]) + [mth(leaves[k:])] if m < k else path(m - k, leaves[k:]) + [mth(leaves[:k])]
+    return [*path(m, leaves[:k]), mth(leaves[k:])] if m < k else [*path(m - k, leaves[k:]), mth(leaves[:k])]
 
 
 def subproof(m: int, leaves: list[bytes], b: bool) -> list[bytes]:

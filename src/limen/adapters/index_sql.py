@@ -21,10 +21,11 @@ NUMBERS: Final = 1 << 40
 LEVELS: Final = (1, 2, 3, 4)  # severities that have an index of their own
 
 
-def indexes() -> dict[str, str]:
-    """Name -> what follows ON: each column that can be asked for, in order of time; and each severity."""
-    named = {f"limen_event_{name}": f"({name}, at, id) WHERE {name} IS NOT NULL" for name in COLUMNS if name in INDEXED}
-    grave = {f"limen_event_severity_{level}": f"(at, id) WHERE severity >= {level}" for level in LEVELS}
+def indexes(tail: str) -> dict[str, str]:
+    """Name -> what follows ON: each column that can be asked for, in order of time; and each severity. `tail` is the
+    order of rows: SQLite ends every index with the id by itself."""
+    named = {f"limen_event_{name}": f"({name}, {tail}) WHERE {name} IS NOT NULL" for name in COLUMNS if name in INDEXED}
+    grave = {f"limen_event_severity_{level}": f"({tail}) WHERE severity >= {level}" for level in LEVELS}
     return {**named, **grave}
 
 

@@ -23,12 +23,13 @@ _TYPES: Final = {"id": "bigint", "at": "double precision", "severity": "smallint
 _NEEDED: Final = ("id", "at", "severity", "risk")
 _TABLE: Final = ", ".join(f"{name} {_TYPES[name]}{' NOT NULL' if name in _NEEDED else ''}" for name in STORED)
 _ARRAYS: Final = ", ".join(f"%s::{_TYPES[name]}[]" for name in STORED)
+_NUMBERED: Final = "number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
 _SCHEMA: Final = f"""
-CREATE TABLE IF NOT EXISTS limen_text (number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text UNIQUE NOT NULL);
-CREATE TABLE IF NOT EXISTS limen_log (number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text UNIQUE NOT NULL);
+CREATE TABLE IF NOT EXISTS limen_text ({_NUMBERED}, text text UNIQUE NOT NULL);
+CREATE TABLE IF NOT EXISTS limen_log ({_NUMBERED}, name text UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS limen_event ({_TABLE}, PRIMARY KEY (at, id)) PARTITION BY RANGE (at);
 CREATE TABLE IF NOT EXISTS limen_event_other PARTITION OF limen_event DEFAULT;
-{"".join(f"CREATE INDEX IF NOT EXISTS {name} ON limen_event {what};" for name, what in indexes().items())}
+{"".join(f"CREATE INDEX IF NOT EXISTS {name} ON limen_event {what};" for name, what in indexes("at, id").items())}
 """
 _LOCK: Final = "SELECT pg_advisory_xact_lock(70351989)"  # two replicas that make the same table at once fail otherwise
 

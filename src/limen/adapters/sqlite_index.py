@@ -29,8 +29,8 @@ _SCHEMA: Final = (
     " type INTEGER, category INTEGER, issuer INTEGER, caller INTEGER, client INTEGER, session INTEGER, server INTEGER,"
     " tool INTEGER, digest INTEGER, decision INTEGER, reason INTEGER, policy INTEGER, ref TEXT, trace TEXT,"
     " risk REAL NOT NULL) STRICT",
-    "CREATE INDEX IF NOT EXISTS limen_event_at ON limen_event (at, id)",
-    *(f"CREATE INDEX IF NOT EXISTS {name} ON limen_event {what}" for name, what in indexes().items()),
+    "CREATE INDEX IF NOT EXISTS limen_event_at ON limen_event (at)",
+    *(f"CREATE INDEX IF NOT EXISTS {name} ON limen_event {what}" for name, what in indexes("at").items()),
 )
 
 
