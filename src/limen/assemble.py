@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -59,6 +60,7 @@ from limen.policy.authorize import Authorize
 from limen.policy.decision import PolicySet
 from limen.policy.limit import Limit, Spend
 from limen.storage import Counts, Followed, Look, State
+from limen.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -102,7 +104,9 @@ class House:
         self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
-        self.ledger = Ledger.open(directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
+        self.upkeep = Upkeep(config, self.signer, self.state, say)
+        log, signer = directory(config.audit.path), self.upkeep.signer
+        self.ledger = Ledger.open(log, signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
@@ -350,6 +354,8 @@ class House:
         self.plan_in_force.inspection.close()
         await self.issuers.close()
         await self.ledger.close()
+        with suppress(DependencyFault):  # it counts as not being written any more soon enough
+            self.upkeep.close()
         await self.counts.close()
         self.state.close()
 

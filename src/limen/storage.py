@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from limen.adapters.counting import TableCounter
+from limen.audit.index import Index
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Bus, Counter, Kept
 from limen.policy.buckets import MemoryCounter
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 TABLES: Final = (
     "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
     "sessions", "spent", "reviews", "oauth", "consents", "vault", "attempts", "cursors", "contained", "threats",
-    "behavior", "alerts", "incidents", "history",
+    "behavior", "alerts", "incidents", "history", "logs",
 )  # fmt: skip
 KEYS: Final = 60.0  # seconds between looks at the age of the key that seals handles
 POLL: Final = 0.25  # seconds between looks at the state other processes may have changed
@@ -47,6 +49,8 @@ _DRIVERS: Final = MappingProxyType(
         "sqlite": ("limen.adapters.sqlite", "open_tables", ""),
         "postgres": ("limen.adapters.postgres", "open_tables", "postgres"),
         "postgres bus": ("limen.adapters.postgres", "PostgresBus", "postgres"),
+        "sqlite index": ("limen.adapters.sqlite_index", "SqliteIndex", ""),
+        "postgres index": ("limen.adapters.postgres_index", "PostgresIndex", "postgres"),
         "redis": ("limen.adapters.redis", "RedisCounter", "redis"),
         "redis bus": ("limen.adapters.redis", "RedisBus", "redis"),
     }
@@ -68,7 +72,8 @@ class State:
     quarantine, revocations and counts; what commands did; API keys as digests, proofs that were used and when keys
     were, sessions, states that were used, and reviews; of the authorization server its clients and grants, what people
     consented to, sealed secrets, and the steps of attempts to sign in; how far followers of the log have come, what is
-    contained, suspicions, what is usual, alerts that are to be delivered, incidents, and former configurations."""
+    contained, suspicions, what is usual, alerts that are to be delivered, incidents, former configurations, and of
+    the logs who writes which, what is held, and the last statement over all."""
 
     catalog: Kept
     approvals: Kept
@@ -94,6 +99,7 @@ class State:
     alerts: Kept
     incidents: Kept
     history: Kept
+    logs: Kept
     remote: bool = False  # reading waits for a network
     counter: Counter | None = None  # counts all replicas share; None: this process is alone
     bus: Bus | None = None
@@ -118,6 +124,21 @@ class State:
         """For commands: what an operator did, for the log. The running gateway, or the next one, writes it there."""
         key = f"{time.time_ns():020d}.{secrets.token_hex(4)}"
         self.told.put(key, orjson.dumps({"event": event, "at": time.time(), **fields}))
+
+
+def open_index(config: Config) -> Index:
+    """The index of the log: beside it, or with PostgreSQL the one of all replicas. Opened when it is first used.
+
+    Raises ConfigFault when the driver is not installed."""
+    storage = config.storage
+    place = index_path(config.audit.path) if storage.kind == "sqlite" else storage.place
+    made: Index = driver(f"{storage.kind} index")(place)
+    return made
+
+
+def index_path(log: Path) -> Path:
+    """The file of a log's own index."""
+    return log.with_name(f"{log.name}-index.db")
 
 
 def _shared(storage: StorageConfig, counts: Kept) -> tuple[Counter | None, Bus | None]:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from limen.audit.events import read_event
+from limen.audit.index import Indexing
 from limen.audit.read import read
 from limen.core.events import Watch
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
+from limen.storage import open_index
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -30,7 +32,10 @@ _REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls
 
 def open_watches(config: Config, state: State, record: Record, say: Callable[[str], None]) -> list[Watch]:
     """All who watch, in the order in which each event is shown to them."""
-    return []
+    watches: list[Watch] = []
+    if config.audit.index:
+        watches.append(Indexing(open_index(config)))
+    return watches
 
 
 class Watcher:
@@ -89,7 +94,8 @@ class Watcher:
             for index, record in read(self._directory, start):
                 event = read_event(self._log, index, record)
                 for lane in lanes:
-                    if lane.next == index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
+                    # Less than: what was removed before it was shown to a new one is passed over.
+                    if lane.next <= index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
                         lane.next = index + 1
                 seen += 1
                 if seen == _BATCH:

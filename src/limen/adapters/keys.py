@@ -54,6 +54,10 @@ class FileSigner:
             raise DependencyFault("signing key", f"{path}: {fault.strerror or fault}") from fault
         return signer
 
+    def named(self, name: str) -> FileSigner:
+        """The same key for a log of another name: what it signs for one says nothing about the other."""
+        return FileSigner(name, self._private)
+
     @property
     def name(self) -> str:
         return self._name

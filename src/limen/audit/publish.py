@@ -45,6 +45,18 @@ def write_whole(directory: Path, path: str, data: bytes) -> None:
         os.replace(draft, target)
 
 
+def write_apart(directory: Path, name: str, data: bytes) -> None:
+    """`write_whole` for whoever is not the process that writes the log, which owns the common draft. Raises OSError."""
+    draft = directory / f"{name}.draft"
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(handle)
+    os.replace(draft, directory / name)
+    sync_folder(directory)
+
+
 def make_folder(folder: Path) -> None:
     """The folder and those above it, for nobody else to look into. Raises OSError."""
     if not folder.is_dir():

@@ -1,14 +1,22 @@
-"""Read records back, in order, from a directory that may be written to meanwhile. Checks nothing: see `verify`."""
+"""Read records back, in order, from a directory that may be written to meanwhile. Checks nothing: see `verify`.
+
+Records that were removed on purpose are passed over: reading goes on at the next that is there.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Final
+
+import orjson
 
 from limen.audit.journal import journal_path
 from limen.audit.tiles import ENTRIES, WIDTH, split_bundle, tile_path
 from limen.core.faults import DependencyFault
+
+PRUNED: Final = "pruned"  # the note about removed records, see limen.audit.pruned
 
 
 def load(directory: Path, *paths: str) -> bytes | None:
@@ -42,7 +50,14 @@ def read(directory: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
     if start < 0:
         raise ValueError("records are numbered from 0")
     number = start // WIDTH
-    while (data := bundle(directory, number)) is not None:
+    while True:
+        data = bundle(directory, number)
+        if data is None:
+            following = _behind(directory, number)
+            if following == number:
+                return
+            number = following
+            continue
         records, _ = split_bundle(data)
         for place, record in enumerate(records):
             if number * WIDTH + place >= start:
@@ -50,6 +65,20 @@ def read(directory: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
         if len(records) < WIDTH:
             return
         number += 1
+
+
+def _behind(directory: Path, number: int) -> int:
+    """The first bundle from this one on that the note about removed records does not name. Nothing is verified here."""
+    note = load(directory, PRUNED)
+    if note is None:
+        return number
+    try:
+        for row in orjson.loads(note.split(b"\n", 2)[1])["gone"]:
+            if row["first"] <= number < row["last"]:
+                number = int(row["last"])
+    except (ValueError, TypeError, KeyError, IndexError):
+        raise ValueError("the note about removed records cannot be read") from None
+    return number
 
 
 async def follow(directory: Path, start: int = 0, *, poll: float = 0.25) -> AsyncIterator[tuple[int, bytes]]:

@@ -7,7 +7,9 @@
 4. A record cut short at the very end was never accepted (`append` had not returned): it is cut, and that is told.
    After a power failure (not after a kill) a file before the last may end early too; records after such a gap were
    never acknowledged as durable. They are moved to `lost/`, and that is told.
-5. Hash tiles that are missing or differ although the records match the signed root are written anew, and that is told.
+5. Bundles that the signed note names as removed may be missing: their hashes are taken from their tile, which the
+   signed root vouches for. A bundle that is missing without being named there: refused.
+6. Hash tiles that are missing or differ although the records match the signed root are written anew, and that is told.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Final
 
 from limen.audit.journal import FOLDER, Journal, Segment, journal_path
 from limen.audit.note import Checkpoint, NoteError, VerifierKey, open_checkpoint, sign_checkpoint
+from limen.audit.pruned import Pruned, known_pruned
 from limen.audit.publish import CHECKPOINT, DRAFT, make_folder, sync_folder, write_whole
 from limen.audit.tiles import ENTRIES, WIDTH, Tile, TileTree, split_bundle, tile_path
 from limen.audit.tree import EMPTY_ROOT, leaf_hash
@@ -44,11 +47,16 @@ def recover(directory: Path, signer: Signer) -> Recovered:
     make_folder(directory / FOLDER)
     (directory / DRAFT).unlink(missing_ok=True)
     note = _checkpoint_note(directory, signer)
+    key = VerifierKey(signer.name, signer.public_key)
     try:
-        checkpoint = open_checkpoint(note, VerifierKey(signer.name, signer.public_key))
+        checkpoint = open_checkpoint(note, key)
     except NoteError as fault:
         raise _refused(f"its checkpoint must not be believed: {fault}") from fault
-    return _Recovery(directory, checkpoint, note).run()
+    try:
+        pruned = known_pruned(directory, key)
+    except NoteError as fault:
+        raise _refused(f"its note about removed records must not be believed: {fault}") from fault
+    return _Recovery(directory, checkpoint, note, pruned).run()
 
 
 def _refused(why: str) -> DependencyFault:
@@ -72,8 +80,8 @@ def _checkpoint_note(directory: Path, signer: Signer) -> bytes:
 class _Recovery:
     """One pass over all records."""
 
-    def __init__(self, directory: Path, checkpoint: Checkpoint, note: bytes) -> None:
-        self._directory, self._checkpoint, self._note = directory, checkpoint, note
+    def __init__(self, directory: Path, checkpoint: Checkpoint, note: bytes, pruned: Pruned) -> None:
+        self._directory, self._checkpoint, self._note, self._pruned = directory, checkpoint, note, pruned
         self._tree = TileTree()
         self._unwritten: list[Tile] = []
         self._told: list[str] = []
@@ -97,14 +105,30 @@ class _Recovery:
         if self._checkpoint.size == 0:
             self._check_root()
         index = 0
-        while (path := self._directory / tile_path(ENTRIES, index)).exists():
+        while True:
+            path = self._directory / tile_path(ENTRIES, index)
+            if not path.exists():
+                if index not in self._pruned:
+                    return index
+                self._absorb(self._kept_hashes(index))
+                index += 1
+                continue
             data = path.read_bytes()
             records, used = split_bundle(data)
             if len(records) != WIDTH or used != len(data):
                 raise _refused(f"bundle {index} is damaged after record {index * WIDTH + len(records)}")
-            self._absorb(records)
+            self._absorb([leaf_hash(record) for record in records])
             index += 1
-        return index
+
+    def _kept_hashes(self, index: int) -> list[bytes]:
+        """The leaf hashes of a bundle that was removed: nothing else can say them, so they must all be there."""
+        path = self._directory / tile_path(0, index)
+        hashes = path.read_bytes() if path.exists() else b""
+        if len(hashes) != WIDTH * 32:
+            raise _refused(f"the hashes of bundle {index}, whose records were removed, are missing")
+        if (index + 1) * WIDTH > self._checkpoint.size:
+            raise _refused(f"its note says that bundle {index} was removed, which no checkpoint signs")
+        return [hashes[at : at + 32] for at in range(0, WIDTH * 32, 32)]
 
     def _journals(self, index: int, opened: list[Segment]) -> tuple[Segment | None, int]:
         """Hash and open the journal files from bundle `index` on; returns the growing one, if any, and its length."""
@@ -116,7 +140,7 @@ class _Recovery:
             opened.append(segment)
             data = (self._directory / journal_path(number)).read_bytes()
             records, used = split_bundle(data)
-            self._absorb(records)
+            self._absorb([leaf_hash(record) for record in records])
             if used != len(data):
                 self._cut(segment, used, len(data) - used)
             if len(records) < WIDTH:
@@ -150,9 +174,8 @@ class _Recovery:
         sync_folder(self._directory / _LOST)
         self._told.append(f"{len(later)} journal files after a gap at record {self._tree.size} were moved to lost/")
 
-    def _absorb(self, records: list[bytes]) -> None:
-        """Hash records into the tree, stopping at the checkpoint's size to compare roots."""
-        leaves = [leaf_hash(record) for record in records]
+    def _absorb(self, leaves: list[bytes]) -> None:
+        """Into the tree, stopping at the checkpoint's size to compare roots."""
         before = self._checkpoint.size - self._tree.size
         if 0 < before <= len(leaves):
             self._grow(leaves[:before])

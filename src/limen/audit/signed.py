@@ -2,6 +2,7 @@
 
 `verify` says whether a log is sound; between that and reading it again the files may change. Here the records read are
 the records hashed: at the end they make the root of a checkpoint our key signed, or nothing read may be believed.
+Of records that were removed on purpose the stored hashes stand in; they are counted, and nothing is read of them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from limen.audit.note import NoteError, open_checkpoint, parse_verifier_key
+from limen.audit.pruned import known_pruned
 from limen.audit.publish import CHECKPOINT
 from limen.audit.read import load, read
-from limen.audit.tiles import WIDTH, TileTree
+from limen.audit.tiles import WIDTH, TileTree, tile_path
 from limen.audit.tree import leaf_hash
 
 
@@ -21,7 +23,8 @@ class Untrusted(Exception):
 
 
 class SignedRecords:
-    """The records below one checkpoint. `later` counts those after it, which nothing vouches for yet."""
+    """The records below one checkpoint. `later` counts those after it, which nothing vouches for yet; `pruned` those
+    that were removed."""
 
     def __init__(self, directory: Path, key_text: str) -> None:
         """Raises Untrusted without a checkpoint by this key, DependencyFault when the disk fails."""
@@ -29,25 +32,44 @@ class SignedRecords:
         if note is None:
             raise Untrusted("the log has no checkpoint")
         try:
-            checkpoint = open_checkpoint(note, parse_verifier_key(key_text))
+            key = parse_verifier_key(key_text)
+            checkpoint = open_checkpoint(note, key)
         except NoteError as fault:
             raise Untrusted(f"the checkpoint must not be believed: {fault}") from None
+        try:
+            self._gone = known_pruned(directory, key)
+        except NoteError as fault:
+            raise Untrusted(f"the note about removed records must not be believed: {fault}") from None
         self._directory, self.size, self.root, self.later = directory, checkpoint.size, checkpoint.root, 0
+        self.pruned = 0
 
     def __iter__(self) -> Iterator[bytes]:
         """Every record in order. Raises Untrusted at the end, or before: until then, believe none of them."""
-        tree, waiting, self.later = TileTree(), list[bytes](), 0
+        tree, waiting, self.later, self.pruned = TileTree(), list[bytes](), 0, 0
         for index, record in read(self._directory):
             if index >= self.size:
                 self.later += 1
                 continue
+            if index > tree.size + len(waiting):
+                tree.absorb(self._removed(tree.size // WIDTH, index // WIDTH))
             waiting.append(leaf_hash(record))
             if len(waiting) == WIDTH:
                 tree.absorb(waiting)
                 waiting.clear()
             yield record
         tree.absorb(waiting)
+        if tree.size % WIDTH == 0 and tree.size // WIDTH in self._gone:  # up to the last that are signed
+            tree.absorb(self._removed(tree.size // WIDTH, self._gone.until(tree.size // WIDTH)))
         if tree.size != self.size:
             raise Untrusted(f"{self.size} records are signed, {tree.size} are there")
         if tree.root() != self.root:
             raise Untrusted("the records are not those that were signed; `limen audit verify` names the first")
+
+    def _removed(self, first: int, last: int) -> Iterator[bytes]:
+        """The stored hashes of bundles first to last - 1, as far as they were removed on purpose."""
+        for index in range(first, last):
+            hashes = load(self._directory, tile_path(0, index)) if index in self._gone else None
+            if hashes is None or len(hashes) != WIDTH * 32:
+                raise Untrusted(f"records from {index * WIDTH} on are missing")
+            self.pruned += WIDTH
+            yield from (hashes[at : at + 32] for at in range(0, WIDTH * 32, 32))

@@ -5,7 +5,9 @@
 3. Every stored hash tile is what the records say. Level 0 is also what names the first bad record: without the key a
    forger may rewrite tiles, but then the tiles above, and in the end the root, name the range.
 4. The journal's copy of records that are also published agrees.
-5. With `at_least`, a checkpoint seen earlier: this log continues it. Nothing else can notice that a whole directory was
+5. A bundle may be missing only where a note by the same key says that it was removed, and why: then the stored leaf
+   hashes stand in, and must lead to the signed root like all others.
+6. With `at_least`, a checkpoint seen earlier: this log continues it. Nothing else can notice that a whole directory was
    put back to an older state, because an old checkpoint stays a valid one.
 
 Records after the checkpoint are not signed yet: they are counted in `tail`, not judged.
@@ -13,12 +15,13 @@ Records after the checkpoint are not signed yet: they are counted in `tail`, not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from limen.audit.journal import journal_path
 from limen.audit.note import Checkpoint, NoteError, VerifierKey, open_checkpoint, parse_verifier_key
+from limen.audit.pruned import Pruned, known_pruned
 from limen.audit.publish import CHECKPOINT
 from limen.audit.read import bundle, load, read
 from limen.audit.tiles import ENTRIES, WIDTH, Tile, TileTree, split_bundle, tile_path
@@ -30,7 +33,8 @@ _ATTEMPTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `size` and `root` are the checkpoint's; `first_bad` is None when no record can be named."""
+    """What was found. `size` and `root` are the checkpoint's; `first_bad` is None when no record can be named; of
+    `pruned` records only the hashes are left, as the signed note says."""
 
     ok: bool
     size: int = 0
@@ -38,6 +42,7 @@ class Report:
     first_bad: int | None = None
     problem: str = ""
     tail: int = 0
+    pruned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,9 @@ class _Doubt:
     text: str
 
 
-def verify(directory: Path, public_key_text: str, *, at_least: bytes | None = None) -> Report:
-    """Check a log against a verifier key (name+hash+key) and, if given, against an earlier signed checkpoint.
+def verify(directory: Path, public_key_text: str, *, at_least: bytes | Checkpoint | None = None) -> Report:
+    """Check a log against a verifier key (name+hash+key) and, if given, against an earlier checkpoint: signed, or one
+    that the caller has reason to believe.
 
     Tampering is a Report, never an exception. Raises ConfigFault when the key text is not one, DependencyFault when a
     file is there but cannot be read.
@@ -60,18 +66,21 @@ def verify(directory: Path, public_key_text: str, *, at_least: bytes | None = No
     except NoteError as fault:
         raise ConfigFault(str(fault), "verifier key") from fault
     try:
-        earlier = None if at_least is None else open_checkpoint(at_least, key)
+        earlier = open_checkpoint(at_least, key) if isinstance(at_least, bytes) else at_least
     except NoteError as fault:
         return Report(ok=False, problem=f"the earlier checkpoint must not be believed: {fault}")
     try:
         checkpoint, last = _present(directory, key)
     except NoteError as fault:
         return Report(ok=False, problem=f"the checkpoint must not be believed: {fault}")
-    report = _Verification(directory, checkpoint, last, earlier).run()
+    try:
+        pruned = known_pruned(directory, key)
+    except NoteError as fault:
+        return Report(ok=False, problem=f"the note about removed records must not be believed: {fault}")
+    report = _Verification(directory, checkpoint, last, earlier, pruned).run()
     if not report.ok:
         return report
-    tail = sum(1 for _ in read(directory, checkpoint.size))
-    return Report(ok=True, size=report.size, root=report.root, tail=tail)
+    return replace(report, tail=sum(1 for _ in read(directory, checkpoint.size)))
 
 
 def _present(directory: Path, key: VerifierKey) -> tuple[Checkpoint, bytes | None]:
@@ -91,8 +100,16 @@ def _present(directory: Path, key: VerifierKey) -> tuple[Checkpoint, bytes | Non
 class _Verification:
     """One pass over the log, in constant memory."""
 
-    def __init__(self, directory: Path, checkpoint: Checkpoint, last: bytes | None, earlier: Checkpoint | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        checkpoint: Checkpoint,
+        last: bytes | None,
+        earlier: Checkpoint | None,
+        pruned: Pruned,
+    ) -> None:
         self._directory, self._checkpoint, self._last, self._earlier = directory, checkpoint, last, earlier
+        self._pruned, self._removed = pruned, 0
         self._tree = TileTree()
         self._doubts: list[_Doubt] = []
         self._copies: list[_Doubt] = []
@@ -125,7 +142,7 @@ class _Verification:
             return self._bad(first, f"{text}; the records agree with the signed root, so the stored hash is wrong")
         if self._copies:
             return self._bad(*self._earliest(self._copies))
-        return Report(ok=True, size=self._checkpoint.size, root=self._checkpoint.root)
+        return Report(ok=True, size=self._checkpoint.size, root=self._checkpoint.root, pruned=self._removed)
 
     def _bad(self, first: int | None, problem: str) -> Report:
         return Report(False, self._checkpoint.size, self._checkpoint.root, first, problem)
@@ -140,6 +157,8 @@ class _Verification:
         """Hash one bundle. Returns the doubt that ends verification when records are missing."""
         start = index * WIDTH
         data = load(self._directory, tile_path(ENTRIES, index)) if width == WIDTH else self._last
+        if data is None and width == WIDTH and index in self._pruned:
+            return self._without(index)
         if data is None:
             # Whatever other copy there is serves to name the first record that is really gone.
             missing = f"{tile_path(ENTRIES, index, width)}, records {start} to {start + width - 1}, is missing"
@@ -157,6 +176,16 @@ class _Verification:
             self._copies.append(_Doubt(start + width, start + width, f"bundle {index} holds more than {width} records"))
         self._compare_journal(index, leaves)
         self._grow(leaves)
+        return None
+
+    def _without(self, index: int) -> _Doubt | None:
+        """A bundle that was removed on purpose: its leaf hashes go into the tree as they are stored."""
+        first, hashes = index * WIDTH, self._stored(0, index, WIDTH)
+        if not hashes:
+            text = f"the hashes of records {first} to {first + WIDTH - 1}, which were removed, are missing"
+            return _Doubt(first, first + WIDTH - 1, text)
+        self._removed += WIDTH
+        self._grow([hashes[at : at + 32] for at in range(0, WIDTH * 32, 32)])
         return None
 
     def _grow(self, leaves: list[bytes]) -> None:

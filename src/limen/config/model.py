@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from limen.audit.retention import RetentionSettings
 from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import split_bind, split_url
 from limen.config.bundles import check_bundles, routes
@@ -177,6 +178,14 @@ class AuditConfig(Part):
     )
     resources: Literal["digest", "plain"] = Field(
         default="digest", description="how the URIs in what servers answer stand in the log"
+    )
+    retention: RetentionSettings = RetentionSettings()
+    deleters: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=1, description="distinct people who must agree before records are removed or a hold is lifted"
+    )
+    index: bool = Field(default=True, description="keep an index for `limen audit query`, rebuildable from the log")
+    witness: Annotated[float, Field(ge=5, le=86_400)] | None = Field(
+        default=60.0, description="seconds between signed statements over the logs of all replicas"
     )
 
 

@@ -282,7 +282,14 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), _watched(house), *front.duties())
+    watches = (
+        house.watch_state(),
+        house.watch_feeds(),
+        _tell(house, config, cells),
+        _watched(house),
+        house.upkeep.run(house.record),
+        *front.duties(),
+    )
     tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
@@ -308,7 +315,7 @@ async def _watched(house: House) -> None:
     """Show what happens to those who watch."""
     audit, state = house.config.audit, house.state
     watches = open_watches(house.config, state, house.record, house.say)
-    await Watcher(audit.path, audit.name, watches, state.cursors, house.say).run()
+    await Watcher(audit.path, house.upkeep.signer.name, watches, state.cursors, house.say).run()
 
 
 async def _tell(house: House, config: Config, cells: Cells) -> None:
@@ -367,7 +374,13 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", **_state(house), transport="stdio")
     watch = await _watch(house)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), _watched(house))
+    watches = (
+        house.watch_state(),
+        house.watch_feeds(),
+        _tell(house, config, cells),
+        _watched(house),
+        house.upkeep.run(house.record),
+    )
     tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:

@@ -1,0 +1,183 @@
+"""Remove records on purpose, so that everybody can see later that it was on purpose.
+
+First the signed note says which bundles go, by whom and why; only then are files removed. Killed in between, the log is
+sound, and the next round removes what is left. Where two people must agree, the first one's wish is kept, exactly, for
+the second: what is removed is what both saw, less whatever a hold covers by then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from limen.audit.holds import Holds
+from limen.audit.note import NoteError, VerifierKey, open_checkpoint
+from limen.audit.pruned import Gone, Pruned, known_pruned, sign_pruned
+from limen.audit.publish import CHECKPOINT, write_apart
+from limen.audit.read import PRUNED, load
+from limen.audit.retention import Plan, RetentionSettings, plan
+from limen.audit.tiles import ENTRIES, WIDTH, tile_path
+from limen.core.faults import DependencyFault
+from limen.core.ports import Signer, Table
+
+_NOTE_ROOM: Final = 60_000  # bytes of a note of at most 64 KiB
+_WISH: Final = "prune/"
+_WISH_KEPT: Final = 7 * 86_400.0
+_FOLLOWERS: Final = ("watch", "follow")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants removed, until enough others agree."""
+
+    log: str
+    by: tuple[str, ...]
+    reason: str
+    at: float
+    ranges: tuple[tuple[int, int], ...]
+
+
+class Pruning:
+    """Removes old records of one log. One at a time, also across processes."""
+
+    def __init__(
+        self, directory: Path, signer: Signer, settings: RetentionSettings, logs: Table, cursors: Table
+    ) -> None:
+        self._directory, self._signer, self._settings = directory, signer, settings
+        self._logs, self._cursors = logs, cursors
+        self._key = VerifierKey(signer.name, signer.public_key)
+
+    def plan(self, now: float) -> Plan:
+        """What may go now. Raises DependencyFault: whatever cannot be read keeps everything."""
+        signed, pruned = self._signed(), self._pruned()
+        holds = Holds(self._logs).every()
+        return plan(self._directory, signed, self._settings, holds, self.read_to(), pruned, now)
+
+    def wish(self, by: str, reason: str, now: float, people: int) -> tuple[Wish, Plan | None]:
+        """One of `people` who must agree wants what may go now to be removed. The plan, once all of them do: what all
+        of them saw and may still go. Raises DependencyFault."""
+        while True:
+            raw, may = self._logs.get(_WISH + self._signer.name), self.plan(now)
+            before = None if raw is None else _wish(raw)
+            if before is None:
+                wish = Wish(self._signer.name, (by,), reason, now, may.ranges)
+            else:
+                people_so_far = tuple(dict.fromkeys((*before.by, by)))
+                wish = Wish(before.log, people_so_far, before.reason, before.at, before.ranges)
+                may = may.within(before.ranges)
+            agreed = len(wish.by) >= people
+            kept = None if agreed else orjson.dumps(asdict(wish))
+            if raw is None and agreed:
+                return wish, may
+            if self._logs.swap(_WISH + self._signer.name, raw, kept, wish.at + _WISH_KEPT):
+                return wish, may if agreed else None
+
+    def remove(
+        self,
+        ranges: Sequence[tuple[int, int]],
+        by: Sequence[str],
+        reason: str,
+        now: float,
+        told: Callable[[Mapping[str, Any]], None],
+    ) -> int:
+        """Remove these bundles; returns how many. `told` puts it on record, before anything else is done.
+
+        Raises DependencyFault; what was removed by then is under the note, and the rest is removed by the next round.
+        """
+        with self._alone():
+            pruned = self._pruned()
+            taken = list[tuple[int, int]]()
+            for first, last in ranges:
+                try:
+                    more = pruned.with_more(Gone(first, last, now, tuple(by), reason[:200]))
+                except ValueError:
+                    continue  # another process was faster
+                if len(sign_pruned(self._signer, more)) > _NOTE_ROOM:
+                    break
+                pruned = more
+                taken.append((first, last))
+            if taken:
+                told({"first": taken[0][0] * WIDTH, "ranges": [[a * WIDTH, b * WIDTH] for a, b in taken],
+                      "records": sum(b - a for a, b in taken) * WIDTH, "by": [*by], "reason": reason})  # fmt: skip
+                self._write(sign_pruned(self._signer, pruned))
+            self.finish(pruned)
+            return sum(last - first for first, last in taken)
+
+    def finish(self, pruned: Pruned | None = None) -> None:
+        """Remove whatever the note names and is still there. Raises DependencyFault."""
+        try:
+            for gone in (self._pruned() if pruned is None else pruned).gone:
+                for index in range(gone.first, gone.last):
+                    self._unlink(index)
+        except OSError as fault:
+            raise DependencyFault("audit", f"old records could not be removed: {fault}") from None
+
+    def _unlink(self, index: int) -> None:
+        """Without its hashes a removed bundle would take the log with it."""
+        path = self._directory / tile_path(ENTRIES, index)
+        if not path.exists():
+            return
+        if len(load(self._directory, tile_path(0, index)) or b"") != WIDTH * 32:
+            raise DependencyFault("audit", f"bundle {index} is kept: its hashes are not there", retryable=False)
+        path.unlink()
+
+    def read_to(self) -> dict[str, int]:
+        """How far each follower has read this log. Raises DependencyFault for what is no number."""
+        found = dict[str, int]()
+        for kind in _FOLLOWERS:
+            prefix = f"{kind}/{self._signer.name}/"
+            for key, raw in self._cursors.scan(prefix):
+                if not raw.isdigit():
+                    raise DependencyFault("table", f"how far {key} has read is not a number", retryable=False)
+                found[key.removeprefix(prefix)] = int(raw)
+        return found
+
+    def _signed(self) -> int:
+        note = load(self._directory, CHECKPOINT)
+        try:
+            return open_checkpoint(note or b"", self._key).size
+        except NoteError as fault:
+            raise DependencyFault("audit", f"the checkpoint must not be believed: {fault}", retryable=False) from None
+
+    def _pruned(self) -> Pruned:
+        try:
+            return known_pruned(self._directory, self._key)
+        except NoteError as fault:
+            text = f"the note about removed records must not be believed: {fault}"
+            raise DependencyFault("audit", text, retryable=False) from None
+
+    def _write(self, note: bytes) -> None:
+        try:
+            write_apart(self._directory, PRUNED, note)
+        except OSError as fault:
+            raise DependencyFault("audit", f"the note about removed records: {fault}") from None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            handle = os.open(self._directory / f"{PRUNED}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as fault:
+            raise DependencyFault("audit", f"old records could not be removed: {fault}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise DependencyFault("audit", "another process is removing old records") from None
+        finally:
+            os.close(handle)
+
+
+def _wish(raw: bytes) -> Wish:
+    try:
+        data: Any = orjson.loads(raw)
+        ranges = tuple((int(first), int(last)) for first, last in data["ranges"])
+        return Wish(data["log"], tuple(data["by"]), data["reason"], data["at"], ranges)
+    except (ValueError, TypeError, KeyError):
+        raise DependencyFault("table", "what somebody wanted removed cannot be read", retryable=False) from None
