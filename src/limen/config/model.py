@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from limen.audit.follow_settings import Follower, MetricsSettings
 from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import split_bind, split_url
 from limen.config.bundles import check_bundles, routes
@@ -161,6 +162,15 @@ class AuditConfig(Part):
     key: Path = Path(STATE, "audit.key")
     name: str = Field(default="limen", pattern=r"^[A-Za-z0-9._/-]{1,255}$", description="name of the log and its key")
     durable: bool = Field(default=False, description="every call waits until its intent is on disk")
+    followers: tuple[Follower, ...] = Field(default=(), description="where the log goes besides the disk")
+    metrics: MetricsSettings | None = Field(default=None, description="Prometheus text, on loopback")
+
+    @field_validator("followers")
+    @classmethod
+    def _told_apart(cls, value: tuple[Follower, ...]) -> tuple[Follower, ...]:
+        if len({one.name for one in value}) != len(value):
+            raise ValueError("each follower needs a name of its own: its place in the log is kept under it")
+        return value
 
 
 class RedisConfig(Part):
