@@ -59,6 +59,7 @@ class Engine:
         self.on_refusal: Callable[[str, Context | Permit], None] = lambda reason, context: None  # id of the reason
         self.on_rejected: Callable[[Permit, UpstreamFault], None] = lambda permit, fault: None  # 401 or 403 of a server
         self._standings, self._met = Standings(), records.Met()
+        self.held = ""  # why no call may be made now, such as a follower of the log that is too far behind
 
     def timeout(self, server: str) -> float:
         """Seconds a call to this server may take in all."""
@@ -70,6 +71,8 @@ class Engine:
         deadline = time.monotonic() + self.timeout(call.server)
         context = Context(call, presented, deadline, reference)
         route = METHODS.get(call.method)
+        if self.held:
+            return self._refused(Refusal(REASONS["fault.audit"], reference, "engine", self.held), context), corridor
         if route is None:
             return self._refused(Refusal(REASONS["wire.unknown_method"], reference), context), corridor
         if isinstance(route, Local):

@@ -16,6 +16,7 @@ _SECOND: Final = MappingProxyType(
     {
         "security": "event", "catalog": "change", "cell": "event", "egress": "what", "consent": "event",
         "grant": "state", "vault": "act", "labels": "act", "protect": "act", "quarantine": "act", "incident": "act",
+        "follower": "act",
     }
 )  # fmt: skip
 _CALLS: Final = MappingProxyType(

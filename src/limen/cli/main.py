@@ -16,6 +16,7 @@ from limen.cli import (
     consents,
     content,
     egress,
+    followers,
     keys,
     oauth_clients,
     policy,
@@ -53,6 +54,7 @@ app.add_typer(revoke.app, name="revoke")
 app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")
+audit.app.command("followers")(followers.followers)
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth_clients.app, name="clients")

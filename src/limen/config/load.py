@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from limen.audit.follow_settings import Follower
 from limen.config.addresses import split_url
 from limen.config.document import Document, Path, dotted, parse, read_file
 from limen.config.include import drop_without_effect, merge_included
@@ -185,7 +186,9 @@ def _absolute(config: Config, base: FilePath) -> Config:
         name: server if server.cwd is None else server.model_copy(update={"cwd": full(server.cwd)})
         for name, server in config.mcpServers.items()
     }
-    audit = config.audit.model_copy(update={"path": full(config.audit.path), "key": full(config.audit.key)})
+    followers = tuple(_placed(one, full) for one in config.audit.followers)
+    places = {"path": full(config.audit.path), "key": full(config.audit.key), "followers": followers}
+    audit = config.audit.model_copy(update=places)
     storage = config.storage.model_copy(update={"path": full(config.storage.path)})
     include = tuple(full(path) for path in config.include)
     lock = config.catalog.lock
@@ -198,6 +201,12 @@ def _absolute(config: Config, base: FilePath) -> Config:
     vault = config.vault.model_copy(update={"keys": keys})
     changes = {"listen": listen, "mcpServers": servers, "audit": audit, "storage": storage, "include": include}
     return config.model_copy(update={**changes, "catalog": catalog, "sessions": sessions, "vault": vault})
+
+
+def _placed(follower: Follower, full: Callable[[FilePath], FilePath]) -> Follower:
+    """The same with whole paths."""
+    files = {name: getattr(follower, name, None) for name in ("path", "ca", "certificate")}
+    return follower.model_copy(update={name: full(path) for name, path in files.items() if path is not None})
 
 
 def _remarks(config: Config) -> list[str]:

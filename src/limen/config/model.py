@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from limen.audit.follow_settings import Follower, MetricsSettings
 from limen.audit.retention import RetentionSettings
 from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import split_bind, split_url
@@ -187,6 +188,15 @@ class AuditConfig(Part):
     witness: Annotated[float, Field(ge=5, le=86_400)] | None = Field(
         default=60.0, description="seconds between signed statements over the logs of all replicas"
     )
+    followers: tuple[Follower, ...] = Field(default=(), description="where the log goes besides the disk")
+    metrics: MetricsSettings | None = Field(default=None, description="Prometheus text, on loopback")
+
+    @field_validator("followers")
+    @classmethod
+    def _told_apart(cls, value: tuple[Follower, ...]) -> tuple[Follower, ...]:
+        if len({one.name for one in value}) != len(value):
+            raise ValueError("each follower needs a name of its own: its place in the log is kept under it")
+        return value
 
 
 class RedisConfig(Part):

@@ -168,9 +168,16 @@ def is_own_client(path: Path) -> bool:
     return _below_server(path)[:2] == ("security", "credential") and path[-1] in ("secret", "key")
 
 
+def is_follower_credential(path: Path) -> bool:
+    """What we prove ourselves with where the log is sent."""
+    inner = path[3:] if path[:2] == ("audit", "followers") else ()
+    return inner[:1] == ("headers",) or inner in (("token",), ("secret",), ("client_secret",))
+
+
 def is_ours(path: Path) -> bool:
     """What we prove ourselves with, wherever it is."""
-    return any(one(path) for one in (is_client_secret, is_remote_credential, is_vault_credential, is_own_client))
+    kinds = (is_client_secret, is_remote_credential, is_vault_credential, is_own_client, is_follower_credential)
+    return any(one(path) for one in kinds)
 
 
 def is_wrapped(path: Path) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 READING: Final = 5.0  # seconds in which servers that are new or exchanged should have been read before they are used
 _FIXED: Final = {
     "listen": ("url", "bind", "tls", "unsafe_plain_http"),
-    "audit": ("path", "key", "name"),
+    "audit": ("path", "key", "name", "followers", "metrics"),
     "storage": ("kind", "path", "url", "redis"),
 }
 

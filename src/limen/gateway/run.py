@@ -26,6 +26,7 @@ from limen.config.load import check_consistency, load_config, with_port
 from limen.config.model import loosened
 from limen.core.faults import ConfigFault, Fault
 from limen.delegation import Delegation
+from limen.exporting import open_exporter, open_metrics
 from limen.gateway.app import Gateway
 from limen.gateway.cells import Cells, private_paths, states_path, tell_states
 from limen.gateway.certificates import ForwardedCertificates
@@ -279,6 +280,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         return partial(build, cells=cells, launches=launcher(config))
 
     reload = Reload(house, watch, again, read, builder, answering)
+    following = _watched(house)
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
@@ -286,8 +288,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         house.watch_state(),
         house.watch_feeds(),
         _tell(house, config, cells),
-        _watched(house),
-        house.upkeep.run(house.record),
+        *(one() for one in following),
         *front.duties(),
     )
     tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
@@ -311,11 +312,18 @@ def _state(house: House) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _watched(house: House) -> None:
-    """Show what happens to those who watch."""
-    audit, state = house.config.audit, house.state
-    watches = open_watches(house.config, state, house.record, house.say)
-    await Watcher(audit.path, house.upkeep.signer.name, watches, state.cursors, house.say).run()
+def _watched(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """Show what happens to those who watch, and send it to those who follow from elsewhere. Raises ConfigFault."""
+    audit, state, name = house.config.audit, house.state, house.upkeep.signer.name
+
+    def hold(why: str) -> None:
+        house.engine.held = why
+
+    exporter = open_exporter(house.config, state, house.record, house.say, hold)
+    counted, serving = open_metrics(house.config, exporter, house.ledger)
+    watches = [*open_watches(house.config, state, house.record, house.say), *counted]
+    watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
+    return [watcher.run, exporter.run, *serving, partial(house.upkeep.run, house.record)]
 
 
 async def _tell(house: House, config: Config, cells: Cells) -> None:
@@ -374,13 +382,8 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", **_state(house), transport="stdio")
     watch = await _watch(house)
-    watches = (
-        house.watch_state(),
-        house.watch_feeds(),
-        _tell(house, config, cells),
-        _watched(house),
-        house.upkeep.run(house.record),
-    )
+    following = [one() for one in _watched(house)]
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), *following)
     tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:
