@@ -14,7 +14,9 @@ from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, Reaso
 from limen.cli.terminal import emit, line, table
 
 if TYPE_CHECKING:
-    from limen.core.ports import Bus, Kept
+    from limen.core.ports import Bus
+    from limen.identity.revoked import Revocation
+    from limen.storage import State
 
 app = group("Who or what is no longer welcome.")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -25,14 +27,13 @@ UntilOption = Annotated[
 ]
 
 
-def _open(context: typer.Context, config: Path | None) -> tuple[Kept, Bus | None]:
+def _open(context: typer.Context, config: Path | None) -> State:
     from limen.storage import State
 
-    state = State.open(load(context, config).config)
-    return state.revocations, state.bus
+    return State.open(load(context, config).config)
 
 
-def _until(text: str, now: float) -> float | None:
+def read_until(text: str, now: float) -> float | None:
     """Seconds since the epoch. Raises Misused."""
     if not text:
         return None
@@ -50,17 +51,27 @@ def _put(context: typer.Context, config: Path | None, as_json: bool, until: str,
 
     now = time.time()
     what["by"] = user(what["by"])
-    kept, bus = _open(context, config)
+    state = _open(context, config)
+    wanted = Revocation(**what, at=now, until=read_until(until, now))
+    _not_contained(state, wanted)
     try:
-        record = revoke(kept, Revocation(**what, at=now, until=_until(until, now)))
+        record = revoke(state.revocations, wanted)
     except ValueError as error:
         raise Misused(str(error)) from None
-    _wake(bus)
+    _wake(state.bus)
     if as_json:
         emit(as_row(record))
         return
     line(f"revoked: {described(record)}")
     line(f"take it back with: limen revoke undo {record.id}")
+
+
+def _not_contained(state: State, revocation: Revocation) -> None:
+    """What was contained is changed by `limen contain` alone, where two people may have to agree."""
+    from limen.containing import covered
+
+    if id := covered(state, revocation):
+        raise Refused(f"this is contained: limen contain release {id}")
 
 
 def _wake(bus: Bus | None) -> None:
@@ -157,7 +168,7 @@ def list_(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
     """Show what is revoked. Example: limen revoke list --json"""
     from limen.identity.revoked import as_row, revocations
 
-    rows = [as_row(record) for record in revocations(_open(context, config)[0])]
+    rows = [as_row(record) for record in revocations(_open(context, config).revocations)]
     if as_json:
         emit(rows)
         return
@@ -176,15 +187,18 @@ def undo(
     as_json: JsonOption = False,
 ) -> None:
     """Take a revocation back. Example: limen revoke undo 5e884898da280471"""
-    from limen.identity.revoked import as_row, described
+    from limen.identity.revoked import as_row, described, revocations
     from limen.identity.revoked import undo as take_back
 
-    kept, bus = _open(context, config)
+    state = _open(context, config)
+    for standing in revocations(state.revocations):
+        if standing.id == id:
+            _not_contained(state, standing)
     try:
-        record = take_back(kept, id)
+        record = take_back(state.revocations, id)
     except LookupError as error:
         raise Refused(str(error.args[0])) from None
-    _wake(bus)
+    _wake(state.bus)
     if as_json:
         emit(as_row(record))
         return
