@@ -11,7 +11,6 @@ from limen.core.call import Call, Caller, Context, Era, Presented
 from limen.gateway.flights import Ended, Flights
 
 
-
 def facts(subject: str) -> Context:
     call = Call("ping", "s", "s", Era.MODERN, "2026-07-28")
     return Context(call, Presented(), 0.0, "ref", {Caller: Caller("i", subject)})
