@@ -44,6 +44,7 @@ from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
+from limen.incidents.contain import Contained, Containments, Standing, Stopped
 from limen.inspection import Feeding, Inspection
 from limen.opening import (
     directory,
@@ -114,6 +115,10 @@ class House:
         self.revocations.refresh()  # a start that cannot know whom to refuse is none
         self.revocations.on_change = self._revoked
         self.on_revoked: Callable[[], object] = lambda: None
+        self.containments = Containments(self.state.contained, remote=self.state.remote)
+        self.containments.refresh()
+        self.containments.on_change = self._contained
+        self.on_contained: Callable[[], object] = lambda: None
         self.counts = Counts(self.state, config.limits, say)
         self.on_change: Callable[[], None] = lambda: None
         self.on_first_use: Callable[[Caller, str], object] = lambda caller, resource: None
@@ -154,6 +159,8 @@ class House:
         fixed: dict[type, Any] = {
             Authenticate: self._authenticate(config, issuers),
             Revoked: Revoked(self.revocations),
+            Stopped: Stopped(self.containments, self.revocations.ends),
+            Contained: Contained(self.containments),
             BindSession: BindSession(lasts.sessions, lasts.states, lasts.misuse, self._emit, lasts.callers, where),
             SpendState: SpendState(lasts.states),
             **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
@@ -238,6 +245,7 @@ class House:
         self.delegation.adopt(plan.delegated, plan.fixed[AttachCredential])
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
         self.continuity.adopt(plan.config)
+        self.containments.abroad = frozenset(name for name, one in plan.config.servers.items() if one.url is not None)
         self._expiry, self._followed = plan.catalog.next_expiry, 0
         self._timeouts.clear()
         self._timeouts.update((name, server.call_timeout) for name, server in plan.config.servers.items())
@@ -324,6 +332,7 @@ class House:
         look = Look(self.state, self.engine.event, self.continuity.renew_keys, lambda: self._expiry, self.swap)
         tasks = [
             asyncio.create_task(followed.follow("revocations", self.revocations.current)),
+            asyncio.create_task(followed.follow("containments", self.containments.current)),
             asyncio.create_task(followed.follow("records", look.once)),
             asyncio.create_task(followed.listen()),
             asyncio.create_task(self.counts.slots.renew()),
@@ -342,6 +351,16 @@ class House:
             for record in records:
                 self.engine.event(kind, **as_row(record))
                 self.say(f"{kind}: {described(record)}")
+
+    def _contained(self, added: list[Standing], gone: list[Standing]) -> None:
+        """End what is under way, tell whoever listens that lists differ, record when this replica took it over."""
+        self.on_contained()
+        ids = {"added": [one.id for one in added], "gone": [one.id for one in gone]}
+        self.engine.event("containment", **ids, in_force=self.containments.version)
+        for what, records in (("contained", added), ("released", gone)):
+            for record in records:
+                self.say(f"{what}: {record.kind} {record.value}, {record.id}")
+        self.on_change()
 
     async def watch_feeds(self) -> None:
         """Newer indicators, from files and from elsewhere. Runs until cancelled."""
@@ -380,7 +399,7 @@ def _corridor(
         call=Chain([_built(built, kind) for kind in posture.CALL], posture.PERMIT),
         caller=Chain([_built(built, kind) for kind in posture.CALLER]),
         result=tuple(_built(built, kind) for kind in posture.RESULT),
-        authorize=built[Authorize],
+        authorize=built[Contained].shown(built[Authorize]),
         catalog=catalog,
         policy=policy.digest,
         param_headers=param_headers,

@@ -31,9 +31,13 @@ class Outbound(Protocol):
 
 
 class Visibility(Protocol):
-    """What `Authorize` also answers: what a caller could call."""
+    """What a caller could call, as lists show it."""
 
     def visible(self, caller: Caller, items: Sequence[Approved]) -> list[Approved]: ...
+    @property
+    def version(self) -> str:
+        """Names what is left out although rules allow it."""
+        ...
 
 
 class Shelf(Protocol):

@@ -214,9 +214,10 @@ class Engine:
         """Record a refusal that is found out where the call is answered."""
         return self._refused(Refusal(REASONS[reason], context.reference, "gateway", detail), context)
 
-    def ended(self, facts: Context | Permit) -> Refusal:
-        """Record that a call or a stream was ended while it was under way, because its caller is revoked."""
-        return self._refused(Refusal(REASONS["identity.revoked"], facts.reference, "Revoked", "ended under way"), facts)
+    def ended(self, facts: Context | Permit, reason: str) -> Refusal:
+        """Record that a call or a stream was ended while it was under way: by the id of the reason."""
+        guard = "Revoked" if reason == "identity.revoked" else "Contained"
+        return self._refused(Refusal(REASONS[reason], facts.reference, guard, "ended under way"), facts)
 
     def _refused(self, refusal: Refusal, context: Context | Permit) -> Refusal:
         record = records.refusal(self.corridor, context, refusal.reason.id, refusal.guard, refusal.detail)

@@ -80,8 +80,7 @@ def open_grants(config: Config, state: State, parts: Parts) -> tuple[Grants, Dev
 
 def withdrawal(config: Config, state: State) -> Callable[[Consent], None]:
     """For commands: ends what was issued under a consent, on every replica within a second."""
-    settings = config.oauth.tokens if config.oauth is not None else TokenSettings()
-    families = Families(state.oauth, _Unopened(), settings, _revoke(config.listen.url, state))
+    families = unopened_families(config, state)
 
     def withdraw(consent: Consent) -> None:
         families.withdraw(consent.id)
@@ -89,7 +88,13 @@ def withdrawal(config: Config, state: State) -> Callable[[Consent], None]:
     return withdraw
 
 
-class _Unopened:
+def unopened_families(config: Config, state: State) -> Families:
+    """The grants, to end them: their tokens stay sealed."""
+    settings = config.oauth.tokens if config.oauth is not None else TokenSettings()
+    return Families(state.oauth, Unopened(), settings, _revoke(config.listen.url, state))
+
+
+class Unopened:
     """A vault whose key nobody needed: ending a grant opens nothing."""
 
     def seal(self, owner: str, place: str, secret: bytes) -> bytes:

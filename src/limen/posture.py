@@ -30,6 +30,7 @@ from limen.detection.tokenise import Protect, Reveal
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.revoked import Revoked
+from limen.incidents.contain import Contained, Stopped
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.limit import Limit, Spend
@@ -37,10 +38,10 @@ from limen.protocol.inbound import header_agreement, known_method, origin, revis
 
 ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_method)  # pure; bytes -> Call
 
-CALLER: Final = (Authenticate, Revoked, BindSession, Limit)
+CALLER: Final = (Authenticate, Revoked, BindSession, Stopped, Limit)
 CALL: Final = (
-    *CALLER, ReadFlow, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect,
-    Spend, SpendState, AttachCredential,
+    *CALLER, ReadFlow, Resolve, Authorize, Contained, ValidateArguments, InspectArguments, CheckFlow, RequireApproval,
+    Protect, Spend, SpendState, AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs

@@ -18,7 +18,7 @@ import uvloop
 from egress.cells import OTHER, PUBLIC, SIX, STAGE, World, hello, in_loop, needs, needs_namespaces, receive, shown
 from limen.adapters import egress_dns
 from limen.adapters.egress_dns import Responder, SystemLookup, is_own
-from limen.adapters.egress_proxy import EgressGate
+from limen.adapters.egress_proxy import EgressGate, open_as_configured
 from limen.core.faults import DependencyFault
 from limen.sandbox import stage_network
 from limen.sandbox.egress import Egress
@@ -251,7 +251,7 @@ async def test_without_ipv6_no_ipv6_address_is_handed_out(world: World) -> None:
     memory = egress.memory()
     question = b"\0\7\1\0\0\1\0\0\0\0\0\0\7allowed\4test\0\0\x1c\0\1"
     for ipv6, count in ((False, 0), (True, 1)):
-        responder = Responder(egress, memory, world.lookup, lambda denied: None, ipv6=ipv6)
+        responder = Responder(egress, memory, world.lookup, lambda denied: None, open_as_configured, ipv6=ipv6)
         assert (await responder.answer(question))[7] == count
     assert [str(one) for one in memory.pins] == [SIX]
 

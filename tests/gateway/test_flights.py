@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
-from limen.core.call import Caller
+from limen.core.call import Call, Caller, Context, Era, Presented
 from limen.gateway.flights import Ended, Flights
 
-ALICE, BOB = Caller("i", "alice"), Caller("i", "bob")
+
+def facts(subject: str) -> Context:
+    call = Call("ping", "s", "s", Era.MODERN, "2026-07-28")
+    return Context(call, Presented(), 0.0, "ref", {Caller: Caller("i", subject)})
 
 
-def unwelcome(caller: Caller, session: str | None) -> bool:
-    return caller.subject == "alice"
+ALICE, BOB = facts("alice"), facts("bob")
+
+
+def unwelcome(facts: Any) -> bool:
+    return facts.get(Caller).subject == "alice"
 
 
 async def waits(seconds: float = 30.0) -> str:
@@ -37,12 +43,13 @@ async def swallows() -> str:
 def test_what_is_ended_says_so_whatever_the_work_makes_of_it(work: Any) -> None:
     async def test() -> None:
         flights = Flights()
-        bad, good = (asyncio.create_task(flights.fly(who, None, w)) for who, w in ((ALICE, work()), (BOB, waits(0.1))))
+        bad, good = (asyncio.create_task(flights.fly(who, w)) for who, w in ((ALICE, work()), (BOB, waits(0.1))))
         await asyncio.sleep(0.01)
-        assert flights.end(unwelcome) == 1
-        assert flights.end(unwelcome) == 1  # once more changes nothing
-        with pytest.raises(Ended):
+        assert flights.end(unwelcome, "identity.revoked") == 1
+        assert flights.end(unwelcome, "incidents.contained") == 1  # once more changes nothing
+        with pytest.raises(Ended) as ended:
             await bad
+        assert ended.value.reason == "identity.revoked"  # the first reason stands
         assert await good == "done"
         assert len(flights) == 0
 
@@ -52,7 +59,7 @@ def test_what_is_ended_says_so_whatever_the_work_makes_of_it(work: Any) -> None:
 def test_a_client_that_leaves_is_a_cancellation_and_nothing_else() -> None:
     async def test() -> None:
         flights = Flights()
-        task = asyncio.create_task(flights.fly(ALICE, None, waits()))
+        task = asyncio.create_task(flights.fly(ALICE, waits()))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -70,14 +77,14 @@ def test_the_task_goes_on_living_after_its_call_was_ended() -> None:
 
         async def connection() -> str:
             try:
-                await flights.fly(ALICE, None, waits())
+                await flights.fly(ALICE, waits())
             except Ended:
                 ended.append(True)
-            return await flights.fly(ALICE, None, waits(0.01))
+            return await flights.fly(ALICE, waits(0.01))
 
         task = asyncio.create_task(connection())
         await asyncio.sleep(0.01)
-        flights.end(unwelcome)
+        flights.end(unwelcome, "incidents.contained")
         assert await task == "done"
         assert ended == [True]
 

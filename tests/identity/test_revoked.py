@@ -12,11 +12,12 @@ import pytest
 
 from limen.core.call import Call, Caller, Context, Era, Presented
 from limen.core.chain import Chain
+from limen.core.copied import MAX_AGE
 from limen.core.faults import DependencyFault
 from limen.core.reasons import REASONS
 from limen.core.verdict import Pass, Refusal
 from limen.identity.metadata import challenge
-from limen.identity.revoked import MAX_AGE, Revocation, Revocations, Revoked, revocations, revoke, session_digest, undo
+from limen.identity.revoked import Revocation, Revocations, Revoked, revocations, revoke, session_digest, undo
 from policy.policy_material import MemoryTable
 
 ALICE = Caller("https://id.example", "alice", "app", token_id="t-1", key_id="k-1")

@@ -108,9 +108,17 @@ class Responder:
     """Answers the questions of one cell."""
 
     def __init__(
-        self, egress: Egress, memory: Memory, lookup: Lookup, refuse: Callable[[Denied], None], *, ipv6: bool
+        self,
+        egress: Egress,
+        memory: Memory,
+        lookup: Lookup,
+        refuse: Callable[[Denied], None],
+        barred: Callable[[], Awaitable[str]],
+        *,
+        ipv6: bool,
     ) -> None:
         self._egress, self._memory, self._lookup, self._refuse, self._ipv6 = egress, memory, lookup, refuse, ipv6
+        self._barred = barred
         self._known: dict[str, tuple[float, list[Address]]] = {}
         self._asking: dict[str, asyncio.Task[list[Address]]] = {}
 
@@ -130,6 +138,9 @@ class Responder:
         except dns_wire.Unreadable as fault:
             self._refuse(Denied("dns.malformed", "a DNS question"))
             return fault.answer
+        if why := await self._barred():
+            self._refuse(Denied(why, _shown(question.name)))
+            return dns_wire.write_answer(question, NXDOMAIN)
         denied = self._egress.question(question.name, self._memory, time.monotonic())
         if denied is not None:
             return self._denied(question, denied)

@@ -32,6 +32,12 @@ DNS_SECONDS: Final = 10.0
 DNS_QUESTIONS: Final = 50  # on one TCP connection
 
 Dial = Callable[[Address, int], Awaitable[Streams]]
+Barred = Callable[[], Awaitable[str]]  # "", or the id of why nothing may leave at all now
+
+
+async def open_as_configured() -> str:
+    """Nobody can cut this network."""
+    return ""
 
 
 async def dial_directly(address: Address, port: int) -> Streams:
@@ -54,19 +60,21 @@ class EgressGate:
         *,
         lookup: Lookup | None = None,
         dial: Dial = dial_directly,
+        barred: Barred = open_as_configured,
     ) -> None:
+        """`barred` is asked before every connection and every DNS question; `sever` ends what is open."""
         self.server, self.settings = server, settings
         self.ports = settings.ports
         self.counters: Counter[str] = Counter()
         self._egress = Egress(server, settings, is_own)
-        self._record, self._lookup, self._dial = record, lookup or SystemLookup(), dial
+        self._record, self._lookup, self._dial, self._barred = record, lookup or SystemLookup(), dial, barred
         self._numbers = itertools.count(1)
         self._cells: set[Cell] = set()
 
     def attach(self, opened: Opened) -> Cell:
         """Take over the listeners of a new cell, before it is released. Close what this returns when the cell ended."""
         report = Report(self._egress, next(self._numbers), self._record, self.counters)
-        cell = Cell(self._egress, opened, report, self._lookup, self._dial, self._cells.discard)
+        cell = Cell(self._egress, opened, report, self._lookup, self._dial, self._barred, self._cells.discard)
         self._cells.add(cell)
         return cell
 
@@ -80,6 +88,11 @@ class EgressGate:
             opened.close()
             raise OSError(f"{self.server} is to have no network")
         return self.attach(opened).end
+
+    def sever(self) -> None:
+        """End every connection. New ones are another matter: `barred` says whether there may be any."""
+        for cell in list(self._cells):
+            cell.sever()
 
     @property
     def cells(self) -> int:
@@ -101,13 +114,14 @@ class Cell:
         report: Report,
         lookup: Lookup,
         dial: Dial,
+        barred: Barred,
         gone: Callable[[Cell], None],
     ) -> None:
-        self._egress, self._report, self._dial, self._gone = egress, report, dial, gone
+        self._egress, self._report, self._dial, self._barred, self._gone = egress, report, dial, barred, gone
         self._opened, self._limits = opened, egress.settings.limits
         self._memory = egress.memory()
         ipv6 = any(one.family == socket.AF_INET6 for one in opened.tcp)
-        self._responder = Responder(egress, self._memory, lookup, report.refused, ipv6=ipv6)
+        self._responder = Responder(egress, self._memory, lookup, report.refused, barred, ipv6=ipv6)
         self._udp = [UdpEndpoint(one, self._responder) for one in opened.udp]
         self._tcp = [Intake(one, self._memory.opened, self._taker(one), self._over) for one in opened.tcp]
         self._connections: set[asyncio.Task[None]] = set()
@@ -136,6 +150,11 @@ class Cell:
                 endpoint.close()
             self._responder.close()
             self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    def sever(self) -> None:
+        """End every connection; the listeners stay."""
+        for task in list(self._connections):
+            task.cancel()
 
     async def close(self) -> None:
         """`end`, and wait until that is done."""
@@ -188,6 +207,8 @@ class Cell:
         if port == DNS_PORT:
             await self._names(inside)
             return
+        if why := await self._barred():
+            raise Refused(Denied(why, f"{address}:{port}"))
         route = self._egress.connect(address, port, self._memory, time.monotonic())
         if isinstance(route, Denied):
             if route.reason == "learn.wanted":

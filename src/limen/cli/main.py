@@ -14,6 +14,7 @@ from limen.cli import (
     audit,
     connections,
     consents,
+    contain,
     content,
     egress,
     followers,
@@ -51,6 +52,7 @@ app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
+app.add_typer(contain.app, name="contain")
 app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")

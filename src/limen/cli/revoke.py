@@ -15,6 +15,7 @@ from limen.cli.terminal import emit, line, table
 
 if TYPE_CHECKING:
     from limen.core.ports import Bus
+    from limen.identity.revoked import Revocation
     from limen.storage import State
 
 app = group("Who or what is no longer welcome.")
@@ -32,7 +33,7 @@ def _open(context: typer.Context, config: Path | None) -> State:
     return State.open(load(context, config).config)
 
 
-def _until(text: str, now: float) -> float | None:
+def read_until(text: str, now: float) -> float | None:
     """Seconds since the epoch. Raises Misused."""
     if not text:
         return None
@@ -51,8 +52,10 @@ def _put(context: typer.Context, config: Path | None, as_json: bool, until: str,
     now = time.time()
     what["by"] = user(what["by"])
     state = _open(context, config)
+    wanted = Revocation(**what, at=now, until=read_until(until, now))
+    _not_contained(state, wanted)
     try:
-        record = revoke(state.revocations, Revocation(**what, at=now, until=_until(until, now)))
+        record = revoke(state.revocations, wanted)
     except ValueError as error:
         raise Misused(str(error)) from None
     _wake(state.bus)
@@ -62,6 +65,14 @@ def _put(context: typer.Context, config: Path | None, as_json: bool, until: str,
         return
     line(f"revoked: {described(record)}")
     line(f"take it back with: limen revoke undo {record.id}")
+
+
+def _not_contained(state: State, revocation: Revocation) -> None:
+    """What was contained is changed by `limen contain` alone, where two people may have to agree."""
+    from limen.containing import covered
+
+    if id := covered(state, revocation):
+        raise Refused(f"this is contained: limen contain release {id}")
 
 
 def _wake(bus: Bus | None) -> None:
@@ -178,10 +189,13 @@ def undo(
     as_json: JsonOption = False,
 ) -> None:
     """Take a revocation back. Example: limen revoke undo 5e884898da280471"""
-    from limen.identity.revoked import as_row, described
+    from limen.identity.revoked import as_row, described, revocations
     from limen.identity.revoked import undo as take_back
 
     state = _open(context, config)
+    for standing in revocations(state.revocations):
+        if standing.id == id:
+            _not_contained(state, standing)
     try:
         record = take_back(state.revocations, id)
     except LookupError as error:

@@ -88,9 +88,9 @@ class Gateway:
         if isinstance(decided, Context):
             return self._local(decided, corridor)
         try:
-            return await self.flights.fly(decided.get(Caller), call.session, self._forward(decided, corridor, outlet))
-        except Ended:
-            return self.engine.ended(decided)
+            return await self.flights.fly(decided, self._forward(decided, corridor, outlet))
+        except Ended as end:
+            return self.engine.ended(decided, end.reason)
 
     async def _forward(self, permit: Permit, corridor: Corridor, outlet: Outlet) -> Reply | Refusal:
         call, session = permit.call, permit.get(Session)
@@ -100,9 +100,7 @@ class Gateway:
         level = session.log_level or call.log_level
         exchange = Exchange(call, capabilities, outlet, self.waiting, level, session.id)
         if call.era is Era.MODERN and self._suspends(call.server):
-            entry = self.suspensions.start(
-                exchange, permit.get(Caller), self.engine.forward(permit, corridor, exchange)
-            )
+            entry = self.suspensions.start(exchange, permit, self.engine.forward(permit, corridor, exchange))
             return await self._await_suspended(permit, entry, exchange)
         key = (session.id, f"{type(call.id).__name__}:{call.id}")
         if session.id and key in self._running:
@@ -246,7 +244,7 @@ class Gateway:
             return Refusal(REASONS["catalog.cursor"], context.reference, "list")
         caller, bundle = context.get(Caller), self._bundles.get(call.route)
         servers = (call.route,) if bundle is None else bundle.servers
-        key = (servers, bundle is None, kind, *caller.standing)
+        key = (corridor.authorize.version, servers, bundle is None, kind, *caller.standing)
         body = corridor.lists.get(key)
         if body is None:
             offered = [item for server in servers for item in corridor.catalog.approved(server, kind)]
@@ -308,11 +306,9 @@ class Gateway:
                 )
             else:  # opens the stream; from this revision on, a client may be told at once where it stands
                 await outlet.event(b"", self._event_id(decided) if call.revision >= LATEST_HANDSHAKE else "")
-            caller = decided.get(Caller)
-            relayed = self._relay(decided, queue, kinds, meta, outlet)
-            await self.flights.fly(caller, call.session, relayed)
-        except Ended:
-            return self.engine.ended(decided)
+            await self.flights.fly(decided, self._relay(decided, queue, kinds, meta, outlet))
+        except Ended as end:
+            return self.engine.ended(decided, end.reason)
         finally:
             self.listeners.pop(queue, None)
         return Reply(200, result_message(call.id, {"resultType": "complete", **meta}) if meta else b"")
@@ -342,7 +338,7 @@ class Gateway:
     def _version(self) -> bytes:
         """What lists are built from: while it stays, nothing was missed."""
         corridor = self.engine.corridor
-        return f"{corridor.catalog.version} {corridor.policy}".encode()
+        return f"{corridor.catalog.version} {corridor.policy} {corridor.authorize.version}".encode()
 
     def _event_id(self, context: Context) -> str:
         session, seconds = context.get(Session).id, self.sessions.settings.absolute

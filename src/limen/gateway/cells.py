@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakSet
 
 import orjson
 
 from limen.adapters.bubblewrap import Bubblewrap
-from limen.adapters.egress_proxy import EgressGate
+from limen.adapters.egress_proxy import Barred, EgressGate
 from limen.adapters.podman import Podman
 from limen.adapters.programs import find, search_path
 from limen.core.cell import Cell, CellSpec
@@ -83,6 +85,18 @@ def _no_log(event: dict[str, Any]) -> None:
     raise DependencyFault("audit", "there is no log to record connections in")
 
 
+async def _unknown(server: str) -> str:
+    return "contained.unknown"
+
+
+class MakesGates(Protocol):
+    """What makes the network of one server."""
+
+    def __call__(
+        self, server: str, settings: EgressSettings, record: Callable[[dict[str, Any]], None], *, barred: Barred
+    ) -> EgressGate: ...
+
+
 class Cells:
     """`record` is told of every start and end. One isolator for all servers: what it tried is tried once."""
 
@@ -90,7 +104,7 @@ class Cells:
         self,
         private: Sequence[str] = (),
         isolator: Isolator | None = None,
-        gate: Callable[[str, EgressSettings, Callable[[dict[str, Any]], None]], EgressGate] = EgressGate,
+        gate: MakesGates = EgressGate,
     ) -> None:
         self.private, self._gate = tuple(private), gate
         self.record: Callable[[str, dict[str, Any]], None] = lambda server, event: None
@@ -98,11 +112,16 @@ class Cells:
         self.isolator = isolator or Bubblewrap()
         self.podman: Isolator = Podman()
         self.gates: dict[str, EgressGate] = {}
+        self._every: WeakSet[EgressGate] = WeakSet()  # also of servers that are configured otherwise by now
+        self.barred: Callable[[str], Awaitable[str]] = _unknown  # without records of what is cut off nothing leaves
 
     def launcher(self, name: str, server: ServerConfig) -> Start:
         """How this server's program is started, once it is known what that is."""
         security, declared, cwd = server.security, server.environment(), str(server.cwd or "/")
-        gate = self.gates[name] = self._gate(name, security.egress, lambda event: self.egress(event))
+        gate = self.gates[name] = self._gate(
+            name, security.egress, lambda event: self.egress(event), barred=partial(self._barred, name)
+        )
+        self._every.add(gate)
 
         async def start(planned: Plan) -> Cell:
             argv, env = planned.argv, {**declared, **planned.env}
@@ -125,6 +144,15 @@ class Cells:
             return await self.isolator.start(spec)
 
         return start
+
+    async def _barred(self, server: str) -> str:
+        return await self.barred(server)
+
+    def cut(self, names: frozenset[str]) -> None:
+        """What these servers have open ends. Whether they may connect anew, `barred` says."""
+        for gate in list(self._every):
+            if gate.server in names:
+                gate.sever()
 
     def states(self, servers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """With what each server's network did since it was configured, where it has one."""

@@ -16,7 +16,7 @@ from limen.catalog.asks import judge_requests
 from limen.catalog.blocks import Rebuild
 from limen.core.call import Call, Caller, Era
 from limen.core.faults import UpstreamFault
-from limen.core.verdict import Refusal
+from limen.core.verdict import Permit, Refusal
 from limen.posture import FROM_SERVER
 from limen.protocol.jsonrpc import render
 
@@ -164,7 +164,7 @@ def usable(declared: Mapping[str, Any]) -> dict[str, Any]:
 class Suspended:
     """A call to a handshake-era server that waits for a 2026-07-28 client to come back with input."""
 
-    owner: Caller
+    permit: Permit
     task: asyncio.Task[dict[str, Any] | Refusal]
     asked: asyncio.Future[Mapping[str, Mapping[str, Any]]]
     answer: asyncio.Future[Mapping[str, Any]] | None = None
@@ -178,10 +178,12 @@ class Suspensions:
         self._table: dict[str, Suspended] = {}
         self._limit, self._patience = limit, patience
 
-    def start(self, exchange: Exchange, owner: Caller, run: Coroutine[Any, Any, dict[str, Any] | Refusal]) -> Suspended:
+    def start(
+        self, exchange: Exchange, permit: Permit, run: Coroutine[Any, Any, dict[str, Any] | Refusal]
+    ) -> Suspended:
         """Run a call so that it can outlive the request that began it."""
         loop = asyncio.get_running_loop()
-        entry = Suspended(owner, asyncio.create_task(run), loop.create_future())
+        entry = Suspended(permit, asyncio.create_task(run), loop.create_future())
 
         async def suspend(requests: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
             entry.answer = loop.create_future()
@@ -203,7 +205,7 @@ class Suspensions:
     def take(self, identifier: str, owner: Caller) -> Suspended | None:
         """Un-park it, once, for its owner."""
         entry = self._table.get(identifier)
-        if entry is None or entry.owner.key != owner.key:
+        if entry is None or entry.permit.get(Caller).key != owner.key:
             return None
         del self._table[identifier]
         if entry.timer is not None:
@@ -220,6 +222,13 @@ class Suspensions:
         entry = self._table.pop(identifier, None)
         if entry is not None:
             entry.task.cancel()
+
+    def end(self, unwelcome: Callable[[Permit], object]) -> int:
+        """Cancel those parked for which this is true. How many there were."""
+        found = [identifier for identifier, entry in self._table.items() if unwelcome(entry.permit)]
+        for identifier in found:
+            self._drop(identifier)
+        return len(found)
 
     def close(self) -> None:
         """Cancel whatever still waits."""

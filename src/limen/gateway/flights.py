@@ -1,4 +1,4 @@
-"""Who has something under way here, so that it can be ended when they are no longer welcome."""
+"""What is under way here, so that it can be ended when it is no longer welcome."""
 
 from __future__ import annotations
 
@@ -6,47 +6,51 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from limen.core.call import Caller
+from limen.core.call import Context
+from limen.core.verdict import Permit
 
 Answer = TypeVar("Answer")
 
 
 class Ended(Exception):
-    """It was ended by us: its caller is revoked."""
+    """It was ended by us. `reason`: the id of why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Flights:
     """Calls and streams under way, by the task that serves them."""
 
     def __init__(self) -> None:
-        self._flying: dict[asyncio.Task[Any], tuple[Caller, str | None]] = {}
-        self._ended: set[asyncio.Task[Any]] = set()
+        self._flying: dict[asyncio.Task[Any], Context | Permit] = {}
+        self._ended: dict[asyncio.Task[Any], str] = {}
 
-    async def fly(self, caller: Caller, session: str | None, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Do the work for this caller. Raises Ended when `end` picked it, whatever the work made of that."""
+    async def fly(self, facts: Context | Permit, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Do the work. Raises Ended when `end` picked it, whatever the work made of that."""
         task = asyncio.current_task()
         assert task is not None
-        self._flying[task] = (caller, session)
+        self._flying[task] = facts
         try:
             answer = await work
         except asyncio.CancelledError:
             if task in self._ended and not task.uncancel():
-                raise Ended from None
+                raise Ended(self._ended[task]) from None
             raise
         finally:
             del self._flying[task]
-            ended = task in self._ended
-            self._ended.discard(task)
-        if ended:
-            raise Ended
+            ended = self._ended.pop(task, None)
+        if ended is not None:
+            raise Ended(ended)
         return answer
 
-    def end(self, unwelcome: Callable[[Caller, str | None], object]) -> int:
-        """End everything of those for whom this is true. How many there were."""
-        found = [task for task, (caller, session) in self._flying.items() if unwelcome(caller, session)]
+    def end(self, unwelcome: Callable[[Context | Permit], object], reason: str) -> int:
+        """End everything for which this is true. How many there were."""
+        found = [task for task, facts in self._flying.items() if unwelcome(facts)]
         for task in found:
             if task not in self._ended:
-                self._ended.add(task)
+                self._ended[task] = reason
                 task.cancel()
         return len(found)
 

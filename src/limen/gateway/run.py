@@ -30,6 +30,7 @@ from limen.exporting import open_exporter, open_metrics
 from limen.gateway.app import Gateway
 from limen.gateway.cells import Cells, private_paths, states_path, tell_states
 from limen.gateway.certificates import ForwardedCertificates
+from limen.gateway.containment import obey
 from limen.gateway.front import Front, offered_scopes, required_scopes
 from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
@@ -183,7 +184,7 @@ def _possession(config: Config, route: str) -> Possession:
     return Possession(offered, config.listen.certificates, config.demands.get(route, frozenset()))
 
 
-def _gateway(house: House, bundles: Mapping[str, Bundle], long: LongNames) -> Gateway:
+def _gateway(house: House, cells: Cells, bundles: Mapping[str, Bundle], long: LongNames) -> Gateway:
     upstreams = house.upstreams
     assert isinstance(upstreams, Upstreams)
 
@@ -193,7 +194,7 @@ def _gateway(house: House, bundles: Mapping[str, Bundle], long: LongNames) -> Ga
 
     gateway = Gateway(house.engine, house.continuity, suspends, bundles)
     gateway.on_session_end = upstreams.end_session
-    house.on_revoked = lambda: gateway.flights.end(house.revocations.find)
+    obey(house, gateway, cells)
 
     def changed() -> None:
         # What awaits approval has its name too: a call of it ends the same way on a bundle as on the server's route.
@@ -243,7 +244,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
         say(f"issuer {issuer}: {trouble}; tokens are refused until it answers")
     long = LongNames()
     bundles = offer(config, long)
-    gateway = _gateway(house, bundles, long)
+    gateway = _gateway(house, cells, bundles, long)
     place = site(config, configured, bundles)
     front = Front(house)
     server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy, *front.open(house.plan_in_force)))
@@ -379,7 +380,7 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
         known = ", ".join((*config.servers, *config.bundles))
         raise ConfigFault(f"no server or bundle named {name!r}: {known}", "mcpServers")
     house, cells = _house(config)
-    gateway = _gateway(house, bundles, long)
+    gateway = _gateway(house, cells, bundles, long)
     house.engine.event("start", **_state(house), transport="stdio")
     watch = await _watch(house)
     following = [one() for one in _watched(house)]

@@ -53,6 +53,11 @@ class Exchange:
         await self.pool.close()
         await self._side.close()
 
+    def sever(self, severed: bool) -> None:
+        """See `Pool.sever`."""
+        self.pool.sever(severed)
+        self._side.sever(severed)
+
     def head(
         self,
         method: str,

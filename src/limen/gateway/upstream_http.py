@@ -11,6 +11,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
+from weakref import WeakSet
 
 from limen.core.announce import Announcement
 from limen.core.call import Caller, Era, Session, UpstreamCredential
@@ -66,6 +67,8 @@ class HttpUpstream:
         self._changed = Debounce(self._report)
         self._era = era
         self._exchange = Exchange(name, self._target, self.oddities, self._changed.poke, size)
+        self._exchanges = WeakSet([self._exchange])  # and those of conversations of our own
+        self._severed = False
         self._sessions = Sessions(self._open, self._farewell)
         self._revision = ""
         self._probing: asyncio.Task[None] | None = None
@@ -163,6 +166,8 @@ class HttpUpstream:
             except (DependencyFault, TimeoutError) as fault:
                 raise UpstreamFault(self.name, f"no credential to read it with: {fault}") from None
         exchange = Exchange(self.name, target, self.oddities, self._changed.poke, 2)
+        exchange.sever(self._severed)
+        self._exchanges.add(exchange)
         return Reading(exchange, self._url, self._credential(credential), self._era, face)
 
     async def _part(self, reading: Reading) -> None:
@@ -172,6 +177,12 @@ class HttpUpstream:
             self.oddities["farewell failed"] += 1
         finally:
             await reading.exchange.close()
+
+    def sever(self, severed: bool) -> None:
+        """Cut it off: every connection ends and none is made; or no longer."""
+        self._severed = severed
+        for exchange in list(self._exchanges):
+            exchange.sever(severed)
 
     async def end_session(self, session_id: str) -> None:
         """One of our sessions is over: so are the server's sessions that belonged to it."""

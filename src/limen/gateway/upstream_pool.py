@@ -34,6 +34,7 @@ class Pool:
         self._reaper: asyncio.TimerHandle | None = None
         self._all: set[Connection] = set()
         self.closing = False
+        self.severed = False  # cut off by us: nothing is sent, and no connection made
 
     async def post(self, data: bytes) -> Reply:
         """Send one rendered request and wait until its reply is ready. Raises UpstreamFault."""
@@ -59,13 +60,15 @@ class Pool:
 
     async def _acquire(self) -> Connection:
         self._loop = asyncio.get_running_loop()
-        if self.closing:
-            raise UpstreamFault(self.server, "is being shut down")
+        if self.closing or self.severed:
+            raise UpstreamFault(self.server, "is cut off" if self.severed else "is being shut down")
         if self._free and not self._queue:
             self._free -= 1
         else:
             await self._turn()
         try:
+            if self.severed:
+                raise UpstreamFault(self.server, "is cut off")
             return await self._reuse() or await self._connect()
         except BaseException:
             self._vacate()
@@ -129,6 +132,10 @@ class Pool:
                 transport.abort()
                 connection.closed = True
                 raise UpstreamFault(self.server, "shows a certificate that is not one of those pinned")
+        if self.severed:
+            transport.abort()
+            connection.closed = True
+            raise UpstreamFault(self.server, "is cut off")
         self._all.add(connection)
         return connection
 
@@ -163,8 +170,17 @@ class Pool:
         self.closing = True
         if self._reaper is not None:
             self._reaper.cancel()
+        self._abort()
+        await asyncio.sleep(0)
+
+    def sever(self, severed: bool) -> None:
+        """End every connection and make none, or make them again."""
+        self.severed = severed
+        if severed:
+            self._abort()
+
+    def _abort(self) -> None:
         for connection in list(self._all):
             connection.abort("connection closed by us")
         self._all.clear()
         self._idle.clear()
-        await asyncio.sleep(0)

@@ -54,6 +54,7 @@ class Upstreams:
             found[upstream.name] = upstream
         self.by_name: Mapping[str, Upstream] = MappingProxyType(found)
         self._on_change = on_change
+        self._cut: frozenset[str] = frozenset()
         self._busy: Counter[Upstream] = Counter()
         self._replaced: dict[str, frozenset[tuple[str, str]]] = {}
         self._leaving: dict[Upstream, asyncio.Task[None]] = {}
@@ -106,6 +107,14 @@ class Upstreams:
             upstream.on_change = None
             self._replaced[upstream.name] = upstream.headers
             self._leaving[upstream] = asyncio.ensure_future(self._retire(upstream))
+        self.cut(self._cut)
+
+    def cut(self, names: frozenset[str]) -> None:
+        """To these servers there is no connection; where a local one may connect to is its cell's matter."""
+        self._cut = names
+        for upstream in (*self.by_name.values(), *self._leaving):
+            if isinstance(upstream, HttpUpstream):
+                upstream.sever(upstream.name in names)
 
     def states(self) -> list[dict[str, Any]]:
         """Of every local program, now: whether it runs, since when, how often it was started, what it uses."""

@@ -1,14 +1,11 @@
 """Guard Revoked: is this token, caller, client, session or key still welcome?
 
-The records are in a table that every replica reads. A call looks them up in memory; a copy that is older than `MAX_AGE`
-decides nothing: the guard reads anew, and refuses when that fails.
+The records are in a table that every replica reads; a call looks them up in a copy that is never old (`core.copied`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -16,13 +13,11 @@ from hashlib import sha256
 from typing import Any, Final
 
 from limen.core.call import Caller, Context
+from limen.core.copied import RECORD, Copied, identifier, tell
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.core.verdict import Pass, Verdict, refuse
 
-MAX_AGE: Final = 1.0  # seconds a copy of the records may decide
-_RESCAN: Final = 5.0  # seconds after which all records are read even if nobody says that they changed
-_RECORD, _VERSION = "r/", "version"
 _PASS: Final = Pass()
 KINDS: Final = ("token", "user", "client", "session", "key", "grant")
 MAX_RECORDS: Final = 100_000
@@ -45,7 +40,7 @@ class Revocation:
     @property
     def id(self) -> str:
         """The same for the same thing revoked again."""
-        return sha256(json.dumps([self.kind, self.issuer, self.value]).encode()).hexdigest()[:16]
+        return identifier(self.kind, self.issuer, self.value)
 
 
 def session_digest(session: str) -> str:
@@ -61,54 +56,57 @@ def revoke(table: Table, record: Revocation) -> Revocation:
         raise ValueError("what is revoked has a name of 1 to 255 characters")
     if record.until is not None and record.until <= record.at:
         raise ValueError("the end lies in the past")
-    if sum(1 for _ in table.scan(_RECORD)) >= MAX_RECORDS:
+    if sum(1 for _ in table.scan(RECORD)) >= MAX_RECORDS:
         raise ValueError(f"there are {MAX_RECORDS} revocations already: give them an end, or undo some")
-    table.put(_RECORD + record.id, json.dumps(asdict(record)).encode(), record.until)
-    _tell(table)
+    table.put(RECORD + record.id, json.dumps(asdict(record)).encode(), record.until)
+    tell(table)
     return record
 
 
-def undo(table: Table, identifier: str) -> Revocation:
+def undo(table: Table, id: str) -> Revocation:
     """Take it back. Raises LookupError when there is none, DependencyFault."""
-    raw = table.get(_RECORD + identifier)
-    if raw is None or not table.swap(_RECORD + identifier, raw, None):
-        raise LookupError(f"no revocation {identifier}")
-    _tell(table)
-    return _read(identifier, raw)
+    raw = table.get(RECORD + id)
+    if raw is None or not table.swap(RECORD + id, raw, None):
+        raise LookupError(f"no revocation {id}")
+    tell(table)
+    return _read(id, raw)
+
+
+def find(table: Table, kind: str, issuer: str, value: str) -> Revocation | None:
+    """The one that stands, as the table has it now. Raises DependencyFault."""
+    id = identifier(kind, issuer, value)
+    raw = table.get(RECORD + id)
+    return _read(id, raw) if raw is not None else None
 
 
 def revocations(table: Table) -> list[Revocation]:
     """All that are in force, oldest first. Raises DependencyFault."""
-    found = [_read(key.removeprefix(_RECORD), raw) for key, raw in table.scan(_RECORD)]
+    found = [_read(key.removeprefix(RECORD), raw) for key, raw in table.scan(RECORD)]
     return sorted(found, key=lambda record: record.at)
 
 
 def is_revoked(table: Table, wanted: Iterable[tuple[str, str, str]]) -> bool:
     """Whether a record of any of these kinds, issuers and values stands, as the table has it now. Raises
     DependencyFault."""
-    found = (table.get(_RECORD + Revocation(kind, value, issuer).id) for kind, issuer, value in wanted)
+    found = (table.get(RECORD + Revocation(kind, value, issuer).id) for kind, issuer, value in wanted)
     return any(raw is not None for raw in found)
 
 
-def _tell(table: Table) -> None:
-    table.put(_VERSION, secrets.token_bytes(16))
-
-
-def _read(identifier: str, raw: bytes) -> Revocation:
+def _read(id: str, raw: bytes) -> Revocation:
     """Raises DependencyFault: what cannot be read may be what should stop this call."""
     try:
         record = Revocation(**json.loads(raw))
-        if record.kind not in KINDS or record.id != identifier:
+        if record.kind not in KINDS or record.id != id:
             raise ValueError("is not the record of its key")
         if not isinstance(record.until, float | int | None):
             raise ValueError("until is not a time")
     except (ValueError, TypeError) as error:
-        message = f"revocation {identifier} cannot be read ({error}): undo it or repair it"
+        message = f"revocation {id} cannot be read ({error}): undo it or repair it"
         raise DependencyFault("revocations", message) from None
     return record
 
 
-class Revocations:
+class Revocations(Copied[Revocation]):
     """A copy of the records in memory. `remote`: reading them waits for a network, and is done in a thread."""
 
     def __init__(
@@ -119,56 +117,21 @@ class Revocations:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._table, self._remote, self._now, self._monotonic = table, remote, now, monotonic
+        super().__init__(table, _read, remote=remote, now=now, monotonic=monotonic)
         self._found: dict[tuple[str, str, str], Revocation] = {}
         self._sessions = self._grants = self._people = False
-        self._as_of = self._scanned = float("-inf")
-        self._version: bytes | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self.on_change: Callable[[list[Revocation], list[Revocation]], None] = lambda added, gone: None
 
-    def refresh(self) -> None:
-        """Read what changed. Raises DependencyFault, and then the copy goes on ageing."""
-        self._adopt(*self._look())
+    def arrange(self, records: dict[str, Revocation]) -> None:
+        """By what a call shows of itself."""
+        self._found = {(record.kind, record.issuer, record.value): record for record in records.values()}
+        self._sessions = any(record.kind == "session" for record in records.values())
+        self._grants = any(record.kind == "grant" for record in records.values())
+        self._people = any(record.kind == "user" and record.issuer for record in records.values())
 
-    async def current(self) -> None:
-        """`refresh` without holding up the event loop; several callers share one reading."""
-        if not self._remote:
-            self.refresh()
-            return
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
-        await asyncio.shield(self._reading)
-
-    async def _read(self) -> None:
-        self._adopt(*await asyncio.to_thread(self._look))
-
-    def _look(self) -> tuple[float, bytes | None, list[Revocation] | None]:
-        """When this began, the version, and all records where they may differ from the copy."""
-        began = self._monotonic()
-        version = self._table.get(_VERSION)
-        if version == self._version and began - self._scanned < _RESCAN:
-            return began, version, None
-        return began, version, revocations(self._table)
-
-    def _adopt(self, began: float, version: bytes | None, records: list[Revocation] | None) -> None:
-        if records is not None:
-            before, first = self._found, self._scanned == float("-inf")
-            self._found = {(record.kind, record.issuer, record.value): record for record in records}
-            self._sessions = any(record.kind == "session" for record in records)
-            self._grants = any(record.kind == "grant" for record in records)
-            self._people = any(record.kind == "user" and record.issuer for record in records)
-            self._version, self._scanned = version, began
-        self._as_of = max(self._as_of, began)
-        if records is not None and before != self._found:
-            added = [record for key, record in self._found.items() if before.get(key) != record]
-            gone = [] if first else [record for key, record in before.items() if key not in self._found]
-            self.on_change(added, gone)
-
-    @property
-    def age(self) -> float:
-        """Seconds since the records were read."""
-        return self._monotonic() - self._as_of
+    def ends(self, session: str) -> bool:
+        """Whether this session is revoked by the name the audit shows: it is made of our own id of it."""
+        record = self._found.get(("session", "", session_digest(session))) if self._sessions and session else None
+        return record is not None and (record.until is None or self._now() < record.until)
 
     def find(self, caller: Caller, session: str | None) -> Revocation | None:
         """What stands against this caller or session, or None. Says nothing about the age of the copy."""
@@ -210,12 +173,11 @@ class Revoked:
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         """At once while the copy is fresh. Raises DependencyFault when the records cannot be read."""
-        if self._known.age > MAX_AGE:
-            return self._after_reading(context)
-        return self._judge(context)
+        reading = self._known.fresh()
+        return self._judge(context) if reading is None else self._after(reading, context)
 
-    async def _after_reading(self, context: Context) -> Verdict:
-        await self._known.current()
+    async def _after(self, reading: Awaitable[None], context: Context) -> Verdict:
+        await reading
         return self._judge(context)
 
     def _judge(self, context: Context) -> Verdict:

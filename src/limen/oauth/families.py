@@ -194,6 +194,11 @@ class Families:
         found = [read_family(raw) for _, raw in self._table.scan(PREFIX)]
         return [one.id for one in found if one.consent == consent and self.end(one.id, "the consent was withdrawn")]
 
+    def end_all(self, whose: Callable[[User], bool], why: str) -> list[str]:
+        """End all that began with a sign-in of these people. Their ids."""
+        found = [read_family(raw) for _, raw in self._table.scan(PREFIX)]
+        return [one.id for one in found if whose(one.user) and self.end(one.id, why)]
+
     def _until(self, family: Family) -> float:
         idle = self._settings.refresh if family.current else _ACCESS
         return min(family.ends, self._now() + idle)

@@ -53,6 +53,8 @@ REASONS: Final = MappingProxyType(
         "http.host": "the request names another host",
         "http.method": "the rule does not allow this method",
         "http.connect": "CONNECT would open a tunnel",
+        "contained.cut": "the network of this server was cut off",
+        "contained.unknown": "whether the network of this server was cut off cannot be told",
         "traffic.sent": "more was sent than this hour allows",
         "traffic.received": "more was received than this hour allows",
         "traffic.idle": "nothing was said for too long",
@@ -327,6 +329,8 @@ class Egress:
                 return f"A name it should reach needs a rule in {place}, and to be asked for by that name"
             case "dns.rate" | "dns.names" | "connect.rate" | "connect.many" | "hello.slow":
                 return f"More is set in {place}: limits"
+            case "contained.cut":
+                return "It is given back with: limen contain release"
             case reason if reason.startswith("traffic."):
                 return f"More is set in {place}: limits"
         return "There is nothing to allow here"

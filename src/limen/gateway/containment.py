@@ -1,0 +1,45 @@
+"""Carries out what is contained where it is more than an answer: calls under way, connections, networks of cells."""
+
+from __future__ import annotations
+
+from limen.assemble import House
+from limen.core.call import Caller, Context, Session
+from limen.core.faults import DependencyFault
+from limen.core.verdict import Permit
+from limen.gateway.app import Gateway
+from limen.gateway.cells import Cells
+from limen.gateway.upstreams import Upstreams
+
+
+def obey(house: House, gateway: Gateway, cells: Cells) -> None:
+    """From now on. What stands already is carried out before anything is started."""
+    known, upstreams = house.containments, house.upstreams
+    assert isinstance(upstreams, Upstreams)
+
+    async def barred(server: str) -> str:
+        """With a copy of the records that is too old nothing leaves a cell."""
+        if (reading := known.fresh()) is not None:
+            try:
+                await reading
+            except DependencyFault:
+                return "contained.unknown"
+        return "contained.cut" if known.is_cut(server) else ""
+
+    def changed() -> None:
+        gateway.flights.end(known.against, "incidents.contained")
+        gateway.suspensions.end(known.against)
+        upstreams.cut(known.cut)
+        cells.cut(known.cut)
+
+    def unwelcome(facts: Context | Permit) -> object:
+        session = facts.find(Session)
+        found = house.revocations.find(facts.get(Caller), facts.call.session)
+        return found or (session is not None and house.revocations.ends(session.id))
+
+    def revoked() -> None:
+        gateway.flights.end(unwelcome, "identity.revoked")
+        gateway.suspensions.end(unwelcome)
+
+    cells.barred = barred
+    house.on_contained, house.on_revoked = changed, revoked
+    changed()
