@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from limen.catalog.decoys import Decoy
 from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.core.call import (
@@ -39,8 +40,8 @@ ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_met
 
 CALLER: Final = (Authenticate, Revoked, BindSession, Limit)
 CALL: Final = (
-    *CALLER, ReadFlow, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval, Protect,
-    Spend, SpendState, AttachCredential,
+    *CALLER, ReadFlow, Decoy, Resolve, Authorize, ValidateArguments, InspectArguments, CheckFlow, RequireApproval,
+    Protect, Spend, SpendState, AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs
