@@ -21,6 +21,7 @@ from limen.adapters.public_http import PublicHttp
 from limen.adapters.signing_keys import SigningKeys
 from limen.audit.ledger import Ledger
 from limen.audit.parameters import Parameters
+from limen.catalog.decoys import Decoy
 from limen.catalog.headers import param_headers
 from limen.catalog.locked import LockedRegistry
 from limen.catalog.registry import Registry
@@ -29,9 +30,10 @@ from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
 from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
-from limen.core.call import Caller, Inspected
+from limen.core.call import Caller, Context, Inspected
 from limen.core.chain import Chain
 from limen.core.faults import ConfigFault, DependencyFault
+from limen.core.verdict import Permit
 from limen.corridor import Corridor, Outbound
 from limen.credentials.attach import AttachCredential
 from limen.credentials.vault import Vault
@@ -132,7 +134,7 @@ class House:
         self._put(self.plan(config))
         self.plan_in_force.delegated.serve(self.upstreams.by_name)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
-        self.engine.on_refusal = self.continuity.misuse.refused
+        self.engine.on_refusal = self._refused
         self.engine.on_rejected = self.delegation.rejected
         self._feeds = Feeding(HttpFetch(max_size=MAX_SIZE), self.engine.event, say)
         self._feeds.first(self.plan_in_force.inspection)
@@ -205,13 +207,10 @@ class House:
 
     def _inspection(self, config: Config, before: Plan | None) -> Inspection:
         """What it is made of is how content is judged, and the secrets of the servers."""
-        if before is not None and (before.config.content, before.config.mcpServers) == (
-            config.content,
-            config.mcpServers,
-        ):
+        if before is not None and before.config.inspected == config.inspected:
             return before.inspection
         kept = self.state
-        return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen)
+        return Inspection(config, kept.labels, kept.quarantine, kept.marks, self._seen, kept.behavior, self._emit)
 
     def _parameters(self, config: Config, inspection: Inspection) -> Parameters | None:
         """What is kept of arguments, where that is more than a digest."""
@@ -227,6 +226,10 @@ class House:
     def _emit(self, event: Mapping[str, Any]) -> None:
         """An event of security that is not a call."""
         self.ledger.append(orjson.dumps({**event, "ts": time.time()}))
+
+    def _refused(self, reason: str, facts: Context | Permit) -> None:
+        self.continuity.misuse.refused(reason, facts)
+        self.plan_in_force.inspection.refused(reason, facts)
 
     def adopt(self, plan: Plan) -> None:
         """Put a plan in force, all of it at once: calls in flight keep the corridor they entered."""
@@ -334,6 +337,7 @@ class House:
             asyncio.create_task(followed.follow("revocations", self.revocations.current)),
             asyncio.create_task(followed.follow("containments", self.containments.current)),
             asyncio.create_task(followed.follow("records", look.once)),
+            asyncio.create_task(followed.follow("canaries", lambda: self.plan_in_force.inspection.read_canaries())),
             asyncio.create_task(followed.listen()),
             asyncio.create_task(self.counts.slots.renew()),
         ]
@@ -407,6 +411,7 @@ def _corridor(
         parameters=parameters,
         plain_resources=config.audit.resources == "plain",
         messages=_built(built, posture.MESSAGES),
+        decoys=built[Decoy].offered,
         marks=inspection.marks,
         scrub=inspection.scrub,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -110,6 +110,8 @@ class Corridor:
     durable: bool = False
     lists: Remembered = field(default_factory=lambda: Remembered(32 << 20))  # what callers were shown of this catalog
     messages: Messages | None = None
+    # decoys this caller is shown, of this kind, among what these servers offer
+    decoys: Callable[[Caller, str, Sequence[str]], Iterable[Approved]] = lambda caller, kind, servers: ()
     marks: Callable[[str], bool] | None = None  # whether texts of this server are marked as data
     parameters: Parameters | None = None  # what is kept of arguments; None: nowhere more than their digest
     plain_resources: bool = False  # URIs in results stand in the log themselves

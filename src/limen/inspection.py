@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,14 +13,17 @@ from limen.adapters.azure_content_safety import MAX_ANSWER, PromptShields, TextA
 from limen.adapters.datakeys import FileKeyStore
 from limen.adapters.http import HttpFetch
 from limen.adapters.secret_file import secret_file
+from limen.catalog.decoys import Decoy
 from limen.catalog.findings import Finding as Concern
 from limen.catalog.snapshot import Catalog
 from limen.config.document import read_file
-from limen.core.call import Cleared, Inspected
+from limen.core.call import Cleared, Context, Inspected
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Fetch, Kept, Table
+from limen.core.verdict import Permit
 from limen.detection import sensitive
 from limen.detection.arguments import ArgumentRules
+from limen.detection.canaries import Canaries
 from limen.detection.dataflow import Labels
 from limen.detection.detectors import ArgumentDetector, SensitiveDetector, TextDetector, WordDetector, redactor
 from limen.detection.feeds import MAX_SIZE, Feed, FeedRefused
@@ -32,6 +35,7 @@ from limen.detection.protect import Protector
 from limen.detection.quarantine import Quarantine
 from limen.detection.remote import Remote
 from limen.detection.scanner import Detector, Scanner
+from limen.detection.sensitive_hit import Hit
 from limen.detection.settings import RemoteSettings
 from limen.detection.text import disguises
 from limen.detection.tokenise import Protect, Reveal
@@ -93,12 +97,21 @@ class Inspection:
         quarantine: Table,
         marks: Table,
         seen: MutableMapping[str, Inspected],
+        planted: Table | None = None,
+        emit: Callable[[Mapping[str, Any]], None] = lambda event: None,
     ) -> None:
         self._settings, self._marks, self._seen = config.content, marks, seen
-        known = known_secrets(config)
-        self._redact = redactor(sensitive.find, known.find)
+        known, self._decoys, self._emit = known_secrets(config), config.decoys, emit
+        self.canaries = Canaries(planted, config.decoys.canary_values)
+
+        def by_heart(text: str) -> list[Hit]:
+            return [*known.find(text), *self.canaries.find(text)]
+
+        self._redact = redactor(sensitive.find, by_heart)
         self.feeds = {one.source: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
-        self.scanner = Scanner(list(self._detectors(config, known)), remotes=list(map(remote, config.content.remote)))
+        self.scanner = Scanner(
+            list(self._detectors(config, by_heart)), remotes=list(map(remote, config.content.remote))
+        )
         self._labels = Labels(labels, labels.change_token, ttl=config.content.flow.ttl)
         self._quarantine = open_quarantine(config, quarantine)
         self._asks = {Inspected, Cleared} <= set(RequireApproval.needs)
@@ -113,13 +126,13 @@ class Inspection:
             Neutralise: Neutralise(config.content, seen),
         }
 
-    def _detectors(self, config: Config, known: sensitive.KnownSecrets) -> Iterator[Detector]:
+    def _detectors(self, config: Config, known: Callable[[str], Sequence[Hit]]) -> Iterator[Detector]:
         """Every detector of this release, cheap ones first."""
         for feed in self.feeds.values():
             yield TextDetector("feed", feed.scan, whole=True)
         yield TextDetector("disguises", disguises)
         yield ArgumentDetector(ArgumentRules(config.content.arguments))
-        yield SensitiveDetector(sensitive.find, known.find)
+        yield SensitiveDetector(sensitive.find, known)
         yield WordDetector(Injection.load())
 
     def guards(self, catalog: Catalog, *, flow_asked: bool = False) -> dict[type, Any]:
@@ -127,12 +140,28 @@ class Inspection:
         judge = Judge(self.scanner, self._settings, catalog)
         return {
             **self.fixed,
+            Decoy: Decoy(self._decoys, catalog, self._emit),
             ReadFlow: ReadFlow(self._watch, asked=flow_asked),
             RecordFlow: RecordFlow(self._watch, asked=flow_asked),
             InspectArguments: InspectArguments(judge, self._seen, asks=self._asks),
             InspectResult: InspectResult(judge, self._seen, self._redact, self._quarantine),
             InspectMessages: InspectMessages(judge, self._seen, self._redact),
         }
+
+    def refused(self, reason: str, facts: Context | Permit) -> None:
+        """A call was refused: who presents as a credential what was planted for thieves is on record. Raises
+        DependencyFault."""
+        if reason != "identity.invalid" or not len(self.canaries) or not isinstance(facts, Context):
+            return
+        given = [*facts.presented.authorization, *facts.presented.api_keys]
+        if any(self.canaries.find(one.decode("latin-1")) for one in given):
+            about = {"where": "credential", "peer": facts.call.peer.address, "ref": facts.reference}
+            self._emit({"t": "security", "event": "decoy.canary", "severity": "critical", **about})
+
+    async def read_canaries(self) -> None:
+        """Those issued meanwhile; texts judged before are judged anew. Raises DependencyFault."""
+        if await asyncio.to_thread(self.canaries.refresh):
+            self.scanner.forget()
 
     def marks(self, server: str) -> bool:
         """Whether texts of this server reach clients marked as data: they are told then what the marks mean."""

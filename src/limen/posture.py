@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from limen.catalog.decoys import Decoy
 from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.core.call import (
@@ -40,7 +41,8 @@ ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_met
 
 CALLER: Final = (Authenticate, Revoked, BindSession, Stopped, Limit)
 CALL: Final = (
-    *CALLER, ReadFlow, Resolve, Authorize, Contained, ValidateArguments, InspectArguments, CheckFlow, RequireApproval,
+    *CALLER, ReadFlow, Decoy, Resolve, Authorize, Contained, ValidateArguments, InspectArguments, CheckFlow,
+    RequireApproval,
     Protect, Spend, SpendState, AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)

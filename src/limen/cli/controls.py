@@ -27,6 +27,7 @@ _ROWS: Final = {
     "SpendState": ("C2", "tests/identity/test_handles.py"),
     "Limit": ("A12", "tests/policy/test_limit.py"),
     "Resolve": ("E3 E6 E7 E8", "tests/catalog/test_resolve.py"),
+    "Decoy": ("I9", "tests/gateway/test_decoys.py"),
     "Authorize": ("A6 A7 A9", "tests/policy/test_authorize.py"),
     "ValidateArguments": ("D6 E1", "tests/catalog/test_arguments.py"),
     "InspectArguments": ("B10 D1 D2 D3 D5 D6 D8 D11 D12 I7", "tests/detection/test_inspect.py"),

@@ -12,6 +12,7 @@ from limen.cli import (
     access,
     approvals,
     audit,
+    behavior,
     connections,
     consents,
     contain,
@@ -58,6 +59,8 @@ app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")
 audit.app.command("followers")(followers.followers)
 app.add_typer(audit.app, name="audit")
+app.add_typer(behavior.app, name="behavior")
+app.add_typer(behavior.decoys, name="decoys")
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(vault.app, name="vault")

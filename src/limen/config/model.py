@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 
 from limen.audit.follow_settings import Follower, MetricsSettings
 from limen.audit.retention import RetentionSettings
+from limen.catalog.decoys import DecoySettings
 from limen.catalog.govern import MAX_APPROVERS, Governance
 from limen.config.addresses import split_bind, split_url
 from limen.config.bundles import check_bundles, routes
@@ -22,6 +23,8 @@ from limen.config.servers import ServerConfig, check_names
 from limen.core.addresses import is_loopback
 from limen.credentials.settings import Minted, check_credential
 from limen.credentials.vault_settings import VaultSettings
+from limen.detection.behavior_settings import BehaviorSettings
+from limen.detection.canaries import plantable
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
@@ -305,6 +308,8 @@ class Config(Part):
     audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
     vault: VaultSettings = VaultSettings()
+    behavior: BehaviorSettings = BehaviorSettings()
+    decoys: DecoySettings = DecoySettings()
 
     @field_validator("mcpServers")
     @classmethod
@@ -325,6 +330,19 @@ class Config(Part):
         if unknown := sorted(named - self.mcpServers.keys()):
             raise ValueError(f"content names a server that mcpServers does not have: {', '.join(unknown)}")
         return self
+
+    @model_validator(mode="after")
+    def _decoys_that_can_be_told(self) -> Config:
+        if unknown := sorted({one.server for one in self.decoys.tools} - self.mcpServers.keys()):
+            raise ValueError(f"decoys names a server that mcpServers does not have: {', '.join(unknown)}")
+        if plain := sorted(name for name, value in self.decoys.canary_values.items() if not plantable(value)):
+            raise ValueError(f"decoys.canaries: too short or too plain to be told from ordinary text: {plain[0]}")
+        return self
+
+    @property
+    def inspected(self) -> tuple[object, ...]:
+        """All that decides how content is looked at, and for what."""
+        return self.content, self.mcpServers, self.decoys
 
     @model_validator(mode="after")
     def _certificates_where_demanded(self) -> Config:

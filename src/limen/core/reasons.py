@@ -76,6 +76,7 @@ def _rows() -> dict[str, Reason]:
         Reason("policy.payload", 413, 413, "Too large"),
         Reason("policy.approval", 403, 403, "Held: a person must approve this call"),
         Reason("catalog.unknown", 200, -32602, "Unknown name", info),
+        Reason("catalog.decoy", 403, 403, "Denied by policy", error),
         Reason("catalog.pending", 403, 403, "Held: this definition awaits approval"),
         Reason("catalog.drifted", 403, 403, "Held: the definition changed and the change awaits approval", warning),
         Reason(

@@ -248,7 +248,7 @@ class Gateway:
         body = corridor.lists.get(key)
         if body is None:
             offered = [item for server in servers for item in corridor.catalog.approved(server, kind)]
-            items = corridor.authorize.visible(caller, offered)
+            items = [*corridor.authorize.visible(caller, offered), *corridor.decoys(caller, kind, servers)]
             parts = [item.definition if bundle is None else self._named(item) for item in items]
             body = b'{"%s":[%s]' % (_MEMBERS[kind].encode(), b",".join(parts))
             corridor.lists.keep(key, body)
