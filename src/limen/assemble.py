@@ -42,6 +42,8 @@ from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
+from limen.incidents.threats import Threats
+from limen.incidents.weigh import Weigh
 from limen.inspection import Feeding, Inspection
 from limen.opening import (
     directory,
@@ -107,6 +109,8 @@ class House:
         self.revocations = Revocations(self.state.revocations, remote=self.state.remote)
         self.revocations.refresh()  # a start that cannot know whom to refuse is none
         self.revocations.on_change = self._revoked
+        self.threats = Threats(self.state.threats)
+        self.threats.refresh()
         self.on_revoked: Callable[[], object] = lambda: None
         self.counts = Counts(self.state, config.limits, say)
         self.on_change: Callable[[], None] = lambda: None
@@ -150,6 +154,7 @@ class House:
             BindSession: BindSession(lasts.sessions, lasts.states, lasts.misuse, self._emit, lasts.callers, where),
             SpendState: SpendState(lasts.states),
             **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
+            Weigh: Weigh(self.threats, config.risk, inspection.own_limits, self._seen),
             RequireApproval: RequireApproval(self.state.approvals),
             AttachCredential: AttachCredential(headers, self.delegation.sources(config)),
         }
@@ -310,6 +315,7 @@ class House:
         look = Look(self.state, self.engine.event, self.continuity.renew_keys, lambda: self._expiry, self.swap)
         tasks = [
             asyncio.create_task(followed.follow("revocations", self.revocations.current)),
+            asyncio.create_task(followed.follow("threats", self.threats.current)),
             asyncio.create_task(followed.follow("records", look.once)),
             asyncio.create_task(followed.listen()),
             asyncio.create_task(self.counts.slots.renew()),

@@ -24,6 +24,7 @@ from limen.core.call import (
     Protected,
     Session,
     UpstreamCredential,
+    Weighed,
 )
 from limen.core.chain import run_result
 from limen.core.conversation import Conversation
@@ -127,7 +128,8 @@ class Engine:
         started = time.monotonic()
         try:
             index = self.log.append(self._intent(permit, corridor))
-            if corridor.durable or approved.durable or "durable" in grant.requires:
+            closely = permit.get(Weighed).closely
+            if corridor.durable or approved.durable or closely or "durable" in grant.requires:
                 await self.log.durable(index)
         except DependencyFault as fault:
             self._standings.forget()  # what was to be recorded may not have been
@@ -237,7 +239,7 @@ class Engine:
         record["policy"] = grant.policy
         record["catalog"] = corridor.catalog.version
         record["credential"] = permit.get(UpstreamCredential).kind
-        _risk(record, permit.find(Inspected))
+        _risk(record, permit.find(Inspected), permit.find(Weighed))
         if (cleared := permit.find(Cleared)) is not None and cleared.findings:
             record["flow"] = cleared.findings
         self._standings.note(record, permit.get(Caller))
@@ -305,11 +307,16 @@ def _what(record: dict[str, Any], call: Call, reference: str) -> dict[str, Any]:
     return record
 
 
-def _risk(record: dict[str, Any], inspected: Inspected | None) -> None:
-    """Add what inspection found: a number and ids, never the content."""
+def _risk(record: dict[str, Any], inspected: Inspected | None, weighed: Weighed | None = None) -> None:
+    """Add what was found: numbers and ids, never the content. `weighed`: what each source brings, and the events."""
     if inspected is not None and inspected.findings:
         record["risk"] = inspected.risk
         record["findings"] = inspected.findings[:64]
+    if weighed is not None and weighed.parts:
+        record["own_risk"] = inspected.risk if inspected is not None else 0.0
+        record["risk"] = weighed.risk
+        record["weighed"] = dict(weighed.parts)
+        record["because"] = weighed.because
 
 
 def _upstream_reason(fault: Exception, scrub: Callable[[str], str] | None) -> tuple[Reason, str]:

@@ -16,6 +16,7 @@ from limen.audit.read import read
 from limen.core.events import Watch
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
+from limen.incidents.suspicion import Suspicion
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -30,7 +31,8 @@ _REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls
 
 def open_watches(config: Config, state: State, record: Record, say: Callable[[str], None]) -> list[Watch]:
     """All who watch, in the order in which each event is shown to them."""
-    return []
+    bus = state.bus
+    return [Suspicion(state.threats, lambda: bus.publish("threats") if bus is not None else None)]
 
 
 class Watcher:

@@ -23,6 +23,7 @@ from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
+from limen.incidents.settings import ThreatSettings
 from limen.oauth.settings import OAuthSettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings
@@ -264,6 +265,7 @@ class Config(Part):
     sessions: SessionSettings = SessionSettings()
     catalog: CatalogConfig = CatalogConfig()
     content: ContentSettings = ContentSettings()
+    risk: ThreatSettings = Field(default=ThreatSettings(), description="what follows from suspicion")
     audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
     vault: VaultSettings = VaultSettings()
