@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from limen.alerting import open_alerting
 from limen.audit.events import read_event
 from limen.audit.read import read
 from limen.core.events import Watch
@@ -32,7 +33,8 @@ _REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls
 def open_watches(config: Config, state: State, record: Record, say: Callable[[str], None]) -> list[Watch]:
     """All who watch, in the order in which each event is shown to them."""
     bus = state.bus
-    return [Suspicion(state.threats, lambda: bus.publish("threats") if bus is not None else None)]
+    suspicion = Suspicion(state.threats, lambda: bus.publish("threats") if bus is not None else None)
+    return [suspicion, open_alerting(config, state, record)]
 
 
 class Watcher:

@@ -23,6 +23,7 @@ from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
+from limen.incidents.alert_settings import AlertSettings
 from limen.incidents.settings import ThreatSettings
 from limen.oauth.settings import OAuthSettings
 from limen.policy.limit import LimitSettings
@@ -266,6 +267,7 @@ class Config(Part):
     catalog: CatalogConfig = CatalogConfig()
     content: ContentSettings = ContentSettings()
     risk: ThreatSettings = Field(default=ThreatSettings(), description="what follows from suspicion")
+    alerts: AlertSettings = Field(default=AlertSettings(), description="which alerts are raised, and who is told")
     audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
     vault: VaultSettings = VaultSettings()

@@ -19,6 +19,7 @@ import uvloop
 from limen import __version__
 from limen.adapters.hardening import harden
 from limen.adapters.public_http import PublicHttp
+from limen.alerting import open_delivery
 from limen.assemble import House
 from limen.config.bundles import routes
 from limen.config.load import check_consistency, load_config, with_port
@@ -283,7 +284,8 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), _watched(house), *front.duties())
+    telling = _tell(house, config, cells), _delivering(house)
+    watches = (house.watch_state(), house.watch_feeds(), *telling, _watched(house), *front.duties())
     tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
     await stop.wait()
     say("stopping: finishing calls in flight")
@@ -301,6 +303,11 @@ async def _watched(house: House) -> None:
     audit, state = house.config.audit, house.state
     watches = open_watches(house.config, state, house.record, house.say)
     await Watcher(audit.path, audit.name, watches, state.cursors, house.say).run()
+
+
+async def _delivering(house: House) -> None:
+    """Tell people of alerts."""
+    await open_delivery(house.config, house.state, house.record, house.say).run()
 
 
 async def _tell(house: House, config: Config, cells: Cells) -> None:
@@ -361,7 +368,8 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     gateway = _gateway(house, bundles, long)
     house.engine.event("start", version=__version__, policy=house.engine.corridor.policy, transport="stdio")
     watch = await _watch(house)
-    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), _watched(house))
+    telling = _tell(house, config, cells), _delivering(house)
+    watches = (house.watch_state(), house.watch_feeds(), *telling, _watched(house))
     tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:

@@ -50,13 +50,15 @@ WEIGHTS: Final[Mapping[str, Weight]] = MappingProxyType(
         "call.refused/content.blocked": Weight(
             "content", "arguments that look dangerous", {"session": 0.3, "caller": 0.2, "client": 0.1}, scaled=True
         ),
-        # What a tool answers is often a stranger's text; the session that read it may act on it.
+        # What a tool answers is often a stranger's text: whoever can plant a text must not be able to take the tool
+        # away from everybody, so all that texts do to a tool or server stays below asking. The session that read it
+        # may act on it.
         "call.outcome": Weight(
-            "content", "an answer that looks dangerous", {"tool": 0.2, "server": 0.15, "session": 0.25}, scaled=True
+            "content", "an answer that looks dangerous", {"tool": 0.15, "server": 0.1, "session": 0.25}, scaled=True
         ),
         # Known bad things do not turn up by accident as often as suspicious words do.
         "sent/feed": Weight("intelligence", "a known indicator was sent", {"caller": 0.4, "session": 0.4}, DAY),
-        "answered/feed": Weight("intelligence", "a known indicator came back", {"tool": 0.5, "server": 0.35}, DAY),
+        "answered/feed": Weight("content", "a known indicator came back", {"tool": 0.15, "session": 0.3}, DAY),
         # Somebody (or an agent that was talked into it) tried to carry out what it had read.
         "call.refused/flow.blocked": Weight("flow", "data on its way out", {"session": 0.4, "caller": 0.25}, 4 * HOUR),
         # A person looked at a call and said no.
@@ -73,7 +75,7 @@ WEIGHTS: Final[Mapping[str, Weight]] = MappingProxyType(
         "catalog.changed": Weight("catalog", "announces another definition", {"tool": 0.2}, DAY),
         "catalog.rejected_again": Weight("catalog", "announces what was rejected", {"tool": 0.35, "server": 0.2}, DAY),
         "finding": Weight("catalog", "was caught at something", {"server": 0.5}, DAY),
-        "call.outcome/catalog.result": Weight("catalog", "answers other than approved", {"tool": 0.15}, DAY),
+        "call.outcome/catalog.result": Weight("catalog", "answers other than approved", {"tool": 0.1}, DAY),
         # A server that wants where it may not go. Learning what it needs is no attack, and is not counted.
         "egress.refused": Weight("sandbox", "wanted where it may not go", {"server": 0.2}, DAY),
         "cell.refused": Weight("sandbox", "could not be confined", {"server": 0.2}, HOUR),
