@@ -106,7 +106,14 @@ def find(table: Table, identifier: str) -> Alert:
     raise LookupError(f"no alert {identifier}")
 
 
-def decide(table: Table, identifier: str, state: Literal["acknowledged", "closed"], by: str, reason: str) -> Alert:
+def decide(
+    table: Table,
+    identifier: str,
+    state: Literal["acknowledged", "closed"],
+    by: str,
+    reason: str,
+    now: Callable[[], float] = time.time,
+) -> Alert:
     """Somebody takes it up, or closes it. Raises LookupError when it is not open, DependencyFault."""
     for _ in range(_TRIES):
         one = next((each for each in alerts(table) if each.id == identifier), None)
@@ -114,7 +121,7 @@ def decide(table: Table, identifier: str, state: Literal["acknowledged", "closed
             raise LookupError(f"no open alert {identifier}")
         new = replace(one, state=state, by=by, reason=reason[:500])
         if state == "closed":
-            table.put(DONE + one.id, new.encode(), time.time() + KEEP)
+            table.put(DONE + one.id, new.encode(), now() + KEEP)
         if table.swap(OPEN + one.key, one.encode(), None if state == "closed" else new.encode()):
             return new
     raise DependencyFault("alerts", "the record kept changing")
@@ -212,7 +219,7 @@ class Alerting:
         """A new alert, or one more event of an open one."""
         for _ in range(_TRIES):
             raw = self._table.get(OPEN + fired.key)
-            known = Alert.decode(raw) if raw is not None else None
+            known = _readable(raw)
             if known is not None and fired.at - known.last > LASTING:
                 self._table.put(DONE + known.id, replace(known, state="closed", by="limen").encode(), now + KEEP)
                 known = None
@@ -250,8 +257,9 @@ class Alerting:
 
     def _finish(self, now: float) -> None:
         """What somebody left half told: we ourselves before a crash, or another replica that is gone."""
-        for alert in alerts(self._table):
-            if alert.untold and (self._swept == 0.0 or now - alert.told >= _LEFT):
+        for _, raw in self._table.scan(OPEN):
+            alert = _readable(raw)
+            if alert is not None and alert.untold and (self._swept == 0.0 or now - alert.told >= _LEFT):
                 self._tell(alert)
 
     def _silence(self, quiet: Quiet, fired: Fired, now: float) -> None:
@@ -261,6 +269,14 @@ class Alerting:
             told = {"rule": fired.rule.id, "suppression": quiet.id, "owner": quiet.owner, "events": fired.events[-1:]}
             self._record("alert_suppressed", told)
             self._silenced = dict([*self._silenced.items(), (key, now)][-1000:])
+
+
+def _readable(raw: bytes | None) -> Alert | None:
+    """One that cannot be read is as good as none: it is raised and told anew, and keeps no other from being told."""
+    try:
+        return Alert.decode(raw) if raw is not None else None
+    except DependencyFault:
+        return None
 
 
 def _more(known: Alert, fired: Fired, now: float) -> Alert:
