@@ -47,6 +47,8 @@ from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
 from limen.incidents.contain import Contained, Containments, Standing, Stopped
+from limen.incidents.threats import Threats
+from limen.incidents.weigh import Weigh
 from limen.inspection import Feeding, Inspection
 from limen.opening import (
     directory,
@@ -116,6 +118,8 @@ class House:
         self.revocations = Revocations(self.state.revocations, remote=self.state.remote)
         self.revocations.refresh()  # a start that cannot know whom to refuse is none
         self.revocations.on_change = self._revoked
+        self.threats = Threats(self.state.threats)
+        self.threats.refresh()
         self.on_revoked: Callable[[], object] = lambda: None
         self.containments = Containments(self.state.contained, remote=self.state.remote)
         self.containments.refresh()
@@ -166,6 +170,7 @@ class House:
             BindSession: BindSession(lasts.sessions, lasts.states, lasts.misuse, self._emit, lasts.callers, where),
             SpendState: SpendState(lasts.states),
             **(self._limits(config) if kept is None else {kind: kept[kind] for kind in (Limit, Spend)}),
+            Weigh: Weigh(self.threats, config.risk, inspection.own_limits, self._seen),
             RequireApproval: RequireApproval(self.state.approvals),
             AttachCredential: AttachCredential(headers, delegated.sources),
         }
@@ -336,6 +341,7 @@ class House:
         tasks = [
             asyncio.create_task(followed.follow("revocations", self.revocations.current)),
             asyncio.create_task(followed.follow("containments", self.containments.current)),
+            asyncio.create_task(followed.follow("threats", self.threats.current)),
             asyncio.create_task(followed.follow("records", look.once)),
             asyncio.create_task(followed.follow("canaries", lambda: self.plan_in_force.inspection.read_canaries())),
             asyncio.create_task(followed.listen()),

@@ -22,6 +22,7 @@ from limen.core.call import (
     Inspected,
     Presented,
     Protected,
+    Weighed,
 )
 from limen.core.chain import run_result
 from limen.core.conversation import Conversation
@@ -147,7 +148,8 @@ class Engine:
             if kept is not None and kept.kept(approved.server):
                 parameters = await kept.of(call, approved.server, permit.get(Caller), permit.reference)
             index = self.log.append(self._intent(permit, common, parameters))
-            if corridor.durable or approved.durable or "durable" in grant.requires:
+            closely = permit.get(Weighed).closely
+            if corridor.durable or approved.durable or closely or "durable" in grant.requires:
                 await self.log.durable(index)
         except DependencyFault as fault:
             self._standings.forget()  # what was to be recorded may not have been
@@ -232,7 +234,7 @@ class Engine:
 
     def _intent(self, permit: Permit, common: bytes, parameters: dict[str, Any] | None) -> bytes:
         record: dict[str, Any] = {"t": "intent", "ts": time.time()}
-        _risk(record, permit.find(Inspected))
+        _risk(record, permit.find(Inspected), permit.find(Weighed))
         if (cleared := permit.find(Cleared)) is not None and cleared.findings:
             record["flow"] = cleared.findings
         if parameters is not None:
@@ -267,11 +269,16 @@ def _named(catalog: Shelf, call: Call) -> Approved | None:
     return catalog.find(call.server, kind, call.name)
 
 
-def _risk(record: dict[str, Any], inspected: Inspected | None) -> None:
-    """Add what inspection found: a number and ids, never the content."""
+def _risk(record: dict[str, Any], inspected: Inspected | None, weighed: Weighed | None = None) -> None:
+    """Add what was found: numbers and ids, never the content. `weighed`: what each source brings, and the events."""
     if inspected is not None and inspected.findings:
         record["risk"] = inspected.risk
         record["findings"] = inspected.findings[:64]
+    if weighed is not None and weighed.parts:
+        record["own_risk"] = inspected.risk if inspected is not None else 0.0
+        record["risk"] = weighed.risk
+        record["weighed"] = dict(weighed.parts)
+        record["because"] = weighed.because
 
 
 def _upstream_reason(fault: Exception, scrub: Callable[[str], str] | None) -> tuple[Reason, str]:

@@ -28,6 +28,7 @@ from limen.detection.dataflow import Labels
 from limen.detection.detectors import ArgumentDetector, SensitiveDetector, TextDetector, WordDetector, redactor
 from limen.detection.feeds import MAX_SIZE, Feed, FeedRefused
 from limen.detection.flow import CheckFlow, ReadFlow, RecordFlow, Watch
+from limen.detection.fuse import Limits
 from limen.detection.injection import Injection
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult, Judge, inspect_definition
 from limen.detection.neutralise import Neutralise
@@ -166,6 +167,11 @@ class Inspection:
     def marks(self, server: str) -> bool:
         """Whether texts of this server reach clients marked as data: they are told then what the marks mean."""
         return self._settings.marks(server)
+
+    def own_limits(self, server: str, name: str) -> Limits:
+        """By which the arguments of this tool are judged. Where that is only recorded, nothing follows from it."""
+        content = self._settings
+        return Limits(1.0, 1.0, 1.0) if "arguments" in content.unsafe_observe else content.limits(server, name)
 
     def scrub(self, text: str) -> str:
         """The text without secrets and personal data."""

@@ -22,6 +22,7 @@ from limen.core.call import (
     Protected,
     Session,
     UpstreamCredential,
+    Weighed,
 )  # fmt: skip
 from limen.credentials.attach import AttachCredential
 from limen.detection.flow import CheckFlow, ReadFlow, RecordFlow
@@ -32,6 +33,7 @@ from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.revoked import Revoked
 from limen.incidents.contain import Contained, Stopped
+from limen.incidents.weigh import Weigh
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.limit import Limit, Spend
@@ -41,13 +43,13 @@ ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_met
 
 CALLER: Final = (Authenticate, Revoked, BindSession, Stopped, Limit)
 CALL: Final = (
-    *CALLER, ReadFlow, Decoy, Resolve, Authorize, Contained, ValidateArguments, InspectArguments, CheckFlow,
+    *CALLER, ReadFlow, Decoy, Resolve, Authorize, Contained, ValidateArguments, InspectArguments, CheckFlow, Weigh,
     RequireApproval,
     Protect, Spend, SpendState, AttachCredential,
 )  # fmt: skip
 RESULT: Final = (ValidateResult, InspectResult, RecordFlow, Reveal, Neutralise)
 MESSAGES: Final = InspectMessages  # what a server says while a call runs
-PERMIT: Final = (Caller, Session, Approved, Grant, Inspected, Cleared, Approval, Protected, UpstreamCredential)
+PERMIT: Final = (Caller, Session, Approved, Grant, Inspected, Cleared, Weighed, Approval, Protected, UpstreamCredential)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from limen.alerting import open_alerting
 from limen.audit.events import read_event
 from limen.audit.index import Indexing
 from limen.audit.read import read
@@ -19,6 +20,7 @@ from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.detection.behavior import Behavior
 from limen.detection.canaries import Canaries, DecoyWatch
+from limen.incidents.suspicion import Suspicion
 from limen.storage import open_index
 
 if TYPE_CHECKING:
@@ -37,7 +39,11 @@ def open_watches(config: Config, state: State, record: Record, say: Callable[[st
     def suspect(signal: Signal) -> None:
         record("signal", as_fields(signal))
 
-    watches: list[Watch] = []
+    bus = state.bus
+    watches: list[Watch] = [
+        Suspicion(state.threats, lambda: bus.publish("threats") if bus is not None else None),
+        open_alerting(config, state, record),
+    ]
     if config.audit.index:
         watches.append(Indexing(open_index(config)))
     if config.behavior.enabled:

@@ -140,7 +140,8 @@ def test_its_honest_twin_passes_marked_as_data_and_from_a_trusted_server_unchang
         headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "server/discover"}
         _, _, said = gateway.post(message, gateway.token("honest", server), server, **headers)
         assert (HIERARCHY in said["result"].get("instructions", "")) is told
-    assert all("risk" not in record for record in records(gateway, "honest"))
+    # What others had from that server may weigh on it by now; nothing was found in these.
+    assert all("findings" not in record and not record.get("own_risk") for record in records(gateway, "honest"))
 
 
 def test_secrets_in_a_result_are_redacted(gateway: Running) -> None:

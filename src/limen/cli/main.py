@@ -10,6 +10,7 @@ import typer
 from limen import __version__
 from limen.cli import (
     access,
+    alerts,
     approvals,
     audit,
     behavior,
@@ -23,6 +24,7 @@ from limen.cli import (
     oauth_clients,
     policy,
     revoke,
+    risk,
     servers,
     servers_status,
     setup,
@@ -54,6 +56,8 @@ app.add_typer(content.protect, name="protect")
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
 app.add_typer(contain.app, name="contain")
+app.add_typer(risk.app, name="risk")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")

@@ -29,6 +29,8 @@ from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
 from limen.incidents.settings import IncidentSettings
+from limen.incidents.alert_settings import AlertSettings
+from limen.incidents.risk_settings import ThreatSettings
 from limen.oauth.settings import OAuthSettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings
@@ -305,6 +307,8 @@ class Config(Part):
     catalog: CatalogConfig = CatalogConfig()
     content: ContentSettings = ContentSettings()
     incidents: IncidentSettings = IncidentSettings()
+    risk: ThreatSettings = Field(default=ThreatSettings(), description="what follows from suspicion")
+    alerts: AlertSettings = Field(default=AlertSettings(), description="which alerts are raised, and who is told")
     audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
     vault: VaultSettings = VaultSettings()

@@ -226,6 +226,19 @@ class Cleared:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """Fact: all that is suspicious about this call, fused into one `risk` 0..1. `parts`: what each source brings by
+    itself, strongest first; `because`: ids of the events behind it. With `ask` a person must approve; with `closely`
+    the intent is on disk before the call goes on."""
+
+    risk: float = 0.0
+    parts: tuple[tuple[str, float], ...] = ()
+    because: tuple[str, ...] = ()
+    ask: bool = False
+    closely: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Approval:
     """Fact: nobody had to be asked (`id` is empty), or a person said yes to exactly this call."""
 

@@ -89,6 +89,7 @@ def _rows() -> dict[str, Reason]:
         Reason("content.too_large", 413, 413, "Too large to be inspected"),
         Reason("flow.blocked", 403, 403, "Refused: data of this conversation may not go there", warning),
         Reason("incidents.contained", 403, 403, "Denied: the operator has closed this for now", warning),
+        Reason("threat.blocked", 403, 403, "Refused: this call carries too much risk at the moment", warning),
         Reason("credentials.refused", 403, 403, "Denied: there is no credential for this server", warning),
         Reason("credentials.exposed", 403, 403, "Refused: the call carries the credential it came with", warning),
         Reason("credentials.interaction", 401, 401, "Sign in again: the identity provider asks for it", info),

@@ -19,6 +19,7 @@ import uvloop
 from limen import __version__
 from limen.adapters.hardening import harden
 from limen.adapters.public_http import PublicHttp
+from limen.alerting import open_delivery
 from limen.assemble import House, Plan
 from limen.config.bundles import routes
 from limen.config.digest import config_digest
@@ -324,7 +325,8 @@ def _watched(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]:
     counted, serving = open_metrics(house.config, exporter, house.ledger)
     watches = [*open_watches(house.config, state, house.record, house.say), *counted]
     watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
-    return [watcher.run, exporter.run, *serving, partial(house.upkeep.run, house.record)]
+    delivery = open_delivery(house.config, state, house.record, house.say)
+    return [watcher.run, exporter.run, *serving, delivery.run, partial(house.upkeep.run, house.record)]
 
 
 async def _tell(house: House, config: Config, cells: Cells) -> None:

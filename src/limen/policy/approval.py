@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
-from limen.core.call import Approval, Approved, Call, Caller, Cleared, Context, Grant, Inspected
+from limen.core.call import Approval, Approved, Call, Caller, Cleared, Context, Grant, Inspected, Weighed
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.core.verdict import Pass, Refuse, Verdict, refuse
@@ -77,7 +77,7 @@ class RequireApproval:
     caller has too many pending. Raises DependencyFault when the table does.
     """
 
-    needs = (Caller, Approved, Grant, Inspected, Cleared)
+    needs = (Caller, Approved, Grant, Inspected, Cleared, Weighed)
     gives = (Approval,)
 
     def __init__(self, table: Table, now: Callable[[], float] = time.time) -> None:
@@ -120,12 +120,13 @@ class RequireApproval:
 
 
 def _asked(context: Context) -> bool:
-    """By a rule, by what inspection found, or by where what was read would go."""
-    inspected, cleared = context.find(Inspected), context.find(Cleared)
+    """By a rule, by what inspection found, by where what was read would go, or by all of that with what went before."""
+    inspected, cleared, weighed = context.find(Inspected), context.find(Cleared), context.find(Weighed)
     return (
         "approval" in context.get(Grant).requires
         or (inspected is not None and inspected.ask)
         or (cleared is not None and cleared.ask)
+        or (weighed is not None and weighed.ask)
     )
 
 
