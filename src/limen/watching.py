@@ -11,11 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from limen.adapters.keys import FileSigner
 from limen.audit.events import read_event
+from limen.audit.note import VerifierKey, open_note
 from limen.audit.read import read
-from limen.core.events import Watch
-from limen.core.faults import DependencyFault
+from limen.config.playbooks import load_playbooks
+from limen.core.events import Event, Watch
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Table
+from limen.incidents.actions import Hands
+from limen.incidents.approved import Approvals
+from limen.incidents.incident import Incidents, IncidentWatch
+from limen.incidents.runs import Playbooks
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -28,9 +35,43 @@ _BATCH: Final = 256  # events between two looks at the clock
 _REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls come first
 
 
-def open_watches(config: Config, state: State, record: Record, say: Callable[[str], None]) -> list[Watch]:
-    """All who watch, in the order in which each event is shown to them."""
-    return []
+def open_watches(
+    config: Config, state: State, record: Record, say: Callable[[str], None], hands: Hands | None = None
+) -> list[Watch]:
+    """All who watch, in the order in which each event is shown to them. Raises ConfigFault: playbooks without hands."""
+    watches: list[Watch] = [IncidentWatch(Incidents(state.incidents, record), config.incidents)]
+    if hands is not None:
+        watches.append(playbook_watch(config, state, record, hands))
+    elif config.incidents.playbooks:
+        raise ConfigFault("there is nothing that could carry out a playbook", "incidents.playbooks")
+    return watches
+
+
+def playbook_watch(config: Config, state: State, record: Record, hands: Hands) -> Playbooks:
+    """Who carries out the playbooks of a configuration, with these hands."""
+    settings = config.incidents
+    approvals = Approvals(state.incidents, partial(open_note, key=own_key(config)), settings.approvers)
+    incidents = Incidents(state.incidents, record)
+    find = partial(find_event, config.audit.path, config.audit.name)
+    return Playbooks(
+        hands, incidents, state.incidents, approvals, settings, lambda: load_playbooks(settings), record, find
+    )
+
+
+def own_key(config: Config) -> VerifierKey:
+    """The public key of the log, which approvals of playbooks are signed with. Raises ConfigFault, DependencyFault."""
+    signer = FileSigner.open(config.audit.key, config.audit.name, create=False)
+    return VerifierKey(signer.name, signer.public_key)
+
+
+def find_event(directory: Path, log: str, identifier: str) -> Event | None:
+    """The event of this log with this id, or None: of another log, or not there."""
+    name, _, number = identifier.rpartition(":")
+    if name != log or not number.isdecimal() or len(number) > 15:
+        return None
+    index = int(number)
+    found = next(read(directory, index), None)
+    return read_event(log, index, found[1]) if found is not None and found[0] == index else None
 
 
 class Watcher:

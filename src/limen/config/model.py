@@ -23,6 +23,7 @@ from limen.credentials.vault_settings import VaultSettings
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
+from limen.incidents.settings import IncidentSettings
 from limen.oauth.settings import OAuthSettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings
@@ -267,6 +268,7 @@ class Config(Part):
     audit: AuditConfig = AuditConfig()
     storage: StorageConfig = StorageConfig()
     vault: VaultSettings = VaultSettings()
+    incidents: IncidentSettings = IncidentSettings()
 
     @field_validator("mcpServers")
     @classmethod
