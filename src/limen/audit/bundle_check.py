@@ -7,8 +7,8 @@ proves nothing. Nor does a verify.py out of the bundle: take it from `limen inci
 SHA-256.
 
 What is checked: the archive is exactly the canonical archive of its files; the manifest is signed by the key; every
-file is in the manifest with its SHA-256, and none besides; every record is in its log, by an inclusion proof (RFC 6962) to a
-checkpoint the log's key signed (c2sp.org/tlog-checkpoint); definitions, policies and catalogs hash to their names.
+file is in the manifest with its SHA-256, and none besides; every record is in its log, by an inclusion proof (RFC 6962)
+to a checkpoint the log's key signed (c2sp.org/tlog-checkpoint); definitions, policies and catalogs hash to their names.
 Ed25519 follows RFC 8032, section 5.1.7. Redacted records are proven by their hash; what they say is the signer's word.
 """
 

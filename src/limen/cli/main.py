@@ -16,8 +16,10 @@ from limen.cli import (
     consents,
     content,
     egress,
+    evidence,
     keys,
     oauth_clients,
+    playbooks,
     policy,
     revoke,
     servers,
@@ -54,6 +56,8 @@ app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")
 app.add_typer(audit.app, name="audit")
+app.add_typer(evidence.app, name="incident")  # the same group as incidents.app
+app.add_typer(playbooks.app, name="playbook")
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(vault.app, name="vault")

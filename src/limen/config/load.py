@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -133,8 +133,10 @@ def _read_cedar(document: Document, base: FilePath) -> None:
             raise ConfigFault(f"the Cedar file is not UTF-8 text: {name}", where) from None
 
 
-def explained(error: ValidationError, document: Document) -> list[ConfigFault]:
-    """One fault for each place, in the words of someone who wrote the file."""
+def explained(
+    error: ValidationError, document: Document, near: Callable[[str], str] | None = None
+) -> list[ConfigFault]:
+    """One fault for each place, in the words of someone who wrote the file. `near` names a key that may be meant."""
     faults: dict[tuple[Path, str], tuple[tuple[int, int], ConfigFault]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         location = tuple(item["loc"])
@@ -142,7 +144,7 @@ def explained(error: ValidationError, document: Document) -> list[ConfigFault]:
         path = _known(location, document)
         message = str(item["msg"]).removeprefix("Value error, ")
         if unknown:
-            message = f"unknown key{_nearest(str(location[-1]))}"
+            message = f"unknown key{(near or _nearest)(str(location[-1]))}"
         elif missing:
             path = (*path, *location[-1:])  # not the name of the variant between them
             message = "this key is needed"

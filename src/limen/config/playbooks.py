@@ -12,7 +12,7 @@ from limen.config.document import parse, read_file
 from limen.config.load import explained
 from limen.core.faults import ConfigFault
 from limen.incidents.playbooks import Loaded, Playbook, digest_of
-from limen.incidents.settings import IncidentSettings
+from limen.incidents.response_settings import ResponseSettings
 
 SHIPPED = "shipped:"
 _LARGEST = 256 << 10
@@ -27,7 +27,7 @@ def read_playbook(data: bytes, name: str) -> Playbook:
     try:
         return Playbook.model_validate(document.value)
     except ValidationError as error:
-        raise explained(error, document)[0] from None
+        raise explained(error, document, lambda name: "")[0] from None
 
 
 def shipped() -> list[str]:
@@ -46,7 +46,7 @@ def playbook_text(source: str) -> bytes:
     return (resources.files("limen.incidents") / "data" / f"{name}.yaml").read_bytes()
 
 
-def load_playbooks(settings: IncidentSettings) -> list[Loaded]:
+def load_playbooks(settings: ResponseSettings) -> list[Loaded]:
     """All that the configuration names. What is wrong with one stands in it; two of one name are both wrong."""
     found: list[Loaded] = []
     for source in settings.playbooks:

@@ -17,7 +17,7 @@ import orjson
 from limen.core.events import SEVERITIES, Event, Severity, Subject
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
-from limen.incidents.settings import IncidentSettings
+from limen.incidents.response_settings import ResponseSettings
 
 Status = Literal["open", "investigating", "contained", "closed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -236,7 +236,7 @@ class IncidentWatch:
 
     name = "incidents"
 
-    def __init__(self, incidents: Incidents, settings: IncidentSettings) -> None:
+    def __init__(self, incidents: Incidents, settings: ResponseSettings) -> None:
         self._incidents = incidents
         self._from = SEVERITIES.index(settings.open_from) if settings.open_from != "none" else len(SEVERITIES)
 

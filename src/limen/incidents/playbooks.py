@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from limen.core.events import SEVERITIES, Event, Severity
 from limen.incidents.actions import ACTIONS, Action
-from limen.incidents.settings import Word
+from limen.incidents.response_settings import Word
 
 OURS: Final = "playbook."  # rules of alerts that playbooks raise: these trigger none
 # Records whose caller was proven before they were written, and records the gateway makes of what it saw itself.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -57,14 +58,14 @@ class Runs:
 
     def begin(self, run: Run) -> Run:
         """This run, or the one there is."""
-        if self._table.swap(_ROW + run.id, None, _raw(run), max(run.at, run.since) + _KEPT):
+        if self._table.swap(_ROW + run.id, None, _raw(run), time.time() + _KEPT):
             return run
         return self.get(run.id)
 
     def move(self, run: Run, **changes: Any) -> Run | None:
         """Change it if it is still as it was; None: somebody else was first."""
         after = replace(run, **changes)
-        return after if self._table.swap(_ROW + run.id, _raw(run), _raw(after), after.since + _KEPT) else None
+        return after if self._table.swap(_ROW + run.id, _raw(run), _raw(after), time.time() + _KEPT) else None
 
     def decide(
         self, identifier: str, state: Literal["agreed", "refused", "undo"], by: str, why: str, now: float

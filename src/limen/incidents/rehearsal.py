@@ -12,13 +12,13 @@ from limen.incidents.approved import Approvals
 from limen.incidents.incident import Incidents
 from limen.incidents.playbooks import Loaded, Playbook
 from limen.incidents.ran import Runs
+from limen.incidents.response_settings import ResponseSettings
 from limen.incidents.runs import Playbooks
-from limen.incidents.settings import IncidentSettings
 
 _SHOWN, _REMEMBERED = 20, 200_000
 
 
-def rehearse(playbook: Playbook, digest: str, events: Iterable[Event], settings: IncidentSettings) -> dict[str, Any]:
+def rehearse(playbook: Playbook, digest: str, events: Iterable[Event], settings: ResponseSettings) -> dict[str, Any]:
     """What it would have done: how often, on whom, and what limits and protection would have kept from it. `approval`
     counts as given."""
     table, hands, told = _Memory(), _Counting(), list[Mapping[str, Any]]()

@@ -38,7 +38,7 @@ from limen.incidents.playbooks import (
     triggered,
 )
 from limen.incidents.ran import Run, Runs, State
-from limen.incidents.settings import IncidentSettings
+from limen.incidents.response_settings import ResponseSettings
 
 HOUR: Final = 3600.0
 _SPENT = "spent"
@@ -59,7 +59,7 @@ class Playbooks:
         incidents: Incidents,
         table: Table,
         approvals: Approvals,
-        settings: IncidentSettings,
+        settings: ResponseSettings,
         load: Callable[[], Sequence[Loaded]],
         record: Record,
         find: Find = lambda identifier: None,
@@ -233,7 +233,10 @@ class Playbooks:
         if not self._in_force(action) and not self._spend(run, playbook, action, at):
             self._alarm(run, "a playbook reached its limit and did nothing", known, at)
             return [], f"{action.kind}: limit"
-        made = self._hands.apply(action, by=who, reason=why[:500], incident=incident)
+        try:
+            made = self._hands.apply(action, by=who, reason=why[:500], incident=incident)
+        except ValueError as error:
+            return [], f"{action.kind}: not done: {error}"
         return [made], f"{action.kind}: {made.id}{' waits for a second person' if made.waits else ''}"
 
     def _open(self, run: Run, title: str, severity: str, who: str, group: str, at: float) -> str:
@@ -324,9 +327,11 @@ def _weight(action: Action, users_of: Callable[[str], set[str]]) -> int:
 
 
 def _subjects(known: About) -> list[str]:
-    pairs = (("caller", known.caller), ("session", known.session), ("client", known.client), ("tool", known.tool))
-    found = [subject_text({"kind": kind, "value": value}) for kind, value in pairs if value]
-    return found or ([f"server:{known.server}"] if known.server else [])
+    """Whom or what it is about, as narrow as it can be said: an incident gathers everything about its subjects."""
+    pairs = [("caller", known.caller), ("session", known.session)]
+    if not known.caller:
+        pairs = [("tool", known.tool)] if known.tool else [("server", known.server)]
+    return [subject_text({"kind": kind, "value": value}) for kind, value in pairs if value]
 
 
 def _same(one: Action, other: Action) -> bool:

@@ -24,7 +24,7 @@ _KINDS: Final = {"tools/call": "tool", "prompts/get": "prompt"}
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """One decision. `state`: same, different, or unknown with the reason in `why`. `now`: what the policy says again."""
+    """One decision. `state`: same, different, or unknown with the reason in `why`. `now`: what is decided again."""
 
     event: str
     ref: str
