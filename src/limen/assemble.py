@@ -63,6 +63,7 @@ from limen.opening import (
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.decision import PolicySet
+from limen.policy.kept import Keeper
 from limen.policy.limit import Limit, Spend
 from limen.storage import Counts, Followed, Look, State
 from limen.upkeep import Upkeep
@@ -135,7 +136,9 @@ class House:
         self.delegation = Delegation(
             self.state.vault, self.state.oauth, PublicHttp(), PublicHttp(private=True), self.record
         )
+        self._kept: tuple[str, str] = ("", "")
         self._put(self.plan(config))
+        self._keep(self.corridor)
         self.plan_in_force.delegated.serve(self.upstreams.by_name)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self._refused
@@ -276,11 +279,28 @@ class House:
         """Put a freshly compiled corridor in force and tell listeners; record what changed."""
         before, after = self.engine.corridor, self.build_corridor()
         self.record_history()
+        self._keep(after)
         if after.catalog.version == before.catalog.version and after.policy == before.policy:
             return
         self.corridor = self.engine.corridor = after
         self.engine.event("swap", catalog=after.catalog.version, policy=after.policy)
         self.on_change()
+
+    def _keep(self, corridor: Corridor) -> None:
+        """What decides is kept under its digests, for replays. That it cannot be kept now stops no revocation and no
+        approval from taking effect: it is said, and tried again at the next change."""
+        pair = (corridor.policy, corridor.catalog.version)
+        if pair == self._kept:
+            return
+        keeper = Keeper(self.state.history)
+        try:
+            keeper.policy(self.policy, self.config.policy)
+            if isinstance(corridor.catalog, Catalog):
+                keeper.catalog(corridor.catalog.version, corridor.catalog.pinned)
+        except DependencyFault as fault:
+            self.say(f"policy not kept: {fault}")
+        else:
+            self._kept = pair
 
     def record_history(self) -> None:
         """Every approval, rejection and observed change goes to the log once, in order, whoever made it."""

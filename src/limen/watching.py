@@ -5,59 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-from limen.alerting import open_alerting
 from limen.audit.events import read_event
-from limen.audit.index import Indexing
 from limen.audit.read import read
-from limen.core.events import Signal, Watch
+from limen.core.events import Watch
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
-from limen.detection.behavior import Behavior
-from limen.detection.canaries import Canaries, DecoyWatch
-from limen.incidents.suspicion import Suspicion
-from limen.storage import open_index
 
-if TYPE_CHECKING:
-    from limen.config.model import Config
-    from limen.storage import State
-
-Record = Callable[[str, Mapping[str, Any]], None]  # puts an event on record. Raises DependencyFault.
 _POLL: Final = 0.25  # seconds
 _SETTLE: Final = 1.0
 _BATCH: Final = 256  # events between two looks at the clock
 _REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls come first
-
-
-def open_watches(config: Config, state: State, record: Record, say: Callable[[str], None]) -> list[Watch]:
-    """All who watch, in the order in which each event is shown to them."""
-    def suspect(signal: Signal) -> None:
-        record("signal", as_fields(signal))
-
-    bus = state.bus
-    watches: list[Watch] = [
-        Suspicion(state.threats, lambda: bus.publish("threats") if bus is not None else None),
-        open_alerting(config, state, record),
-    ]
-    if config.audit.index:
-        watches.append(Indexing(open_index(config)))
-    if config.behavior.enabled:
-        watches.append(Behavior(state.behavior, config.behavior, suspect, config.audit.name))
-    watches.append(DecoyWatch(Canaries(state.behavior, config.decoys.canary_values), record, suspect))
-    return watches
-
-
-def as_fields(signal: Signal) -> dict[str, Any]:
-    """A suspicion as it is recorded: event `signal`."""
-    return {
-        "about": signal.subject.kind, "value": signal.subject.value, "source": signal.source, "score": signal.score,
-        "why": signal.why, "event": signal.event, "seconds": signal.seconds,
-    }  # fmt: skip
 
 
 class Watcher:
@@ -102,7 +65,6 @@ class Watcher:
                 if not self._turn():
                     self._stop.wait(_POLL)
             self._settle(time.time())
-            self._close()
         except Exception as error:  # noqa: BLE001 - `run` tells, and the gateway does not go on unwatched
             self._broken = f"{type(error).__name__}: {error}"
         with suppress(RuntimeError):  # that loop may have closed meanwhile
@@ -117,8 +79,7 @@ class Watcher:
             for index, record in read(self._directory, start):
                 event = read_event(self._log, index, record)
                 for lane in lanes:
-                    # Less than: what was removed before it was shown to a new one is passed over.
-                    if lane.next <= index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
+                    if lane.next == index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
                         lane.next = index + 1
                 seen += 1
                 if seen == _BATCH:
@@ -134,13 +95,6 @@ class Watcher:
             lane.held = False
             if lane.take("settle", partial(lane.watch.settle, now)) and lane.next != lane.kept:
                 lane.take("cursor", partial(self._keep, lane))
-
-    def _close(self) -> None:
-        """Those that keep more than they must write it when the thread ends by itself."""
-        for lane in self._lanes:
-            close = getattr(lane.watch, "close", None)
-            if close is not None:
-                lane.take("close", close)
 
     def _keep(self, lane: _Lane) -> None:
         self._cursors.put(self._key(lane.watch), str(lane.next).encode())

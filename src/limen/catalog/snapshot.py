@@ -54,7 +54,11 @@ class Catalog:
                 self._instructions[item.server] = jiter.from_json(approved.definition)["instructions"]
             elif item.kind == "template" and not template_fault(item.name):
                 self._templates.setdefault(item.server, []).append((Template.compile(item.name), item.name))
-        self.version: str = _version(ordered)
+        self.version: str = sha256(_pinned(ordered)).hexdigest()
+
+    def pinned(self) -> bytes:
+        """The JSON whose SHA-256 is `version`: a row for each name, with digest, effect and durable where approved."""
+        return _pinned(self._items[place] for place in sorted(self._items))
 
     def find(self, server: str, kind: str, name: str) -> Approved | None:
         """The approved definition of this name, in service or withheld (see `withheld`)."""
@@ -88,7 +92,7 @@ class Catalog:
         return [name for template, name in self._templates.get(server, ()) if template.matches(uri)]
 
 
-def _version(items: Iterable[Item]) -> str:
+def _pinned(items: Iterable[Item]) -> bytes:
     """Pins the set and not only its members: what waits or was rejected is part of what calls are judged by."""
     rows = []
     for item in items:
@@ -96,7 +100,7 @@ def _version(items: Iterable[Item]) -> str:
         if (approved := item.approved) is not None:
             row += [approved.digest, approved.effect, approved.durable]
         rows.append(row)
-    return sha256(orjson.dumps(rows)).hexdigest()
+    return orjson.dumps(rows)
 
 
 def _grouped(items: Iterable[Approved]) -> dict[tuple[str | None, str | None], tuple[Approved, ...]]:

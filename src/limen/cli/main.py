@@ -19,9 +19,11 @@ from limen.cli import (
     contain,
     content,
     egress,
+    evidence,
     followers,
     keys,
     oauth_clients,
+    playbooks,
     policy,
     revoke,
     risk,
@@ -65,6 +67,8 @@ audit.app.command("followers")(followers.followers)
 app.add_typer(audit.app, name="audit")
 app.add_typer(behavior.app, name="behavior")
 app.add_typer(behavior.decoys, name="decoys")
+app.add_typer(evidence.app, name="incident")  # the same group as incidents.app
+app.add_typer(playbooks.app, name="playbook")
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(vault.app, name="vault")

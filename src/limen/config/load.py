@@ -70,7 +70,7 @@ def load_config(path: FilePath | str, environment: Mapping[str, str] | None = No
     try:
         config = Config.model_validate(document.value)
     except ValidationError as error:
-        faults = [ConfigFault(references.hide(fault.message), fault.where) for fault in _explained(error, document)]
+        faults = [ConfigFault(references.hide(fault.message), fault.where) for fault in explained(error, document)]
         raise (ConfigFaults(faults) if len(faults) > 1 else faults[0]) from None
     config = _absolute(config, path.parent)
     return Loaded(config, (*references.warnings, *_remarks(config)), path)
@@ -134,8 +134,10 @@ def _read_cedar(document: Document, base: FilePath) -> None:
             raise ConfigFault(f"the Cedar file is not UTF-8 text: {name}", where) from None
 
 
-def _explained(error: ValidationError, document: Document) -> list[ConfigFault]:
-    """One fault for each place, in the words of someone who wrote the file."""
+def explained(
+    error: ValidationError, document: Document, near: Callable[[str], str] | None = None
+) -> list[ConfigFault]:
+    """One fault for each place, in the words of someone who wrote the file. `near` names a key that may be meant."""
     faults: dict[tuple[Path, str], tuple[tuple[int, int], ConfigFault]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         location = tuple(item["loc"])
@@ -143,7 +145,7 @@ def _explained(error: ValidationError, document: Document) -> list[ConfigFault]:
         path = _known(location, document)
         message = str(item["msg"]).removeprefix("Value error, ")
         if unknown:
-            message = f"unknown key{_nearest(str(location[-1]))}"
+            message = f"unknown key{(near or _nearest)(str(location[-1]))}"
         elif missing:
             path = (*path, *location[-1:])  # not the name of the variant between them
             message = "this key is needed"
@@ -199,7 +201,10 @@ def _absolute(config: Config, base: FilePath) -> Config:
     files = {name: getattr(keys, name, None) for name in ("directory", "module", "ca")}
     keys = keys.model_copy(update={name: full(path) for name, path in files.items() if path is not None})
     vault = config.vault.model_copy(update={"keys": keys})
+    named = tuple(one if one.startswith("shipped:") else str(full(FilePath(one))) for one in config.incidents.playbooks)
+    incidents = config.incidents.model_copy(update={"playbooks": named})
     changes = {"listen": listen, "mcpServers": servers, "audit": audit, "storage": storage, "include": include}
+    changes["incidents"] = incidents
     return config.model_copy(update={**changes, "catalog": catalog, "sessions": sessions, "vault": vault})
 
 

@@ -47,7 +47,8 @@ from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
 from limen.signin import check_signin
 from limen.storage import State
-from limen.watching import Watcher, open_watches
+from limen.vigil import open_watches
+from limen.watching import Watcher
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
@@ -323,7 +324,7 @@ def _watched(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]:
 
     exporter = open_exporter(house.config, state, house.record, house.say, hold)
     counted, serving = open_metrics(house.config, exporter, house.ledger)
-    watches = [*open_watches(house.config, state, house.record, house.say), *counted]
+    watches = [*open_watches(house.config, state, house.record), *counted]
     watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
     delivery = open_delivery(house.config, state, house.record, house.say)
     return [watcher.run, exporter.run, *serving, delivery.run, partial(house.upkeep.run, house.record)]

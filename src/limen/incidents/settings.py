@@ -1,10 +1,12 @@
-"""Who must agree before an attack is contained, and before what contains it is taken back."""
+"""`incidents` of the configuration: playbooks, and who must agree before an attack is contained, and before what contains it is taken back."""
 
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from limen.incidents.response_settings import ResponseSettings
 
 Kind = Literal[
     "end_session", "lock_caller", "block_client", "revoke_token", "revoke_grants", "quarantine_tool",
@@ -14,21 +16,17 @@ _GRAVE: Final = ("stop_all", "revoke_grants")  # a mistake in one of them stops 
 _People = Annotated[int, Field(ge=1, le=2)]
 
 
-class Part(BaseModel):
-    """Unknown keys are errors, values never change after loading, and messages never quote what was given."""
+class People(BaseModel):
+    """Distinct people for one kind of action; what is left out is as for all others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, hide_input_in_errors=True)
-
-
-class People(Part):
-    """Distinct people for one kind of action; what is left out is as for all others."""
 
     apply: _People | None = None
     release: _People | None = None
 
 
-class IncidentSettings(Part):
-    """Distinct people who must agree."""
+class IncidentSettings(ResponseSettings):
+    """What is done about an attack, and who must agree."""
 
     release_approvers: _People = Field(default=1, description="before anything is taken back")
     apply_approvers: _People = Field(default=1, description="before stop_all and revoke_grants are in force")

@@ -12,7 +12,7 @@ from limen.policy.decision import PolicySet
 
 __all__ = ["Authorize", "PolicySet", "compile_policy"]
 
-_ACTIONS: Final = {
+ACTIONS: Final = {
     "tools/call": "call",
     "prompts/get": "get",
     "resources/read": "read",
@@ -39,7 +39,7 @@ class Authorize:
     def check(self, context: Context) -> Verdict:
         """Judge one call, before its arguments have been validated."""
         call, approved = context.call, context.get(Approved)
-        action = _ACTIONS.get(call.method)
+        action = ACTIONS.get(call.method)
         if action is None:
             return refuse("policy.denied", f"{call.method} is no action a policy knows")
         name = call.name if approved.kind == "template" and action == "read" else ""

@@ -61,7 +61,8 @@ class PolicySet:
         self.cedar_text, self.schema, self.warnings = "\n\n".join(one.text for one in policies), schema, warnings
         self.size = len(policies)
         asked = "".join(f"\n// {name}: {' '.join(values)}" for name, values in sorted(step_up.items()))
-        self.digest = hashlib.sha256(f"{self.cedar_text}\n{schema}{asked}".encode()).hexdigest()
+        self.text = f"{self.cedar_text}\n{schema}{asked}"  # all that decides
+        self.digest = hashlib.sha256(self.text.encode()).hexdigest()
         self._step_up, self._now = step_up, now
         self._policies = tuple(policies)
         self.reads_flow = any(cedar.reads_context(one.tree, "flow") for one in policies)  # some rule asks what was read
