@@ -36,6 +36,7 @@ from limen.credentials.vault import Vault
 from limen.delegation import Delegation
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
+from limen.history import keep_policy
 from limen.identity.api_keys import ApiKeys
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
@@ -46,6 +47,7 @@ from limen.inspection import Feeding, Inspection
 from limen.opening import (
     directory,
     needs_keys,
+    open_log_signer,
     open_policy,
     open_signer,
     open_token_keys,
@@ -100,7 +102,7 @@ class House:
         self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
-        self.ledger = Ledger.open(directory(config.audit.path), self.signer, checkpoint_interval=CHECKPOINT)
+        self.ledger = Ledger.open(directory(config.audit.path), open_log_signer(config), checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
@@ -123,6 +125,7 @@ class House:
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self.continuity.misuse.refused
         self.engine.on_rejected = self.delegation.rejected
+        keep_policy(self.state.history, self.policy.digest, self.policy.cedar_text)
         self._feeds = Feeding(HttpFetch(max_size=MAX_SIZE), self.engine.event, say)
         self._feeds.first(self.plan_in_force.inspection)
 
@@ -213,6 +216,7 @@ class House:
         self._put(plan)
         self.counts.slots.adopt(plan.config.limits)
         self.engine.corridor = self.corridor
+        keep_policy(self.state.history, self.policy.digest, self.policy.cedar_text)
         if plan.inspection is not before:
             before.retire()
             self._feeds.first(plan.inspection)
@@ -249,6 +253,7 @@ class House:
         if after.catalog.version == before.catalog.version and after.policy == before.policy:
             return
         self.corridor = self.engine.corridor = after
+        keep_policy(self.state.history, after.policy, self.policy.cedar_text)
         self.engine.event("swap", catalog=after.catalog.version, policy=after.policy)
         self.on_change()
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from limen.audit.note import NoteError, open_checkpoint, parse_verifier_key
+from limen.audit.note import NoteError, parse_verifier_key
 from limen.audit.publish import CHECKPOINT
 from limen.audit.read import load, read
+from limen.audit.succession import Trusted
 from limen.audit.tiles import WIDTH, TileTree
 from limen.audit.tree import leaf_hash
 
@@ -29,7 +30,7 @@ class SignedRecords:
         if note is None:
             raise Untrusted("the log has no checkpoint")
         try:
-            checkpoint = open_checkpoint(note, parse_verifier_key(key_text))
+            checkpoint = Trusted(directory, parse_verifier_key(key_text)).open(note)
         except NoteError as fault:
             raise Untrusted(f"the checkpoint must not be believed: {fault}") from None
         self._directory, self.size, self.root, self.later = directory, checkpoint.size, checkpoint.root, 0

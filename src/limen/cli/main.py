@@ -12,6 +12,7 @@ from limen.cli import (
     access,
     approvals,
     audit,
+    config_history,
     connections,
     consents,
     content,
@@ -21,6 +22,7 @@ from limen.cli import (
     policy,
     revoke,
     servers,
+    servers_restart,
     servers_status,
     setup,
     signins,
@@ -43,11 +45,14 @@ app = typer.Typer(
 configuration = group("About the configuration file.")
 app.add_typer(tools.app, name="tools")
 servers.app.command("status")(servers_status.status)
+servers.app.command("restart")(servers_restart.restart)
 app.add_typer(servers.app, name="servers")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(content.quarantine, name="quarantine")
 app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
+policy.app.command("history")(config_history.policy_history)
+policy.app.command("diff")(config_history.policy_diff)
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
 app.add_typer(connections.app, name="connections")
@@ -59,6 +64,8 @@ app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(vault.app, name="vault")
 app.add_typer(egress.app, name="egress")
 app.add_typer(signins.app, name="signins")
+for command in (config_history.history, config_history.show, config_history.diff, config_history.rollback):
+    configuration.command()(command)
 app.add_typer(configuration, name="config")
 app.command()(setup.init)
 app.command()(setup.check)
