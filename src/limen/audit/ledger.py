@@ -114,17 +114,6 @@ class Ledger:
         ledger._thread.start()
         return ledger
 
-    @staticmethod
-    def is_open(directory: Path) -> bool:
-        """Whether some process writes it now. Raises DependencyFault when that cannot be found out."""
-        try:
-            os.close(_lock(directory.absolute()))
-        except DependencyFault as fault:
-            if isinstance(fault.__cause__, BlockingIOError):
-                return True
-            raise
-        return False
-
     @property
     def size(self) -> int:
         """How many records there are, on disk or not yet."""

@@ -102,7 +102,7 @@ def rollback(
         _checked(text, path)
         shown = [redacted(each, str(path))[0].decode() for each in (current, text)]
         if not yes:
-            _differ(*shown, str(path), one.id, as_json)
+            _differ(shown[0], shown[1], str(path), one.id, as_json)
             return
         if text != current:
             tell_who(state.history, redacted(text, str(path))[0], user(by), reason)

@@ -13,7 +13,7 @@ import typer
 from limen.cli import api_keys
 from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, ReasonOption, Refused, group, opened, user
 from limen.cli.terminal import complain, emit, line, table
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -167,16 +167,17 @@ def _log(config: Config, state: State, emergency: bool, by: str, reason: str) ->
     from limen.opening import open_log_signer, replace_log_key
 
     follows = "keep the new key elsewhere; `limen audit verify` follows the chain from any earlier one"
-    if Ledger.is_open(config.audit.path):
+    try:
+        ledger = Ledger.open(config.audit.path, open_log_signer(config))
+    except DependencyFault as fault:
+        if not isinstance(fault.__cause__, BlockingIOError):
+            raise
         wanted = ask(state.history, "log-key", by=by, reason=reason, urgent=emergency)
         found = await_answers(state.history, wanted, first=_WAIT)
         if not found or not all(one.ok for one in found):
-            trouble = (
-                "; ".join(one.detail for one in found if not one.ok) or "the process that writes it did not answer"
-            )
-            raise Refused(trouble)
+            trouble = "; ".join(one.detail for one in found if not one.ok)
+            raise Refused(trouble or "the process that writes the log did not answer") from None
         return ", ".join(one.detail for one in found), follows
-    ledger = Ledger.open(config.audit.path, open_log_signer(config))
     try:
         key = replace_log_key(config, ledger, "emergency" if emergency else "planned")
     finally:
