@@ -1,4 +1,4 @@
-"""J3: keys are replaced while twenty callers call; none of their calls fails, and what was replaced is worth nothing."""
+"""J3: keys are replaced while twenty callers call; none of their calls fails; what was replaced is void."""
 
 import json
 import subprocess
@@ -130,11 +130,13 @@ def _config(gateway: Running) -> Any:
 def _listed(gateway: Running, session: str) -> int:
     message = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
     headers = {"Mcp_Session_Id": session, "MCP_Protocol_Version": "2025-11-25"}
-    return gateway.post(message, gateway.token(), **headers)[0]
+    status: int = gateway.post(message, gateway.token(), **headers)[0]
+    return status
 
 
 def _by_key(gateway: Running, key: str) -> int:
     params = {"name": "echo", "arguments": {}, "_meta": META}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     mirrored = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call", "Mcp_Name": "echo"}
-    return gateway.post(message, None, **mirrored, X_API_Key=key)[0]
+    status: int = gateway.post(message, None, **mirrored, X_API_Key=key)[0]
+    return status

@@ -70,7 +70,7 @@ def verify(directory: Path, public_key_text: str, *, at_least: bytes | None = No
     except NoteError as fault:
         return Report(ok=False, problem=f"the earlier checkpoint must not be believed: {fault}")
     try:
-        checkpoint, last = _present(directory, trusted)
+        checkpoint, last, _ = present(directory, trusted)
     except NoteError as fault:
         return Report(ok=False, problem=f"the checkpoint must not be believed: {fault}")
     report = _Verification(directory, checkpoint, last, earlier).run()
@@ -80,8 +80,11 @@ def verify(directory: Path, public_key_text: str, *, at_least: bytes | None = No
     return Report(ok=True, size=report.size, root=report.root, tail=tail)
 
 
-def _present(directory: Path, trusted: Trusted) -> tuple[Checkpoint, bytes | None]:
-    """The checkpoint and its partial bundle, which a running writer replaces: read together or again."""
+def present(directory: Path, trusted: Trusted) -> tuple[Checkpoint, bytes | None, bytes]:
+    """The checkpoint, its partial bundle, which a running writer replaces, and its note: read together or again.
+
+    Raises NoteError, DependencyFault.
+    """
     for _ in range(_ATTEMPTS):
         note = load(directory, CHECKPOINT)
         if note is None:
@@ -90,7 +93,7 @@ def _present(directory: Path, trusted: Trusted) -> tuple[Checkpoint, bytes | Non
         index, width = divmod(checkpoint.size, WIDTH)
         last = load(directory, tile_path(ENTRIES, index, width), tile_path(ENTRIES, index)) if width else None
         if last is not None or not width or load(directory, CHECKPOINT) == note:
-            return checkpoint, last
+            return checkpoint, last, note
     raise DependencyFault("audit", "the log changes faster than it can be read; verify a copy")
 
 

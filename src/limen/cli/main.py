@@ -12,6 +12,7 @@ from limen.cli import (
     access,
     approvals,
     audit,
+    backup,
     config_history,
     connections,
     consents,
@@ -60,6 +61,7 @@ app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(backup.app, name="backup")
 app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(vault.app, name="vault")
 app.add_typer(egress.app, name="egress")

@@ -207,6 +207,7 @@ class ApiKeys:
                     client=f"key:{record.id}",
                     scopes=held(frozenset(record.scopes), self._implied),
                     expires=record.expires,
+                    issued=record.created,
                     token_id=record.id,
                     key_id=record.id,
                     machine=True,

@@ -22,7 +22,7 @@ from limen.core.verdict import Pass, Verdict, refuse
 
 MAX_AGE: Final = 1.0  # seconds a copy of the records may decide
 _RESCAN: Final = 5.0  # seconds after which all records are read even if nobody says that they changed
-_RECORD, _VERSION = "r/", "version"
+_RECORD, _VERSION, _EPOCH = "r/", "version", "epoch"
 _PASS: Final = Pass()
 KINDS: Final = ("token", "user", "client", "session", "key", "grant")
 MAX_RECORDS: Final = 100_000
@@ -46,6 +46,41 @@ class Revocation:
     def id(self) -> str:
         """The same for the same thing revoked again."""
         return sha256(json.dumps([self.kind, self.issuer, self.value]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Records were put back to an earlier state at `at`, and with them what was revoked since: nothing issued before
+    counts. What does not say when it was issued counts from `until` on, when it must be younger. Seconds since the
+    epoch."""
+
+    at: float
+    until: float
+
+    def refuses(self, caller: Caller, now: float) -> bool:
+        """Nobody issued anything to a local user; whoever else has a credential that ends."""
+        if not caller.expires:
+            return False
+        return caller.issued < self.at if caller.issued else now < self.until
+
+
+def begin_epoch(table: Table, epoch: Epoch) -> None:
+    """From now on. Raises DependencyFault."""
+    table.put(_EPOCH, json.dumps(asdict(epoch)).encode())
+    _tell(table)
+
+
+def _epoch(table: Table) -> Epoch | None:
+    raw = table.get(_EPOCH)
+    if raw is None:
+        return None
+    try:
+        found = Epoch(**json.loads(raw))
+        if not all(isinstance(one, float | int) for one in (found.at, found.until)):
+            raise ValueError("not times")
+    except (ValueError, TypeError) as error:
+        raise DependencyFault("revocations", f"the epoch cannot be read ({error}): restore it or repair it") from None
+    return found
 
 
 def session_digest(session: str) -> str:
@@ -122,6 +157,7 @@ class Revocations:
         self._table, self._remote, self._now, self._monotonic = table, remote, now, monotonic
         self._found: dict[tuple[str, str, str], Revocation] = {}
         self._sessions = self._grants = self._people = False
+        self._epoch: Epoch | None = None
         self._as_of = self._scanned = float("-inf")
         self._version: bytes | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -149,6 +185,7 @@ class Revocations:
         version = self._table.get(_VERSION)
         if version == self._version and began - self._scanned < _RESCAN:
             return began, version, None
+        self._epoch = _epoch(self._table)
         return began, version, revocations(self._table)
 
     def _adopt(self, began: float, version: bytes | None, records: list[Revocation] | None) -> None:
@@ -169,6 +206,10 @@ class Revocations:
     def age(self) -> float:
         """Seconds since the records were read."""
         return self._monotonic() - self._as_of
+
+    def outdated(self, caller: Caller) -> bool:
+        """Whether what it came with was issued before the records were restored."""
+        return self._epoch is not None and self._epoch.refuses(caller, self._now())
 
     def find(self, caller: Caller, session: str | None) -> Revocation | None:
         """What stands against this caller or session, or None. Says nothing about the age of the copy."""
@@ -219,7 +260,10 @@ class Revoked:
         return self._judge(context)
 
     def _judge(self, context: Context) -> Verdict:
-        record = self._known.find(context.get(Caller), context.call.session)
+        caller = context.get(Caller)
+        if self._known.outdated(caller):
+            return refuse("identity.revoked", "issued before the records were restored from a backup")
+        record = self._known.find(caller, context.call.session)
         if record is None:
             return _PASS
         reason = "identity.session" if record.kind == "session" else "identity.revoked"
