@@ -28,6 +28,7 @@ from limen.adapters.signing_keys import SigningKeys
 from limen.adapters.snapshots import Row, load
 from limen.archive import MANIFEST, Entry, read_manifest, unpacked, unpacked_rows
 from limen.audit.ledger import Ledger
+from limen.audit.publish import make_folder
 from limen.audit.verify import verify
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.identity.api_keys import ApiKey
@@ -151,7 +152,7 @@ class _Restoration:
         if not report.ok or report.root.hex() != self._manifest["log"]["root"]:
             raise NotSealed(f"its log does not verify: {report.problem}", str(self._audit))
         rows = self._opened.rows() if self._keep_issued else self._forgetting(self._opened.rows())
-        self._storage.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._storage.parent)
         count = load(database or self._storage, TABLES, rows)
         key = self._new_keys()
         path = self._draft / self._manifest["config"]
@@ -162,8 +163,8 @@ class _Restoration:
         return {
             "id": self._manifest["id"], "made": self._manifest["at"], "rows": count, "records": report.size,
             "root": report.root.hex(), "log_key": key, "keys": self._manifest["keys"],
-            "api_keys_revoked": self._revoked, "issued_before_refused": not self._keep_issued, "outside": self._manifest["outside"],
-            "artifacts": self._manifest["artifacts"],
+            "api_keys_revoked": self._revoked, "issued_before_refused": not self._keep_issued,
+            "outside": self._manifest["outside"], "artifacts": self._manifest["artifacts"],
         }  # fmt: skip
 
     def _files(self) -> bytes:
@@ -242,7 +243,7 @@ def _below(directory: Path, path: str) -> Path:
 
 def _write(path: Path, content: Iterator[bytes]) -> None:
     """A new file for its owner only, on disk. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(handle, "wb") as stream:
         for piece in content:

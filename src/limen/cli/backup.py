@@ -127,8 +127,8 @@ def _shown(manifest: dict[str, Any], file: Path) -> dict[str, Any]:
     return {
         "file": str(file), "id": manifest["id"], "made": _moment(manifest["at"]),
         "rows": sum(manifest["tables"].values()), "records": manifest["log"]["size"], "root": manifest["log"]["root"],
-        "log_key": manifest["log"]["key"], "keys": manifest["keys"], "kind": manifest["kind"], "outside": manifest["outside"],
-        "artifacts": manifest["artifacts"],
+        "log_key": manifest["log"]["key"], "keys": manifest["keys"], "kind": manifest["kind"],
+        "outside": manifest["outside"], "artifacts": manifest["artifacts"],
     }  # fmt: skip
 
 
