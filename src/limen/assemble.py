@@ -40,6 +40,7 @@ from limen.credentials.vault import Vault
 from limen.delegation import Delegated, Delegation
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
+from limen.history import keep_policy
 from limen.identity.api_keys import ApiKeys
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
@@ -53,6 +54,7 @@ from limen.inspection import Feeding, Inspection
 from limen.opening import (
     directory,
     needs_keys,
+    open_log_signer,
     open_policy,
     open_signer,
     open_token_keys,
@@ -66,7 +68,7 @@ from limen.policy.decision import PolicySet
 from limen.policy.kept import Keeper
 from limen.policy.limit import Limit, Spend
 from limen.storage import Counts, Followed, Look, State
-from limen.upkeep import Upkeep
+from limen.logbook import Logbook
 
 if TYPE_CHECKING:
     from limen.config.model import Config
@@ -110,8 +112,8 @@ class House:
         self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
-        self.upkeep = Upkeep(config, self.signer, self.state, say)
-        log, signer = directory(config.audit.path), self.upkeep.signer
+        self.logbook = Logbook(config, self.signer, self.state, say)
+        log, signer = directory(config.audit.path), self.logbook.signer
         self.ledger = Ledger.open(log, signer, checkpoint_interval=CHECKPOINT)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
@@ -295,6 +297,7 @@ class House:
         keeper = Keeper(self.state.history)
         try:
             keeper.policy(self.policy, self.config.policy)
+            keep_policy(self.state.history, corridor.policy)
             if isinstance(corridor.catalog, Catalog):
                 keeper.catalog(corridor.catalog.version, corridor.catalog.pinned)
         except DependencyFault as fault:
@@ -404,7 +407,7 @@ class House:
         await self.issuers.close()
         await self.ledger.close()
         with suppress(DependencyFault):  # it counts as not being written any more soon enough
-            self.upkeep.close()
+            self.logbook.close()
         await self.counts.close()
         self.state.close()
 

@@ -15,12 +15,15 @@ import jiter
 from limen.adapters.keys import FileSigner
 from limen.adapters.lockfile import load_lock, own_key
 from limen.adapters.signing_keys import SigningKeys
+from limen.audit.ledger import Ledger
+from limen.audit.note import NoteError
+from limen.audit.succession import successions
 from limen.catalog.locked import LockedRegistry
 from limen.catalog.registry import Registry
 from limen.catalog.snapshot import Catalog
 from limen.config.bundles import routes
 from limen.core.call import Approved
-from limen.core.faults import ConfigFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Kept, KeyWrap, Signer
 from limen.credentials.vault import Vault, in_use
 from limen.credentials.vault_settings import AzureKeys, FileKeys, KeyringKeys
@@ -76,9 +79,69 @@ def announced(registry: Registry) -> set[tuple[str, str, str]]:
 
 
 def open_signer(config: Config) -> FileSigner:
-    """The key that signs the log's checkpoints; made on first use."""
+    """Our own key, made on first use: it seals approvals, and signs the log until another one was made for that."""
     config.audit.key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return FileSigner.open(config.audit.key, config.audit.name)
+
+
+def log_key(config: Config) -> Path:
+    """Where the key that signs the log is once it was replaced; before, `audit.key` does."""
+    return config.audit.path.with_name(f"{config.audit.path.name}-log.key")
+
+
+def open_log_signer(config: Config) -> FileSigner:
+    """The key that signs the log's checkpoints now, as the log itself says. A change of keys that was interrupted after
+    the log knew of it is finished. Raises ConfigFault when that key is not here, DependencyFault."""
+    try:
+        chain = successions(config.audit.path)
+    except NoteError as fault:
+        raise ConfigFault(f"the log's chain of keys must not be believed: {fault}", str(config.audit.path)) from None
+    if not chain:
+        return open_signer(config)
+    path = log_key(config)
+    for found in (path, _draft(path)):
+        if found.exists():
+            signer = FileSigner.open(found, config.audit.name, create=False)
+            if signer.verifier_key == chain[-1].after.text:
+                if found != path:
+                    _settle(path)
+                return signer
+    raise ConfigFault(f"the key that signs the log since record {chain[-1].size} is not here; restore it", str(path))
+
+
+def replace_log_key(config: Config, ledger: Ledger, why: str) -> str:
+    """Have a new key sign the log. Its verifier key; the former secret is overwritten. Waits for the disk. Raises
+    DependencyFault: then the former key goes on signing."""
+    path = log_key(config)
+    try:
+        for left in (_draft(path), _public(_draft(path))):
+            left.unlink(missing_ok=True)
+        signer = FileSigner.open(_draft(path), config.audit.name)
+        ledger.succeed(signer, why)
+        _settle(path)
+    except OSError as fault:
+        raise DependencyFault("signing key", f"{path}: {fault.strerror or fault}") from fault
+    return signer.verifier_key
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(path.name + ".next")
+
+
+def _public(path: Path) -> Path:
+    return path.with_name(path.name + ".pub")
+
+
+def _settle(path: Path) -> None:
+    """The draft takes the place of the key. What stood there is overwritten first: it signs nothing any more."""
+    if path.exists():
+        with path.open("r+b") as former:
+            former.write(bytes(path.stat().st_size))
+            former.flush()
+            os.fsync(former.fileno())
+    os.replace(_draft(path), path)
+    if _public(_draft(path)).exists():
+        os.replace(_public(_draft(path)), _public(path))
 
 
 def open_vault(config: Config, state: State) -> Vault:

@@ -42,6 +42,7 @@ _WAKING: Final = (
     "told",
     "contained",
     "threats",
+    "history",
 )  # other tables are read when a call needs them
 # Drivers of other machines' stores are extras: imported when a configuration names one.
 _DRIVERS: Final = MappingProxyType(

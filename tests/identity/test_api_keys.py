@@ -268,7 +268,7 @@ def call(gateway: Running, server: str = "one", **headers: str) -> int:
 
 @pytest.mark.requirement("AUTH-07", "AU-02", "OA-92")
 def test_key_at_the_gateway_until_it_is_revoked_a15(gateway: Running) -> None:
-    made = json.loads(gateway.limen("keys", "create", "nightly", "--server", "one", "--scope", "use", "--json"))
+    made = json.loads(gateway.limen("keys", "api", "create", "nightly", "--server", "one", "--scope", "use", "--json"))
     key, before = made["key"], gateway.calls_seen()
     assert call(gateway, X_API_Key=key) == call(gateway, Authorization=f"Bearer {key}") == 200
     assert gateway.calls_seen() == before + 2
@@ -277,10 +277,10 @@ def test_key_at_the_gateway_until_it_is_revoked_a15(gateway: Running) -> None:
     assert call(gateway, "two", X_API_Key=key) == 401
     assert call(gateway, X_API_Key=key, Authorization=f"Bearer {gateway.token()}") == 400
     assert gateway.call("echo", gateway.token())[0] == 200
-    assert json.loads(gateway.limen("keys", "show", made["id"], "--json"))["used"]
-    weak = json.loads(gateway.limen("keys", "create", "nobody", "--server", "one", "--json"))
+    assert json.loads(gateway.limen("keys", "api", "show", made["id"], "--json"))["used"]
+    weak = json.loads(gateway.limen("keys", "api", "create", "nobody", "--server", "one", "--json"))
     assert call(gateway, X_API_Key=weak["key"]) == 403  # no scope, no rule
-    gateway.limen("keys", "revoke", made["id"], "--by", "dan")
+    gateway.limen("keys", "api", "revoke", made["id"], "--by", "dan")
     assert call(gateway, X_API_Key=key) == call(gateway, Authorization=f"Bearer {key}") == 401
 
     def recorded() -> list[tuple[str, str, str]]:
@@ -307,7 +307,7 @@ def test_key_is_not_taken_from_another_address_of_plain_http(tmp_path: Path) -> 
         "mcpServers": {key: {"url": "http://127.0.0.1:9/mcp"} for key in ("one", "two")},
     }
     with running(tmp_path, port=port, approved=(), **settings) as gateway:
-        key = json.loads(gateway.limen("keys", "create", "n", "--server", "one", "--json"))["key"]
+        key = json.loads(gateway.limen("keys", "api", "create", "n", "--server", "one", "--json"))["key"]
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         sent = {
             "Content-Type": "application/json",
@@ -321,6 +321,6 @@ def test_key_is_not_taken_from_another_address_of_plain_http(tmp_path: Path) -> 
         connection.close()
         assert gateway.records("refusal")[-1]["reason"] == "identity.exposed"
         gateway.stop()
-        gateway.limen("keys", "revoke", key[6:18], "--by", "dan")  # while nobody runs
+        gateway.limen("keys", "api", "revoke", key[6:18], "--by", "dan")  # while nobody runs
         gateway.start()
         gateway.until(lambda: [one["change"] for one in gateway.records("key")] == ["create", "revoke"])

@@ -67,6 +67,16 @@ class HandleKeys(FileKeyStore):
         self._look(time.monotonic())
         return True
 
+    def replace(self) -> None:
+        """One new key and no other: nothing that was sealed before opens any more, here at once and in every process
+        within a second. Raises DependencyFault."""
+        try:
+            with self._locked():
+                self._write("kek", line(max(self._keks()) + 1))
+        except OSError as fault:
+            raise DependencyFault("handle keys", fault.strerror or str(fault)) from fault
+        self._look(time.monotonic())
+
     def _look(self, now: float) -> None:
         try:
             about = (self._directory / "kek").stat()

@@ -179,16 +179,20 @@ class SqliteTable:
 def open_tables(path: Path, names: Sequence[str]) -> dict[str, SqliteTable]:
     """Tables of one place. What is written for every caller is in files beside it: it must not look like a change of
     the catalog; a power cut may cost the last of what is many and small. Raises DependencyFault."""
-    files = {name: path.with_name(f"{path.stem}-{_APART[name]}{path.suffix}") for name in names if name in _APART}
     tables: dict[str, SqliteTable] = {}
     sound: set[Path] = set()
     for name in names:
-        file = files.get(name, path)
+        file = file_of(path, name)
         tables[name] = SqliteTable(
             file, name, durable=name not in _SMALL, sound=file in sound, shredded=name in _SHREDDED
         )
         sound.add(file)
     return tables
+
+
+def file_of(path: Path, name: str) -> Path:
+    """Which file a table of this place is in."""
+    return path.with_name(f"{path.stem}-{_APART[name]}{path.suffix}") if name in _APART else path
 
 
 def _successor(prefix: str) -> str | None:

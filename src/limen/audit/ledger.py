@@ -39,18 +39,23 @@ from limen.audit.note import NoteError
 from limen.audit.publish import Publisher, make_folder, sync_folder
 from limen.audit.recover import recover
 from limen.audit.tiles import frame
+from limen.audit.waiters import Waiter, settle
 from limen.core.faults import DependencyFault
 from limen.core.ports import Signer
 
 _MOST_DEFERRED: Final = 4096
+_PATIENCE: Final = 30.0  # seconds a change of keys may take
 _RETRY: Final = 0.25  # seconds between attempts of the thread while the disk refuses
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiter:
-    index: int
-    loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[None]
+@dataclass(slots=True)
+class _Successor:
+    """A key that is to sign from now on. `trouble`: why it does not."""
+
+    signer: Signer
+    why: str
+    done: threading.Event
+    trouble: str = ""
 
 
 class Ledger:
@@ -69,8 +74,9 @@ class Ledger:
         self._sync_due: float | None = None  # when what was written is to be on disk
         self._urgent = False
         self._closing = False
+        self._successor: _Successor | None = None
         self._synced = 0
-        self._waiters: list[_Waiter] = []
+        self._waiters: list[Waiter] = []
         self._broken = ""  # for good: this process may not write any more
         self._unpublished = ""  # until a checkpoint can be signed again
         self._unwritable = ""  # until a record can be written again
@@ -186,12 +192,31 @@ class Ledger:
                 return
             if self._broken:
                 raise DependencyFault("audit", self._broken)
-            waiter = _Waiter(index, loop, loop.create_future())
+            waiter = Waiter(index, loop, loop.create_future())
             self._waiters.append(waiter)
             if not self._urgent:
                 self._urgent = True
                 self._state.notify()
         await waiter.done
+
+    def succeed(self, signer: Signer, why: str) -> None:
+        """Have another key sign from now on; the present one signs the log as it is, and the note that says so (see
+        `succession`). Records are taken meanwhile. Waits for the disk: not for an event loop.
+
+        Raises DependencyFault; then the present key goes on.
+        """
+        asked = _Successor(signer, why, threading.Event())
+        with self._state:
+            if self._broken or self._successor is not None:
+                raise DependencyFault("audit", self._broken or "its key is being replaced already")
+            self._successor, self._due = asked, time.monotonic()
+            self._state.notify()
+        if not asked.done.wait(_PATIENCE):
+            with self._state:
+                self._successor = None
+            asked.trouble = asked.trouble or "the disk was too slow"
+        if asked.trouble:
+            raise DependencyFault("audit", f"the key was not replaced: {asked.trouble}")
 
     async def close(self) -> None:
         """Sync, sign a last checkpoint, let go of the directory. Raises DependencyFault if that last part fails."""
@@ -236,7 +261,7 @@ class Ledger:
                 if not self._closing:
                     self._broken = self._broken or "the ledger's thread ended"
                 waiters, self._waiters = self._waiters, []
-            _settle(waiters, self._broken or "the ledger was closed before the record was on disk")
+            settle(waiters, self._broken or "the ledger was closed before the record was on disk")
 
     def _wait(self) -> bool:
         """Sleep until there is something to do. False when closing."""
@@ -260,6 +285,7 @@ class Ledger:
                 self._sync()
                 return
             self._publish()
+            self._hand_over()
         except (OSError, DependencyFault, NoteError) as fault:
             self._retry(f"no checkpoint could be made: {fault}")
             return
@@ -304,14 +330,14 @@ class Ledger:
             with self._state:
                 self._broken = f"records may not have reached the disk, restart to check them: {fault}"
                 waiters, self._waiters = self._waiters, []
-            _settle(waiters, self._broken)
+            settle(waiters, self._broken)
             raise
         self._publisher.absorb(leaves)
         with self._state:
             self._synced = mark.size
             waiters = [waiter for waiter in self._waiters if waiter.index < mark.size]
             self._waiters = [waiter for waiter in self._waiters if waiter.index >= mark.size]
-        _settle(waiters, "")
+        settle(waiters, "")
         return mark
 
     def _publish(self) -> None:
@@ -319,6 +345,19 @@ class Ledger:
         mark = self._sync(take=True)
         if mark.size != self._publisher.size:
             self._publisher.publish(mark, self._moved, self._yield)
+
+    def _hand_over(self) -> None:
+        with self._state:
+            asked, self._successor = self._successor, None
+        if asked is None:
+            return
+        try:
+            self._publisher.succeed(asked.signer, asked.why)
+        except (OSError, DependencyFault, NoteError) as fault:
+            asked.trouble = str(fault)
+            raise
+        finally:
+            asked.done.set()
 
     def _moved(self, segment: Segment) -> None:
         with self._state:
@@ -328,25 +367,6 @@ class Ledger:
         """Between two files of a checkpoint: those who wait for a record do not wait for the checkpoint."""
         if self._urgent:
             self._sync()
-
-
-def _settle(waiters: list[_Waiter], trouble: str) -> None:
-    """Wake those who wait, each on its own event loop."""
-    for waiter in waiters:
-        try:
-            waiter.loop.call_soon_threadsafe(_finish, waiter.done, trouble)
-        except RuntimeError:
-            # That event loop has closed: its waiter is gone, and the others must still be told.
-            continue
-
-
-def _finish(done: asyncio.Future[None], trouble: str) -> None:
-    if done.done():
-        return
-    if trouble:
-        done.set_exception(DependencyFault("audit", trouble))
-    else:
-        done.set_result(None)
 
 
 def _lock(directory: Path) -> int:

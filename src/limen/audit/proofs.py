@@ -15,6 +15,7 @@ from typing import Final
 from limen.audit.note import Checkpoint, NoteError, VerifierKey, decode_base64, open_checkpoint
 from limen.audit.publish import CHECKPOINT
 from limen.audit.read import bundle, load
+from limen.audit.succession import Trusted
 from limen.audit.tiles import WIDTH, split_bundle, tile_path
 from limen.audit.tree import check_consistency, check_inclusion, leaf_hash, node_hash, root_hash
 
@@ -149,7 +150,7 @@ class Prover:
         """Raises Unprovable when no checkpoint by this key is there, DependencyFault."""
         note = load(directory, CHECKPOINT)
         try:
-            self.checkpoint = open_checkpoint(note or b"", key)
+            self.checkpoint = Trusted(directory, key).open(note or b"")
         except NoteError as fault:
             raise Unprovable(f"the checkpoint must not be believed: {fault}") from None
         self.note: bytes = note or b""

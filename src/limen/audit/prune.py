@@ -18,11 +18,12 @@ from typing import Any, Final
 import orjson
 
 from limen.audit.holds import Holds
-from limen.audit.note import NoteError, VerifierKey, open_checkpoint
+from limen.audit.note import NoteError, VerifierKey
 from limen.audit.pruned import Gone, Pruned, known_pruned, sign_pruned
 from limen.audit.publish import CHECKPOINT, write_apart
 from limen.audit.read import PRUNED, load
 from limen.audit.retention import Plan, RetentionSettings, plan
+from limen.audit.succession import Trusted
 from limen.audit.tiles import ENTRIES, WIDTH, tile_path
 from limen.core.faults import DependencyFault
 from limen.core.ports import Signer, Table
@@ -142,13 +143,13 @@ class Pruning:
     def _signed(self) -> int:
         note = load(self._directory, CHECKPOINT)
         try:
-            return open_checkpoint(note or b"", self._key).size
+            return Trusted(self._directory, self._key).open(note or b"").size
         except NoteError as fault:
             raise DependencyFault("audit", f"the checkpoint must not be believed: {fault}", retryable=False) from None
 
     def _pruned(self) -> Pruned:
         try:
-            return known_pruned(self._directory, self._key)
+            return known_pruned(self._directory, Trusted(self._directory, self._key))
         except NoteError as fault:
             text = f"the note about removed records must not be believed: {fault}"
             raise DependencyFault("audit", text, retryable=False) from None

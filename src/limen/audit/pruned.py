@@ -16,6 +16,7 @@ import orjson
 
 from limen.audit.note import NoteError, VerifierKey, open_note, sign_note
 from limen.audit.read import PRUNED, load
+from limen.audit.succession import Trusted
 from limen.core.ports import Signer
 from limen.protocol.jsonrpc import canonical
 
@@ -98,7 +99,15 @@ def open_pruned(note: bytes, key: VerifierKey) -> Pruned:
     return found
 
 
-def known_pruned(directory: Path, key: VerifierKey) -> Pruned:
+def known_pruned(directory: Path, trusted: Trusted) -> Pruned:
     """What was removed of the log in `directory`; nothing if there is no note. Raises NoteError, DependencyFault."""
     note = load(directory, PRUNED)
-    return Pruned() if note is None else open_pruned(note, key)
+    if note is None:
+        return Pruned()
+    refused = NoteError("no key may sign it")
+    for key in reversed(trusted.keys):
+        try:
+            return open_pruned(note, key)
+        except NoteError as fault:
+            refused = fault
+    raise refused

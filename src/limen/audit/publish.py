@@ -20,6 +20,8 @@ from typing import Final
 
 from limen.audit.journal import Mark, Segment, journal_path
 from limen.audit.note import sign_checkpoint
+from limen.audit.succession import FOLDER, hand_over, successions
+from limen.audit.succession import place as succession_place
 from limen.audit.tiles import ENTRIES, MAX_RECORD, WIDTH, Tile, TileTree, tile_path
 from limen.core.ports import Signer
 
@@ -109,11 +111,24 @@ class Publisher:
                 yielding()
         bundle = self._write_bundle(mark)
         yielding()
+        self._sign()
+        self._supersede(bundle)
+
+    def succeed(self, signer: Signer, why: str) -> None:
+        """Hand over to another key, which signs the log as it is now. Until the note of it is on disk whole, nothing
+        has changed. Raises OSError, NoteError, DependencyFault."""
+        number = len(successions(self._directory)) + 1
+        note = hand_over(self._signer, signer, self.size, time.time(), why)
+        write_whole(self._directory, succession_place(number), note)
+        sync_folder(self._directory / FOLDER)
+        self._signer = signer
+        self._sign()
+
+    def _sign(self) -> None:
         note = sign_checkpoint(self._signer, self._tree.size, self._tree.root())
         write_whole(self._directory, CHECKPOINT, note)
         sync_folder(self._directory)
         self.size, self.last = self._tree.size, note
-        self._supersede(bundle)
 
     def _move(self, segment: Segment) -> None:
         """A full journal file becomes an immutable bundle."""

@@ -1,7 +1,7 @@
 """What a ledger's directory holds, judged before anything is appended to it.
 
-1. The checkpoint must be signed by our key for our name. A directory with records and no checkpoint is refused: the
-   empty log is signed before its first record is taken.
+1. The checkpoint must be signed by our key for our name, or by one that handed over to ours (see `succession`). A
+   directory with records and no checkpoint is refused: the empty log is signed before its first record is taken.
 2. Every record is hashed again. Fewer records than the checkpoint counts, or another root over them: refused.
 3. Whole records after the checkpoint are kept: they were accepted, and a killed process had no time to sign them.
 4. A record cut short at the very end was never accepted (`append` had not returned): it is cut, and that is told.
@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Final
 
 from limen.audit.journal import FOLDER, Journal, Segment, journal_path
-from limen.audit.note import Checkpoint, NoteError, VerifierKey, open_checkpoint, sign_checkpoint
+from limen.audit.note import Checkpoint, NoteError, VerifierKey, sign_checkpoint
 from limen.audit.pruned import Pruned, known_pruned
 from limen.audit.publish import CHECKPOINT, DRAFT, make_folder, sync_folder, write_whole
+from limen.audit.succession import Trusted
 from limen.audit.tiles import ENTRIES, WIDTH, Tile, TileTree, split_bundle, tile_path
 from limen.audit.tree import EMPTY_ROOT, leaf_hash
 from limen.core.faults import DependencyFault
@@ -49,11 +50,14 @@ def recover(directory: Path, signer: Signer) -> Recovered:
     note = _checkpoint_note(directory, signer)
     key = VerifierKey(signer.name, signer.public_key)
     try:
-        checkpoint = open_checkpoint(note, key)
+        trusted = Trusted(directory, key)
+        if trusted.current.public_key != signer.public_key:
+            raise NoteError(f"its key was replaced by {trusted.current.text}")
+        checkpoint = trusted.open(note)
     except NoteError as fault:
         raise _refused(f"its checkpoint must not be believed: {fault}") from fault
     try:
-        pruned = known_pruned(directory, key)
+        pruned = known_pruned(directory, trusted)
     except NoteError as fault:
         raise _refused(f"its note about removed records must not be believed: {fault}") from fault
     return _Recovery(directory, checkpoint, note, pruned).run()

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from limen.audit.note import NoteError, open_checkpoint, parse_verifier_key
+from limen.audit.note import NoteError, parse_verifier_key
 from limen.audit.pruned import known_pruned
 from limen.audit.publish import CHECKPOINT
 from limen.audit.read import load, read
+from limen.audit.succession import Trusted
 from limen.audit.tiles import WIDTH, TileTree, tile_path
 from limen.audit.tree import leaf_hash
 
@@ -32,12 +33,12 @@ class SignedRecords:
         if note is None:
             raise Untrusted("the log has no checkpoint")
         try:
-            key = parse_verifier_key(key_text)
-            checkpoint = open_checkpoint(note, key)
+            trusted = Trusted(directory, parse_verifier_key(key_text))
+            checkpoint = trusted.open(note)
         except NoteError as fault:
             raise Untrusted(f"the checkpoint must not be believed: {fault}") from None
         try:
-            self._gone = known_pruned(directory, key)
+            self._gone = known_pruned(directory, trusted)
         except NoteError as fault:
             raise Untrusted(f"the note about removed records must not be believed: {fault}") from None
         self._directory, self.size, self.root, self.later = directory, checkpoint.size, checkpoint.root, 0

@@ -1,6 +1,7 @@
 """Offline verification: only the files of a log and a public key, nothing the writer says about itself.
 
-1. The checkpoint is signed by the given key, for the log that key is named after.
+1. The checkpoint is signed by the given key, or by one its chain of successions leads to (see `succession`), for the
+   log that key is named after.
 2. Every record below its size is there, and hashes, in order, to the signed root (RFC 6962).
 3. Every stored hash tile is what the records say. Level 0 is also what names the first bad record: without the key a
    forger may rewrite tiles, but then the tiles above, and in the end the root, name the range.
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from limen.audit.journal import journal_path
-from limen.audit.note import Checkpoint, NoteError, VerifierKey, open_checkpoint, parse_verifier_key
+from limen.audit.note import Checkpoint, NoteError, parse_verifier_key
 from limen.audit.pruned import Pruned, known_pruned
 from limen.audit.publish import CHECKPOINT
 from limen.audit.read import bundle, load, read
+from limen.audit.succession import Trusted
 from limen.audit.tiles import ENTRIES, WIDTH, Tile, TileTree, split_bundle, tile_path
 from limen.audit.tree import leaf_hash
 from limen.core.faults import ConfigFault, DependencyFault
@@ -66,15 +68,19 @@ def verify(directory: Path, public_key_text: str, *, at_least: bytes | Checkpoin
     except NoteError as fault:
         raise ConfigFault(str(fault), "verifier key") from fault
     try:
-        earlier = open_checkpoint(at_least, key) if isinstance(at_least, bytes) else at_least
+        trusted = Trusted(directory, key)
+    except NoteError as fault:
+        return Report(ok=False, problem=f"the log's chain of keys must not be believed: {fault}")
+    try:
+        earlier = trusted.open(at_least) if isinstance(at_least, bytes) else at_least
     except NoteError as fault:
         return Report(ok=False, problem=f"the earlier checkpoint must not be believed: {fault}")
     try:
-        checkpoint, last = _present(directory, key)
+        checkpoint, last, _ = present(directory, trusted)
     except NoteError as fault:
         return Report(ok=False, problem=f"the checkpoint must not be believed: {fault}")
     try:
-        pruned = known_pruned(directory, key)
+        pruned = known_pruned(directory, trusted)
     except NoteError as fault:
         return Report(ok=False, problem=f"the note about removed records must not be believed: {fault}")
     report = _Verification(directory, checkpoint, last, earlier, pruned).run()
@@ -83,17 +89,20 @@ def verify(directory: Path, public_key_text: str, *, at_least: bytes | Checkpoin
     return replace(report, tail=sum(1 for _ in read(directory, checkpoint.size)))
 
 
-def _present(directory: Path, key: VerifierKey) -> tuple[Checkpoint, bytes | None]:
-    """The checkpoint and its partial bundle, which a running writer replaces: read together or again."""
+def present(directory: Path, trusted: Trusted) -> tuple[Checkpoint, bytes | None, bytes]:
+    """The checkpoint, its partial bundle, which a running writer replaces, and its note: read together or again.
+
+    Raises NoteError, DependencyFault.
+    """
     for _ in range(_ATTEMPTS):
         note = load(directory, CHECKPOINT)
         if note is None:
             raise NoteError("there is none")
-        checkpoint = open_checkpoint(note, key)
+        checkpoint = trusted.open(note)
         index, width = divmod(checkpoint.size, WIDTH)
         last = load(directory, tile_path(ENTRIES, index, width), tile_path(ENTRIES, index)) if width else None
         if last is not None or not width or load(directory, CHECKPOINT) == note:
-            return checkpoint, last
+            return checkpoint, last, note
     raise DependencyFault("audit", "the log changes faster than it can be read; verify a copy")
 
 

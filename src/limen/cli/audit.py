@@ -102,12 +102,13 @@ def verify(
 @app.command()
 def key(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Print the public key to keep elsewhere. Example: limen audit key > limen.pub"""
-    from limen.adapters.keys import FileSigner
+    from limen.opening import open_log_signer
 
-    settings = load(context, config).config.audit
+    loaded = load(context, config).config
+    settings = loaded.audit
     if not settings.key.exists():
         raise Refused(f"{settings.key}: there is no key yet; `limen serve` makes it")
-    text = FileSigner.open(settings.key, settings.name, create=False).verifier_key
+    text = open_log_signer(loaded).verifier_key
     if as_json:
         emit({"key": text, "name": settings.name})
     else:

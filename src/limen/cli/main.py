@@ -13,7 +13,9 @@ from limen.cli import (
     alerts,
     approvals,
     audit,
+    backup,
     behavior,
+    config_history,
     connections,
     consents,
     contain,
@@ -28,6 +30,7 @@ from limen.cli import (
     revoke,
     risk,
     servers,
+    servers_restart,
     servers_status,
     setup,
     signins,
@@ -50,11 +53,14 @@ app = typer.Typer(
 configuration = group("About the configuration file.")
 app.add_typer(tools.app, name="tools")
 servers.app.command("status")(servers_status.status)
+servers.app.command("restart")(servers_restart.restart)
 app.add_typer(servers.app, name="servers")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(content.quarantine, name="quarantine")
 app.add_typer(content.labels, name="labels")
 app.add_typer(content.protect, name="protect")
+policy.app.command("history")(config_history.policy_history)
+policy.app.command("diff")(config_history.policy_diff)
 app.add_typer(policy.app, name="policy")
 app.add_typer(revoke.app, name="revoke")
 app.add_typer(contain.app, name="contain")
@@ -70,10 +76,13 @@ app.add_typer(behavior.decoys, name="decoys")
 app.add_typer(evidence.app, name="incident")  # the same group as incidents.app
 app.add_typer(playbooks.app, name="playbook")
 app.add_typer(keys.app, name="keys")
+app.add_typer(backup.app, name="backup")
 app.add_typer(oauth_clients.app, name="clients")
 app.add_typer(vault.app, name="vault")
 app.add_typer(egress.app, name="egress")
 app.add_typer(signins.app, name="signins")
+for command in (config_history.history, config_history.show, config_history.diff, config_history.rollback):
+    configuration.command()(command)
 app.add_typer(configuration, name="config")
 app.command()(setup.init)
 app.command()(setup.check)

@@ -43,6 +43,7 @@ class Loaded:
     config: Config
     warnings: tuple[str, ...]
     path: FilePath
+    source: bytes = b""  # the very bytes of the file it was read from
 
     @property
     def base(self) -> FilePath:
@@ -59,7 +60,8 @@ def load_config(path: FilePath | str, environment: Mapping[str, str] | None = No
     """Read, resolve and check one file. Raises ConfigFault (ConfigFaults when there are several)."""
     path = FilePath(path).absolute()
     shown = _short(path)
-    document = parse(read_file(path, "the configuration"), shown)
+    source = read_file(path, "the configuration")
+    document = parse(source, shown)
     if not isinstance(document.value, dict):
         raise ConfigFault("the file must be a mapping, for example `mcpServers: {}`", document.where(()))
     references = References(os.environ if environment is None else environment)
@@ -73,7 +75,7 @@ def load_config(path: FilePath | str, environment: Mapping[str, str] | None = No
         faults = [ConfigFault(references.hide(fault.message), fault.where) for fault in explained(error, document)]
         raise (ConfigFaults(faults) if len(faults) > 1 else faults[0]) from None
     config = _absolute(config, path.parent)
-    return Loaded(config, (*references.warnings, *_remarks(config)), path)
+    return Loaded(config, (*references.warnings, *_remarks(config)), path, source)
 
 
 def check_consistency(config: Config) -> None:
@@ -98,7 +100,7 @@ def with_port(loaded: Loaded, port: int | None) -> Loaded:
         name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         changes["url"] = f"{parts.scheme}://{name}:{port}"
     config = loaded.config.model_copy(update={"listen": listen.model_copy(update=changes)})
-    return Loaded(config, loaded.warnings, loaded.path)
+    return Loaded(config, loaded.warnings, loaded.path, loaded.source)
 
 
 def config_schema() -> dict[str, Any]:

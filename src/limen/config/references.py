@@ -27,7 +27,7 @@ CREDENTIAL_NAME: Final = re.compile(
     r"auth|api[-_]?key|access[-_]?key|(^|[-_])key$|token|secret|passw|cookie|credential|signature|(^|[-_])pin$",
     re.IGNORECASE,
 )
-_CREDENTIAL_VALUE: Final = re.compile(
+CREDENTIAL_VALUE: Final = re.compile(
     r"^\s*(bearer|basic|token|apikey|digest|negotiate)\s+\S|^(sk-|gh[pousr]_|github_pat_|xox[abprs]-|glpat-|eyJ[\w-]+\.)",
     re.IGNORECASE,
 )
@@ -120,7 +120,7 @@ def refuse_inline(text: str, path: Path, document: Document) -> None:
     """A header that carries a credential takes it by reference. Raises ConfigFault."""
     if "${" in text or not text:
         return
-    if CREDENTIAL_NAME.search(str(path[-1])) or _CREDENTIAL_VALUE.search(text):
+    if CREDENTIAL_NAME.search(str(path[-1])) or CREDENTIAL_VALUE.search(text):
         raise ConfigFault(f"a credential must not stand in the file; {_BETTER}", document.where(path))
 
 

@@ -123,6 +123,7 @@ class Caller:
     risk: str = ""  # the issuer's level of risk, in lower case; levels that are not accepted never get here
     contexts: frozenset[str] = frozenset()  # authentication contexts fulfilled besides `acr` (Entra's `acrs`)
     facts: tuple[tuple[str, str], ...] = ()  # claims the operator gave names to, in order of name
+    issued: float = 0.0  # seconds since the epoch; 0: the credential does not say
     key_id: str = ""  # `kid` of the key that signed the token, or the id of an API key: for revocation
 
     @property

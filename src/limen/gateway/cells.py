@@ -25,7 +25,7 @@ from limen.credentials.vault_settings import FileKeys
 from limen.gateway.upstream_packaged import Start
 from limen.gateway.upstream_run import bare
 from limen.oauth.settings import CONSENT_KEY
-from limen.opening import TOKEN_KEYS, VAULT_KEYS
+from limen.opening import TOKEN_KEYS, VAULT_KEYS, log_key
 from limen.sandbox.cell import containerised, plan
 from limen.sandbox.egress_rules import EgressSettings
 from limen.sandbox.launch import Plan
@@ -78,7 +78,13 @@ def private_paths(config: Config) -> tuple[str, ...]:
         storage.with_name(f"{storage.stem}-{name}{storage.suffix}")
         for name in ("seen", "sessions", "counts", "attempts")
     ]
-    return tuple(str(path.absolute()) for path in (config.audit.path, config.audit.key, storage, *kept, *busy))
+    own = (
+        config.audit.path,
+        config.audit.key,
+        log_key(config),
+        log_key(config).with_name(log_key(config).name + ".next"),
+    )
+    return tuple(str(path.absolute()) for path in (*own, storage, *kept, *busy))
 
 
 def _no_log(event: dict[str, Any]) -> None:

@@ -15,11 +15,14 @@ from limen.config.digest import config_digest
 from limen.config.load import ConfigFaults
 from limen.config.model import loosened
 from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
+from limen.errands import Errand
 from limen.gateway.upstreams import Upstream, Upstreams
 from limen.gateway.watch import Watch
+from limen.history import keep_config
 
 if TYPE_CHECKING:
     from limen.catalog.registry import Registry
+    from limen.config.load import Loaded
     from limen.config.model import Config
     from limen.config.servers import ServerConfig
 
@@ -34,8 +37,9 @@ _FIXED: Final = {
 class Reload:
     """`run` does it whenever `asked` is set (a signal handler may), one at a time.
 
-    `read` gives the file as it is now, checked; `build` gives what makes connections to servers; `answering` builds
-    what answers at the addresses, and gives what puts it in force. All of them raise ConfigFault and change nothing.
+    `read` gives the file as it is now, checked, and has it remembered once it is in force; `build` gives what makes
+    connections to servers; `answering` builds what answers at the addresses, and gives what puts it in force. All of
+    them raise ConfigFault and change nothing. `changing` is held while servers are exchanged.
     """
 
     def __init__(
@@ -43,14 +47,15 @@ class Reload:
         house: House,
         watch: Watch,
         asked: asyncio.Event,
-        read: Callable[[], Config],
+        read: Callable[[], Loaded],
         build: Callable[[Config], Callable[[str, ServerConfig], Upstream]],
         answering: Callable[[Plan], Callable[[], None]],
+        changing: asyncio.Lock | None = None,
     ) -> None:
         assert isinstance(house.upstreams, Upstreams)
         self._house, self._watch, self._upstreams = house, watch, house.upstreams
         self._read, self._build, self._answering = read, build, answering
-        self._asked = asked
+        self._asked, self._changing = asked, changing or asyncio.Lock()
 
     async def run(self) -> None:
         """Until cancelled; requests made while the file is being read count as one more.
@@ -60,14 +65,22 @@ class Reload:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            await self.once()
+            async with self._changing:
+                await self.once()
+
+    async def asked(self, errand: Errand) -> str:
+        """For a command that changed the file. Raises ConfigFault when it was not taken over."""
+        async with self._changing:
+            if not await self.once():
+                raise ConfigFault("not taken over; the gateway's own log says why")
+        return f"policy {self._house.policy.digest[:12]}"
 
     async def once(self) -> bool:
         """Whether what the file says now is in force. A file that cannot be used changes nothing."""
         house, made = self._house, dict[str, Upstream]()
         try:
             read = await asyncio.to_thread(self._read)
-            config, waiting = keep_fixed(house.config, read)
+            config, waiting = keep_fixed(house.config, read.config)
             plan = house.plan(config, house.plan_in_force)
             made = self._new(config)
             plan.delegated.serve(made)
@@ -91,15 +104,16 @@ class Reload:
             raise
         changed = _changes(house.config, config)
         before = house.policy.digest
+        kept = keep_config(house.state.history, read, plan.policy.digest)
         house.engine.event(
-            "reload", ok=True, config_before=config_digest(house.config), config=config_digest(config),
+            "reload", ok=True, config_before=config_digest(house.config), config=config_digest(config), text=kept,
             policy_before=before, policy=plan.policy.digest, servers=changed, restart=waiting,
             loosened=list(loosened(config)),
         )  # fmt: skip
-        kept = {name: upstream for name, upstream in self._upstreams.by_name.items() if name in config.servers}
+        same = {name: upstream for name, upstream in self._upstreams.by_name.items() if name in config.servers}
         anew = plan.registry is not house.registry
         house.adopt(plan)
-        self._upstreams.replace([{**kept, **made}[name] for name in config.servers])
+        self._upstreams.replace([{**same, **made}[name] for name in config.servers])
         put()
         self._watch.follow(config.catalog.refresh, again=anew)
         self._tell(before, changed, waiting)

@@ -23,6 +23,7 @@ from limen.alerting import open_delivery
 from limen.assemble import House, Plan
 from limen.config.bundles import routes
 from limen.config.digest import config_digest
+from limen.config.document import read_file
 from limen.config.load import check_consistency, load_config, with_port
 from limen.config.model import loosened
 from limen.core.faults import ConfigFault, Fault
@@ -35,11 +36,15 @@ from limen.gateway.containment import obey
 from limen.gateway.front import Front, offered_scopes, required_scopes
 from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
-from limen.gateway.server import HttpServer, tls_context
+from limen.gateway.renewal import Renewal, context_of
+from limen.gateway.restart import Restart
+from limen.gateway.server import HttpServer
 from limen.gateway.stdio import StdioSurface
+from limen.gateway.upkeep import Upkeep
 from limen.gateway.upstream_packaged import VerifiedUpstream
 from limen.gateway.upstreams import HttpUpstream, StdioUpstream, Upstream, Upstreams
 from limen.gateway.watch import Watch
+from limen.history import keep_config
 from limen.identity.metadata import Possession, challenges, metadata_url, protected_resource_metadata, well_known_paths
 from limen.launching import Launches
 from limen.opening import local_user, needs_keys, open_signer, open_token_keys, open_vault
@@ -251,19 +256,18 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     front = Front(house)
     server = HttpServer(HttpSurface(gateway, place, lambda: house.ledger.healthy, *front.open(house.plan_in_force)))
     tls = config.listen.tls
-    context = None
-    if tls is not None:
-        authorities = str(tls.client_ca) if tls.client_ca is not None else None
-        required = tls.require_client_certificate
-        context = tls_context(str(tls.certificate), str(tls.key), authorities, required=required)
-    house.engine.event("start", **_state(house))
+    context = context_of(tls) if tls is not None else None
+    kept = keep_config(house.state.history, loaded, house.policy.digest)
+    house.engine.event("start", **_state(house), text=kept)
     watch = await _watch(house)
 
-    def read() -> Config:
-        """The file as it is now. Raises ConfigFault."""
-        found = with_port(load_config(loaded.path), port).config
-        check_consistency(found)
-        check_signin(found)
+    def read() -> Loaded:
+        """The file as it is now. Raises ConfigFault, also for one that is being written."""
+        found = with_port(load_config(loaded.path), port)
+        check_consistency(found.config)
+        check_signin(found.config)
+        if read_file(loaded.path, "the configuration") != found.source:
+            raise ConfigFault("was written while it was read; ask again when it is whole", str(loaded.path))
         return found
 
     def answering(plan: Plan) -> Callable[[], None]:
@@ -282,19 +286,18 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     def builder(config: Config) -> Callable[[str, ServerConfig], Upstream]:
         return partial(build, cells=cells, launches=launcher(config))
 
-    reload = Reload(house, watch, again, read, builder, answering)
+    restart = Restart(house, builder, watch.follow)
+    reload = Reload(house, watch, again, read, builder, answering, restart.changing)
+    renewal = [Renewal(tls, server, house.engine.event, say)] if tls is not None else []
+    handlers = {"restart": restart.asked, "reload": reload.asked}
+    upkeep = Upkeep(house, {**handlers, "tls": renewal[0].asked} if renewal else handlers)
     following = _watched(house)
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
-    watches = (
-        house.watch_state(),
-        house.watch_feeds(),
-        _tell(house, config, cells),
-        *(one() for one in following),
-        *front.duties(),
-    )
-    tasks = _background(stop, watch.run(), *watches, gateway.sweep(), reload.run())
+    watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), *(one() for one in following))
+    duties = (gateway.sweep(), reload.run(), upkeep.run(), *(one.run() for one in renewal), *front.duties())
+    tasks = _background(stop, watch.run(), *watches, *duties)
     await stop.wait()
     say("stopping: finishing calls in flight")
     await server.stop()
@@ -317,7 +320,7 @@ def _state(house: House) -> dict[str, Any]:
 
 def _watched(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]:
     """Show what happens to those who watch, and send it to those who follow from elsewhere. Raises ConfigFault."""
-    audit, state, name = house.config.audit, house.state, house.upkeep.signer.name
+    audit, state, name = house.config.audit, house.state, house.logbook.signer.name
 
     def hold(why: str) -> None:
         house.engine.held = why
@@ -327,7 +330,7 @@ def _watched(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]:
     watches = [*open_watches(house.config, state, house.record), *counted]
     watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
     delivery = open_delivery(house.config, state, house.record, house.say)
-    return [watcher.run, exporter.run, *serving, delivery.run, partial(house.upkeep.run, house.record)]
+    return [watcher.run, exporter.run, *serving, delivery.run, partial(house.logbook.run, house.record)]
 
 
 async def _tell(house: House, config: Config, cells: Cells) -> None:
@@ -388,7 +391,9 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     watch = await _watch(house)
     following = [one() for one in _watched(house)]
     watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), *following)
-    tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep())
+    restart = Restart(house, lambda _: partial(build, cells=cells, launches=launcher(config)), watch.follow)
+    upkeep = Upkeep(house, {"restart": restart.asked})
+    tasks = _background(asyncio.Event(), watch.run(), *watches, gateway.sweep(), upkeep.run())
     surface = StdioSurface(gateway, endpoint, local_user())
     try:
         with contextlib.suppress(asyncio.CancelledError):

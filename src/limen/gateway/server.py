@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import re
+import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -64,7 +66,7 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self.stopping = False
         self.empty = asyncio.Event()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         shortest = min(self.limits.header_time, self.limits.body_time, self.limits.idle_time)
         self._tick = max(0.01, min(0.25, shortest / 4))
@@ -72,10 +74,29 @@ class HttpServer:
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Bind and accept. Returns the port (for port 0). Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        server = await loop.create_server(
             lambda: Connection(self), host, port, ssl=tls, backlog=1024, ssl_handshake_timeout=10 if tls else None
         )
-        return int(self._server.sockets[0].getsockname()[1])
+        self._servers = [server]
+        return int(server.sockets[0].getsockname()[1])
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Meet new connections with this from now on; those there are keep what they have. The sockets stay the same,
+        so none that is on its way is turned away. Raises OSError."""
+        loop, before = asyncio.get_running_loop(), self._servers
+        same = [os.dup(one.fileno()) for server in before for one in server.sockets]
+        self._servers = [
+            await loop.create_server(
+                lambda: Connection(self),
+                sock=socket.socket(fileno=one),
+                ssl=tls,
+                backlog=1024,
+                ssl_handshake_timeout=10,
+            )
+            for one in same
+        ]
+        for server in before:
+            server.close()
 
     def watch(self) -> None:
         """See to it that late connections are noticed, a quarter of a second after their time at most."""
@@ -93,8 +114,8 @@ class HttpServer:
     async def stop(self) -> None:
         """Accept nothing new, let calls in flight finish, then close what is left."""
         self.stopping = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self.connections):
             connection.close_if_idle()
         if self.connections:

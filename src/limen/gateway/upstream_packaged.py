@@ -45,6 +45,11 @@ class VerifiedUpstream(StdioUpstream):
         self._planned: Plan | None = None
         self._programs: _Artifacts = _Artifacts()
 
+    @property
+    def artifact(self) -> str:
+        """Digest of what was verified for the last start; "" where nothing names one."""
+        return self._planned.digest if self._planned is not None else ""
+
     async def _start_planned(self) -> Cell:
         if self._planned is None:
             raise InvariantFault("a program is started that nobody looked at")

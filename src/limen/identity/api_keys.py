@@ -113,6 +113,33 @@ def revoke(table: Table, tell: Tell, name: str, *, by: str, now: float) -> ApiKe
             return after
 
 
+def regenerate(table: Table, tell: Tell, name: str, *, by: str, now: float, overlap: float) -> tuple[str, ApiKey]:
+    """A new key for the same owner, servers, scopes and time, in place of this one, which ends after `overlap` seconds
+    (0: now). The new one is there before the former one goes. Raises LookupError, ValueError for a key that is not
+    active, DependencyFault."""
+    raw = table.get(f"key:{name}")
+    if raw is None:
+        raise LookupError(f"no key {name}")
+    former = _load(raw)
+    if former.state(now) != "active":
+        raise ValueError(f"key {name} is {former.state(now)}: create another one")
+    key, record = create(
+        table, tell, owner=former.owner, servers=former.servers, scopes=former.scopes, by=by,
+        days=(former.expires - former.created) / _DAY, now=now,
+    )  # fmt: skip
+    if overlap <= 0:
+        revoke(table, tell, name, by=by, now=now)
+        return key, record
+    while not former.revoked and former.expires > now + overlap:
+        after = replace(former, expires=now + overlap)
+        tell("key", **_members("shorten", after, by, now))
+        if table.swap(f"key:{name}", raw, _dump(after)):
+            break
+        raw = table.get(f"key:{name}") or raw
+        former = _load(raw)
+    return key, record
+
+
 def find(table: Table, prefix: str = "") -> list[ApiKey]:
     """Records of keys whose id begins so, oldest first. `prefix` may be a whole key: only its id is looked at."""
     bare = prefix.removeprefix("limen_")[:12]
@@ -180,6 +207,7 @@ class ApiKeys:
                     client=f"key:{record.id}",
                     scopes=held(frozenset(record.scopes), self._implied),
                     expires=record.expires,
+                    issued=record.created,
                     token_id=record.id,
                     key_id=record.id,
                     machine=True,

@@ -148,7 +148,7 @@ class IdentitySettings(BaseModel):
     leeway: Annotated[Seconds, Field(ge=0, le=60)] = 30
     unsafe_anonymous: bool = False
     dpop: DpopSettings = DpopSettings()
-    api_keys: bool = False  # take keys that `limen keys create` made, of clients that cannot do OAuth
+    api_keys: bool = False  # take keys that `limen keys api create` made, of clients that cannot do OAuth
     groups_claim: str = "groups"  # "a.b" reads member b of claim a; "" reads none
     roles_claim: str = "roles"
     claims: dict[str, str] = {}  # fact -> claim: `device`, `risk`, and any other name as a Cedar tag of the principal

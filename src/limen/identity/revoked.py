@@ -18,6 +18,7 @@ from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.core.verdict import Pass, Verdict, refuse
 
+_EPOCH: Final = "epoch"
 _PASS: Final = Pass()
 KINDS: Final = ("token", "user", "client", "session", "key", "grant")
 MAX_RECORDS: Final = 100_000
@@ -41,6 +42,41 @@ class Revocation:
     def id(self) -> str:
         """The same for the same thing revoked again."""
         return identifier(self.kind, self.issuer, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Records were put back to an earlier state at `at`, and with them what was revoked since: nothing issued before
+    counts. What does not say when it was issued counts from `until` on, when it must be younger. Seconds since the
+    epoch."""
+
+    at: float
+    until: float
+
+    def refuses(self, caller: Caller, now: float) -> bool:
+        """Nobody issued anything to a local user; whoever else has a credential that ends."""
+        if not caller.expires:
+            return False
+        return caller.issued < self.at if caller.issued else now < self.until
+
+
+def begin_epoch(table: Table, epoch: Epoch) -> None:
+    """From now on. Raises DependencyFault."""
+    table.put(_EPOCH, json.dumps(asdict(epoch)).encode())
+    tell(table)
+
+
+def _epoch(table: Table) -> Epoch | None:
+    raw = table.get(_EPOCH)
+    if raw is None:
+        return None
+    try:
+        found = Epoch(**json.loads(raw))
+        if not all(isinstance(one, float | int) for one in (found.at, found.until)):
+            raise ValueError("not times")
+    except (ValueError, TypeError) as error:
+        raise DependencyFault("revocations", f"the epoch cannot be read ({error}): restore it or repair it") from None
+    return found
 
 
 def session_digest(session: str) -> str:
@@ -120,6 +156,13 @@ class Revocations(Copied[Revocation]):
         super().__init__(table, _read, remote=remote, now=now, monotonic=monotonic)
         self._found: dict[tuple[str, str, str], Revocation] = {}
         self._sessions = self._grants = self._people = False
+        self._epoch: Epoch | None = None
+
+    def _look(self) -> tuple[float, bytes | None, list[Revocation] | None]:
+        found = super()._look()
+        if found[2] is not None:
+            self._epoch = _epoch(self._table)
+        return found
 
     def arrange(self, records: dict[str, Revocation]) -> None:
         """By what a call shows of itself."""
@@ -132,6 +175,10 @@ class Revocations(Copied[Revocation]):
         """Whether this session is revoked by the name the audit shows: it is made of our own id of it."""
         record = self._found.get(("session", "", session_digest(session))) if self._sessions and session else None
         return record is not None and (record.until is None or self._now() < record.until)
+
+    def outdated(self, caller: Caller) -> bool:
+        """Whether what it came with was issued before the records were restored."""
+        return self._epoch is not None and self._epoch.refuses(caller, self._now())
 
     def find(self, caller: Caller, session: str | None) -> Revocation | None:
         """What stands against this caller or session, or None. Says nothing about the age of the copy."""
@@ -181,7 +228,10 @@ class Revoked:
         return self._judge(context)
 
     def _judge(self, context: Context) -> Verdict:
-        record = self._known.find(context.get(Caller), context.call.session)
+        caller = context.get(Caller)
+        if self._known.outdated(caller):
+            return refuse("identity.revoked", "issued before the records were restored from a backup")
+        record = self._known.find(caller, context.call.session)
         if record is None:
             return _PASS
         reason = "identity.session" if record.kind == "session" else "identity.revoked"

@@ -126,6 +126,7 @@ def read_caller(
         acr="" if acr is None else _name(acr, "acr"),
         auth_time=auth_time,
         expires=float(expires),
+        issued=float(claims.get("iat") or 0),
         token_id=_name(claims["jti"], "jti") if "jti" in claims else sha256(compact.token).hexdigest()[:32],
         claims=_rest(claims, settings).decode(),
         machine=_is_machine(claims, rules, str(claims["sub"]), client),

@@ -38,7 +38,7 @@ _LEASE: Final = "witness lease"
 _HELD: Final = 30.0  # seconds another replica waits for one that holds the lease
 
 
-class Upkeep:
+class Logbook:
     """The duties of one log. `signer` signs for it; statements over all logs are signed for the configured name, which
     all replicas share."""
 
