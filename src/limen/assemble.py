@@ -51,10 +51,10 @@ from limen.incidents.contain import Contained, Containments, Standing, Stopped
 from limen.incidents.threats import Threats
 from limen.incidents.weigh import Weigh
 from limen.inspection import Feeding, Inspection
+from limen.logbook import Logbook
 from limen.opening import (
     directory,
     needs_keys,
-    open_log_signer,
     open_policy,
     open_signer,
     open_token_keys,
@@ -68,7 +68,6 @@ from limen.policy.decision import PolicySet
 from limen.policy.kept import Keeper
 from limen.policy.limit import Limit, Spend
 from limen.storage import Counts, Followed, Look, State
-from limen.logbook import Logbook
 
 if TYPE_CHECKING:
     from limen.config.model import Config

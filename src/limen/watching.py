@@ -65,6 +65,7 @@ class Watcher:
                 if not self._turn():
                     self._stop.wait(_POLL)
             self._settle(time.time())
+            self._close()
         except Exception as error:  # noqa: BLE001 - `run` tells, and the gateway does not go on unwatched
             self._broken = f"{type(error).__name__}: {error}"
         with suppress(RuntimeError):  # that loop may have closed meanwhile
@@ -79,7 +80,8 @@ class Watcher:
             for index, record in read(self._directory, start):
                 event = read_event(self._log, index, record)
                 for lane in lanes:
-                    if lane.next == index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
+                    # Less than: what was removed before it was shown to a new one is passed over.
+                    if lane.next <= index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
                         lane.next = index + 1
                 seen += 1
                 if seen == _BATCH:
@@ -95,6 +97,13 @@ class Watcher:
             lane.held = False
             if lane.take("settle", partial(lane.watch.settle, now)) and lane.next != lane.kept:
                 lane.take("cursor", partial(self._keep, lane))
+
+    def _close(self) -> None:
+        """Those that keep more than they must write it when the thread ends by itself."""
+        for lane in self._lanes:
+            close = getattr(lane.watch, "close", None)
+            if close is not None:
+                lane.take("close", close)
 
     def _keep(self, lane: _Lane) -> None:
         self._cursors.put(self._key(lane.watch), str(lane.next).encode())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from limen.cli.context import ByOption, ConfigOption, JsonOption, Misused, ReasonOption, Refused, group, opened, user
-from limen.cli.revoke import _until
+from limen.cli.revoke import read_until
 from limen.cli.terminal import emit, line, table
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def suppress(
     if any(not name or not equals for name, equals, _ in pairs):
         raise Misused("--about reads MEMBER=VALUE")
     now = time.time()
-    end = _until(until, now)
+    end = read_until(until, now)
     with opened(context, config) as (settings, state):
         _known(settings, rule)
         try:

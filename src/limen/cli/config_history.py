@@ -145,7 +145,8 @@ def policy_diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed between two policies, as Cedar. Example: limen policy diff 4f2a 91c0"""
-    from limen.history import policies, policy_text
+    from limen.history import policies
+    from limen.policy.kept import NotKept, policy_text
 
     with opened(context, config) as (_, state):
         rows = policies(state.history)
@@ -159,7 +160,10 @@ def policy_diff(
             if not matching:
                 raise Refused("no policy is kept")
             found.append(matching[0])
-        texts = [policy_text(state.history, row) for row in found]
+        try:
+            texts = [policy_text(state.history, row["digest"]) for row in found]
+        except NotKept as fault:
+            raise Refused(str(fault)) from None
     _differ(texts[0], texts[1], found[0]["digest"][:_SHORT], found[1]["digest"][:_SHORT], as_json)
 
 

@@ -28,9 +28,9 @@ from limen.detection.canaries import plantable
 from limen.detection.settings import ContentSettings
 from limen.identity.issuers import IdentitySettings
 from limen.identity.sessions import SessionSettings
-from limen.incidents.settings import IncidentSettings
 from limen.incidents.alert_settings import AlertSettings
 from limen.incidents.risk_settings import ThreatSettings
+from limen.incidents.settings import IncidentSettings
 from limen.oauth.settings import OAuthSettings
 from limen.policy.limit import LimitSettings
 from limen.policy.rules import PolicySettings

@@ -62,7 +62,7 @@ class Restart:
         if server.command is None:
             raise ConfigFault("is reached at an address: nothing of it runs here", name)
         fresh = self._build(house.config)(name, server)
-        house.delegation.serve({name: fresh})
+        house.plan_in_force.delegated.serve({name: fresh})
         if clean:
             await former.close()
         try:
@@ -71,7 +71,6 @@ class Restart:
             if clean:
                 self._put(name, fresh)  # it refuses every call, and says why, until it can be started
             else:
-                house.delegation.serve({name: former})
                 await fresh.close()
             raise
         self._put(name, fresh)

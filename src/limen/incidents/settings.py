@@ -1,4 +1,4 @@
-"""`incidents` of the configuration: playbooks, and who must agree before an attack is contained, and before what contains it is taken back."""
+"""`incidents` of the configuration: playbooks, and who must agree before an attack is contained or let go."""
 
 from __future__ import annotations
 
