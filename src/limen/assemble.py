@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
@@ -28,6 +28,7 @@ from limen.catalog.registry import Registry
 from limen.catalog.resolve import Resolve
 from limen.catalog.schema import ValidateArguments, ValidateResult
 from limen.catalog.snapshot import Catalog
+from limen.chronicle import Chronicle
 from limen.continuity import Continuity, places
 from limen.core.announce import Announcement
 from limen.core.call import Caller, Context, Inspected
@@ -40,7 +41,6 @@ from limen.credentials.vault import Vault
 from limen.delegation import Delegated, Delegation
 from limen.detection.feeds import MAX_SIZE
 from limen.engine import Engine
-from limen.history import keep_policy
 from limen.identity.api_keys import ApiKeys
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
@@ -65,7 +65,6 @@ from limen.opening import (
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
 from limen.policy.decision import PolicySet
-from limen.policy.kept import Keeper
 from limen.policy.limit import Limit, Spend
 from limen.storage import Counts, Followed, Look, State
 
@@ -73,7 +72,6 @@ if TYPE_CHECKING:
     from limen.config.model import Config
 
 CHECKPOINT: Final = 1.0  # seconds between signed checkpoints; records are on disk within 50 ms
-_AUDITED: Final = "audited-history"
 
 
 class Servers(Outbound, Protocol):
@@ -137,9 +135,9 @@ class House:
         self.delegation = Delegation(
             self.state.vault, self.state.oauth, PublicHttp(), PublicHttp(private=True), self.record
         )
-        self._kept: tuple[str, str] = ("", "")
+        self.chronicle = Chronicle(self.state, self.record, say)
         self._put(self.plan(config))
-        self._keep(self.corridor)
+        self.chronicle.keep(self.corridor, self.policy, config.policy)
         self.plan_in_force.delegated.serve(self.upstreams.by_name)
         self.engine = Engine(self.corridor, self.ledger, self.upstreams, self._timeouts, self._seen, self.counts.slots)
         self.engine.on_refusal = self._refused
@@ -258,7 +256,8 @@ class House:
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
         self.continuity.adopt(plan.config)
         self.containments.abroad = frozenset(name for name, one in plan.config.servers.items() if one.url is not None)
-        self._expiry, self._followed = plan.catalog.next_expiry, 0
+        self._expiry = plan.catalog.next_expiry
+        self.chronicle.begin()
         self._timeouts.clear()
         self._timeouts.update((name, server.call_timeout) for name, server in plan.config.servers.items())
 
@@ -279,51 +278,13 @@ class House:
     def swap(self) -> None:
         """Put a freshly compiled corridor in force and tell listeners; record what changed."""
         before, after = self.engine.corridor, self.build_corridor()
-        self.record_history()
-        self._keep(after)
+        self.chronicle.follow(self.registry)
+        self.chronicle.keep(after, self.policy, self.config.policy)
         if after.catalog.version == before.catalog.version and after.policy == before.policy:
             return
         self.corridor = self.engine.corridor = after
         self.engine.event("swap", catalog=after.catalog.version, policy=after.policy)
         self.on_change()
-
-    def _keep(self, corridor: Corridor) -> None:
-        """What decides is kept under its digests, for replays. That it cannot be kept now stops no revocation and no
-        approval from taking effect: it is said, and tried again at the next change."""
-        pair = (corridor.policy, corridor.catalog.version)
-        if pair == self._kept:
-            return
-        keeper = Keeper(self.state.history)
-        try:
-            keeper.policy(self.policy, self.config.policy)
-            keep_policy(self.state.history, corridor.policy)
-            if isinstance(corridor.catalog, Catalog):
-                keeper.catalog(corridor.catalog.version, corridor.catalog.pinned)
-        except DependencyFault as fault:
-            self.say(f"policy not kept: {fault}")
-        else:
-            self._kept = pair
-
-    def record_history(self) -> None:
-        """Every approval, rejection and observed change goes to the log once, in order, whoever made it."""
-        last = newest = self._audited()
-        for row in self.registry.history(last):
-            if row.sequence > last:
-                self.engine.event(
-                    "catalog", **{"change" if name == "event" else name: value for name, value in asdict(row).items()}
-                )
-                newest = max(newest, row.sequence)
-        if newest > last and isinstance(self.registry, LockedRegistry):
-            self._followed = newest
-        elif newest > last:
-            self.state.marks.put(_AUDITED, str(newest).encode())
-
-    def _audited(self) -> int:
-        """How far the log has followed. A lock's history begins anew in every process, our records' never does."""
-        if isinstance(self.registry, LockedRegistry):
-            return self._followed
-        raw = self.state.marks.get(_AUDITED)
-        return int(raw) if raw else 0
 
     # servers
 
@@ -360,20 +321,12 @@ class House:
         Runs until cancelled. Raises DependencyFault when it is of no use to look again."""
         followed = Followed(self.state.bus, self.say)
         look = Look(self.state, self.engine.event, self.continuity.renew_keys, lambda: self._expiry, self.swap)
-        tasks = [
-            asyncio.create_task(followed.follow("revocations", self.revocations.current)),
-            asyncio.create_task(followed.follow("containments", self.containments.current)),
-            asyncio.create_task(followed.follow("threats", self.threats.current)),
-            asyncio.create_task(followed.follow("records", look.once)),
-            asyncio.create_task(followed.follow("canaries", lambda: self.plan_in_force.inspection.read_canaries())),
-            asyncio.create_task(followed.listen()),
-            asyncio.create_task(self.counts.slots.renew()),
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        looks = {
+            "revocations": self.revocations.current, "containments": self.containments.current,
+            "threats": self.threats.current, "records": look.once,
+            "canaries": lambda: self.plan_in_force.inspection.read_canaries(),
+        }  # fmt: skip
+        await followed.all(looks, self.counts.slots.renew())
 
     def _revoked(self, added: list[Revocation], gone: list[Revocation]) -> None:
         """End what is under way, keep no credential of whom it is about, tell and record what changed."""

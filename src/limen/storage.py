@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from limen.policy.limit import LimitSettings
 from limen.policy.slots import Slots
 
 if TYPE_CHECKING:
-    from limen.config.model import Config, StorageConfig
+    from limen.config.kept import StorageConfig
+    from limen.config.model import Config
 
 TABLES: Final = (
     "catalog", "approvals", "marks", "labels", "quarantine", "revocations", "counts", "told", "keys", "seen",
@@ -198,6 +199,16 @@ class Followed:
                 self._trouble(what, str(fault))
             else:
                 self._well(what)
+
+    async def all(self, looks: Mapping[str, Callable[[], Any]], *beside: Coroutine[Any, Any, None]) -> None:
+        """`follow` each of these by its name, listen, and run what else there is. Like `follow`, until cancelled."""
+        duties = (*(self.follow(what, look) for what, look in looks.items()), self.listen(), *beside)
+        tasks = [asyncio.create_task(duty) for duty in duties]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def listen(self) -> None:
         """Be told by the bus, as long as there is one. Without it, looking four times a second has to do."""

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from contracts.memory import MemoryTable
-from limen.config.model import Config, StorageConfig
+from limen.config.kept import StorageConfig
+from limen.config.model import Config
 from limen.continuity import Continuity, places
 from limen.core.call import Caller, Peer
 from limen.core.faults import ConfigFault

@@ -16,7 +16,8 @@ from limen.audit.follow_settings import Follower
 from limen.config.addresses import split_url
 from limen.config.document import Document, Path, dotted, parse, read_file
 from limen.config.include import drop_without_effect, merge_included
-from limen.config.model import STATE, Config
+from limen.config.model import Config
+from limen.config.part import STATE
 from limen.config.references import CEDAR, References, locate
 from limen.config.servers import ServerConfig
 from limen.core.addresses import is_loopback

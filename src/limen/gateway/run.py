@@ -19,7 +19,6 @@ import uvloop
 from limen import __version__
 from limen.adapters.hardening import harden
 from limen.adapters.public_http import PublicHttp
-from limen.alerting import open_delivery
 from limen.assemble import House, Plan
 from limen.config.bundles import routes
 from limen.config.digest import config_digest
@@ -28,11 +27,11 @@ from limen.config.load import check_consistency, load_config, with_port
 from limen.config.model import loosened
 from limen.core.faults import ConfigFault, Fault
 from limen.delegation import Delegation
-from limen.exporting import open_exporter, open_metrics
 from limen.gateway.app import Gateway
 from limen.gateway.cells import Cells, private_paths, states_path, tell_states
 from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.containment import obey
+from limen.gateway.following import following_log
 from limen.gateway.front import Front, offered_scopes, required_scopes
 from limen.gateway.http import HttpSurface, Site, endpoints
 from limen.gateway.reload import Reload
@@ -52,8 +51,6 @@ from limen.protocol.methods import HANDSHAKE_REVISIONS
 from limen.protocol.naming import Bundle, LongNames
 from limen.signin import check_signin
 from limen.storage import State
-from limen.vigil import open_watches
-from limen.watching import Watcher
 
 if TYPE_CHECKING:
     from limen.config.load import Loaded
@@ -291,7 +288,7 @@ async def _serve(loaded: Loaded, port: int | None) -> int:
     renewal = [Renewal(tls, server, house.engine.event, say)] if tls is not None else []
     handlers = {"restart": restart.asked, "reload": reload.asked}
     upkeep = Upkeep(house, {**handlers, "tls": renewal[0].asked} if renewal else handlers)
-    following = _watched(house)
+    following = following_log(house)
     _settle_memory()
     await server.start(host, configured, context)
     _announce(house, place, host, configured)
@@ -316,21 +313,6 @@ def _state(house: House) -> dict[str, Any]:
         "version": __version__, "config": config_digest(house.config), "policy": corridor.policy,
         "catalog": corridor.catalog.version, "loosened": list(loosened(house.config)), "pid": os.getpid(),
     }  # fmt: skip
-
-
-def _watched(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-    """Show what happens to those who watch, and send it to those who follow from elsewhere. Raises ConfigFault."""
-    audit, state, name = house.config.audit, house.state, house.logbook.signer.name
-
-    def hold(why: str) -> None:
-        house.engine.held = why
-
-    exporter = open_exporter(house.config, state, house.record, house.say, hold)
-    counted, serving = open_metrics(house.config, exporter, house.ledger)
-    watches = [*open_watches(house.config, state, house.record), *counted]
-    watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
-    delivery = open_delivery(house.config, state, house.record, house.say)
-    return [watcher.run, exporter.run, *serving, delivery.run, partial(house.logbook.run, house.record)]
 
 
 async def _tell(house: House, config: Config, cells: Cells) -> None:
@@ -389,7 +371,7 @@ async def _serve_stdio(loaded: Loaded, name: str) -> int:
     gateway = _gateway(house, cells, bundles, long)
     house.engine.event("start", **_state(house), transport="stdio")
     watch = await _watch(house)
-    following = [one() for one in _watched(house)]
+    following = [one() for one in following_log(house)]
     watches = (house.watch_state(), house.watch_feeds(), _tell(house, config, cells), *following)
     restart = Restart(house, lambda _: partial(build, cells=cells, launches=launcher(config)), watch.follow)
     upkeep = Upkeep(house, {"restart": restart.asked})

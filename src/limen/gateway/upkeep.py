@@ -25,15 +25,7 @@ class Upkeep:
     async def run(self) -> None:
         """Until cancelled. Raises DependencyFault when it is of no use to look again."""
         followed = Followed(self._house.state.bus, self._house.say)
-        tasks = [
-            asyncio.create_task(followed.follow("errands", self._errands.look)),
-            asyncio.create_task(followed.listen()),
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        await followed.all({"errands": self._errands.look})
 
     async def _log_key(self, errand: Errand) -> str:
         """Each gateway has a log of its own, and so a key of its own for it."""
