@@ -365,13 +365,9 @@ class House:
 
 
 def _corridor(
-    fixed: Mapping[type, Any],
-    inspection: Inspection,
-    catalog: Catalog,
-    policy: PolicySet,
-    config: Config,
+    fixed: Mapping[type, Any], inspection: Inspection, catalog: Catalog, policy: PolicySet, config: Config,
     parameters: Parameters | None,
-) -> Corridor:
+) -> Corridor:  # fmt: skip
     built: dict[type, Any] = {
         **fixed,
         **inspection.guards(catalog, flow_asked=policy.reads_flow),

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 READING: Final = 5.0  # seconds in which servers that are new or exchanged should have been read before they are used
 _FIXED: Final = {
     "listen": ("url", "bind", "tls", "unsafe_plain_http"),
-    "audit": ("path", "key", "name", "followers", "metrics"),
+    "audit": ("path", "key", "name", "followers", "metrics", "index", "retention", "witness", "deleters"),
+    "behavior": tuple(BehaviorSettings.model_fields),
+    "alerts": tuple(AlertSettings.model_fields),
+    "incidents": tuple(IncidentSettings.model_fields),
     "storage": ("kind", "path", "url", "redis"),
 }
 
