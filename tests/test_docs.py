@@ -162,6 +162,7 @@ def test_documented_configuration_loads(text: str, tmp_path: Path) -> None:
         path.chmod(0o600)
     environment = dict.fromkeys(re.findall(r"\$\{env:([^{}]+)\}", text), "a-secret-of-a-test")
     environment |= {"LIMEN_DATABASE": "postgresql://127.0.0.1/limen", "LIMEN_REDIS": "redis://127.0.0.1"}
+    environment |= dict.fromkeys(("SLACK_HOOK", "TEAMS_HOOK"), "https://hooks.example/x") | {"SIEM": "s" * 24}
     whole = text if text.startswith("version:") else f"version: 1\n{text}"
     (tmp_path / "limen.yaml").write_text(whole)
     load_config(tmp_path / "limen.yaml", environment)

@@ -271,7 +271,7 @@ def _named(catalog: Shelf, call: Call) -> Approved | None:
 
 def _risk(record: dict[str, Any], inspected: Inspected | None, weighed: Weighed | None = None) -> None:
     """Add what was found: numbers and ids, never the content. `weighed`: what each source brings, and the events."""
-    if inspected is not None and inspected.findings:
+    if inspected is not None and (inspected.findings or inspected.risk):
         record["risk"] = inspected.risk
         record["findings"] = inspected.findings[:64]
     if weighed is not None and weighed.parts:

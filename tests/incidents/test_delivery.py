@@ -1,4 +1,4 @@
-"""Delivery to real receivers (I8): signed, formatted as documented, nothing lost while one is down, nothing injected."""
+"""Delivery to real receivers (I8): signed, of the documented shape, nothing lost while one is down, none injected."""
 
 from __future__ import annotations
 

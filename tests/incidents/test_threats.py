@@ -42,7 +42,7 @@ def test_what_one_replica_notes_another_sees(table: SqliteTable, tmp_path: Path)
     other.refresh()
     found = other.find(*ALICE)
     assert found is not None
-    assert found.sources(NOW) == {"decoy": [0.9]}
+    assert found.sources(NOW) == {"decoy": (0.9, [0.9])}
 
 
 def test_an_event_seen_twice_counts_once(table: SqliteTable) -> None:

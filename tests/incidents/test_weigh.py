@@ -159,7 +159,7 @@ def test_an_old_copy_is_read_anew_and_an_unreadable_table_is_not_no_risk(desk: D
 
 
 def test_it_fits_into_a_chain(desk: Desk) -> None:
-    with pytest.raises(Exception, match=r"needs|Caller"):
+    with pytest.raises(Exception, match=r"Caller|Session"):
         Chain([desk.guard], (Weighed,))
 
 

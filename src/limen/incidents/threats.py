@@ -20,7 +20,7 @@ import orjson
 from limen.core.events import Signal, Subject
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
-from limen.incidents.risk import FAINT, by_source, ends, left, risk_of
+from limen.incidents.risk import FAINT, by_source, ends, left, risk_of, together
 
 KINDS: Final[tuple[str, ...]] = get_args(get_type_hints(Subject)["kind"])
 MAX_SUBJECTS: Final = 10_000
@@ -155,15 +155,19 @@ def _tell(table: Table) -> None:
 class Standing:
     """One subject as calls see it: what each source is worth, computed at most once a second."""
 
-    __slots__ = ("_second", "_sources", "suspect")
+    __slots__ = ("_second", "_sources", "events", "suspect")
 
     def __init__(self, suspect: Suspect) -> None:
-        self.suspect, self._second, self._sources = suspect, -1, dict[str, list[float]]()
+        self.suspect, self._second = suspect, -1
+        self._sources: dict[str, tuple[float, list[float]]] = {}
+        self.events = sorted(((one.at, one.event) for one in suspect.signals if one.event), reverse=True)
 
-    def sources(self, now: float) -> dict[str, list[float]]:
-        """Source -> worth of its signals."""
+    def sources(self, now: float) -> dict[str, tuple[float, list[float]]]:
+        """Source -> what its signals are worth together, and each of them."""
         if int(now) != self._second:
-            self._sources, self._second = by_source(self.suspect.signals, now), int(now)
+            worth = by_source(self.suspect.signals, now)
+            self._sources = {source: (together(scores), scores) for source, scores in worth.items()}
+            self._second = int(now)
         return self._sources
 
 
@@ -172,7 +176,7 @@ class Threats:
 
     def __init__(self, table: Table, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._table, self._monotonic = table, monotonic
-        self._found: dict[tuple[str, str], Standing] = {}
+        self.of: dict[str, dict[str, Standing]] = {}  # kind -> value -> what stands against it
         self._raw: dict[bytes, Standing] = {}
         self._version: bytes | None = None
         self._as_of = self._scanned = float("-inf")
@@ -181,7 +185,7 @@ class Threats:
     @property
     def known(self) -> bool:
         """Whether anything is suspected of anybody."""
-        return bool(self._found)
+        return bool(self.of)
 
     @property
     def age(self) -> float:
@@ -190,7 +194,7 @@ class Threats:
 
     def find(self, kind: str, value: str) -> Standing | None:
         """What stands against it."""
-        return self._found.get((kind, value))
+        return self.of.get(kind, {}).get(value)
 
     def refresh(self) -> None:
         """Read what changed. Raises DependencyFault, and then the copy goes on ageing."""
@@ -198,8 +202,11 @@ class Threats:
         version = self._table.get(_VERSION)
         if version != self._version or began - self._scanned >= _RESCAN:
             raws = {raw: self._raw.get(raw) or Standing(Suspect.decode(raw)) for _, raw in self._table.scan(_RECORD)}
-            found = {tuple(one.suspect.subject): one for one in raws.values() if one.suspect.signals}
-            self._raw, self._found, self._version, self._scanned = raws, found, version, began  # type: ignore[assignment]
+            found: dict[str, dict[str, Standing]] = {}
+            for one in raws.values():
+                if one.suspect.signals:
+                    found.setdefault(one.suspect.subject.kind, {})[one.suspect.subject.value] = one
+            self._raw, self.of, self._version, self._scanned = raws, found, version, began
         self._as_of = max(self._as_of, began)
 
     async def current(self) -> None:

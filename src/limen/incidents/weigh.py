@@ -24,6 +24,8 @@ DRIFTED: Final = 0.25
 FLOWS: Final = 0.25
 _NOTHING: Final = Pass((Weighed(),))
 _MOST: Final = 8
+_SUMS: Final = 4096
+_Sum = tuple[float, tuple[tuple[str, float], ...], tuple[str, ...]]
 
 
 class OfTool(Protocol):
@@ -55,6 +57,7 @@ class Weigh:
         self._threats, self._settings, self._content, self._seen = threats, settings, content, seen
         self._now = now
         self._limits: dict[tuple[str, str], tuple[Limits, Limits]] = {}
+        self._second, self._sums = -1, dict[tuple[object, ...], _Sum]()
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         """At once while the copy is fresh. Raises DependencyFault when what is suspected cannot be read."""
@@ -75,10 +78,14 @@ class Weigh:
         standings = self._standings(context, approved)
         if nothing_own and not standings:
             return _NOTHING
-        parts = self._parts(standings, inspected, cleared, approved, own)
-        risk = fused(parts.values())
-        because = _events(standings)
-        shown = explained(parts)
+        ours: dict[str, float] = {}
+        if inspected.risk:
+            ours["content"] = rescaled(inspected.risk, own)
+        if approved.drifted:
+            ours["catalog"] = DRIFTED
+        if cleared.findings:
+            ours["flow"] = FLOWS
+        risk, shown, because = self._sum(standings, ours)
         if risk >= limits.block and not self._settings.unsafe_observe:
             self._seen[context.reference] = Inspected(round(risk, 3), (*inspected.findings, *cleared.findings))
             named = ", ".join(f"{name} {part:.2f}" for name, part in shown)
@@ -96,43 +103,55 @@ class Weigh:
             found = self._limits[key] = (own, self._settings.limits.stricter(own))
         return found
 
-    def _standings(self, context: Context, approved: Approved) -> list[tuple[str, Standing]]:
-        if not self._threats.known:
-            return []
-        caller, session, find = context.get(Caller), context.get(Session), self._threats.find
-        wanted = [
-            ("caller", f"{caller.issuer}\0{caller.subject}"),
-            ("client", caller.client),
-            ("server", approved.server),
-            ("tool", f"{approved.server}/{approved.name}"),
-        ]
-        if session.id:
-            wanted.append(("session", sha256(session.id.encode()).hexdigest()[:16]))
-        return [(kind, found) for kind, value in wanted if value and (found := find(kind, value)) is not None]
+    def _standings(self, context: Context, approved: Approved) -> list[Standing]:
+        found = []
+        for kind, held in self._threats.of.items():
+            standing = held.get(_value(kind, context, approved))
+            if standing is not None:
+                found.append(standing)
+        return found
 
-    def _parts(
-        self, standings: list[tuple[str, Standing]], inspected: Inspected, cleared: Cleared, approved: Approved,
-        own: Limits,
-    ) -> dict[str, float]:  # fmt: skip
-        """What each source brings. One event may be held against a caller and a session: it counts once."""
+    def _sum(self, standings: list[Standing], ours: dict[str, float]) -> _Sum:
+        """The risk, what each source brings, and the events behind it. Calls alike within a second are summed once."""
         now = self._now()
-        ours: dict[str, float] = {}
-        if inspected.risk:
-            ours["content"] = rescaled(inspected.risk, own)
-        if approved.drifted:
-            ours["catalog"] = DRIFTED
-        if cleared.findings:
-            ours["flow"] = FLOWS
-        every = [one.sources(now) for _, one in standings]
-        parts: dict[str, float] = {}
-        for source in {*ours, *(name for sources in every for name in sources)}:
-            mine = [ours[source]] if source in ours else []
-            worth = max((together([*sources[source], *mine]) for sources in every if source in sources), default=0.0)
-            parts[source] = max(worth, *mine) if mine else worth
-        return parts
+        if int(now) != self._second or len(self._sums) >= _SUMS:
+            self._second, self._sums = int(now), {}
+        key = (*standings, *ours.items())
+        found = self._sums.get(key)
+        if found is None:
+            parts = _parts([one.sources(now) for one in standings], ours)
+            found = self._sums[key] = (fused(parts.values()), explained(parts), _events(standings))
+        return found
 
 
-def _events(standings: list[tuple[str, Standing]]) -> tuple[str, ...]:
+def _parts(every: list[dict[str, tuple[float, list[float]]]], ours: dict[str, float]) -> dict[str, float]:
+    """What each source brings. One event may be held against a caller and a session: it counts once."""
+    parts: dict[str, float] = {}
+    for source in {*ours, *(name for sources in every for name in sources)}:
+        known = [sources[source] for sources in every if source in sources]
+        if source not in ours:
+            parts[source] = max(worth for worth, _ in known)
+        else:
+            parts[source] = max([ours[source], *(together([*scores, ours[source]]) for _, scores in known)])
+    return parts
+
+
+def _value(kind: str, context: Context, approved: Approved) -> str:
+    """Who of this kind takes part, as signals name it; "" for nobody."""
+    caller = context.get(Caller)
+    if kind == "caller":
+        return f"{caller.issuer}\0{caller.subject}"
+    if kind == "client":
+        return caller.client
+    if kind == "server":
+        return approved.server
+    if kind == "tool":
+        return f"{approved.server}/{approved.name}"
+    session = context.get(Session)
+    return sha256(session.id.encode()).hexdigest()[:16] if session.id else ""
+
+
+def _events(standings: list[Standing]) -> tuple[str, ...]:
     """Ids of the events behind it, newest first, each once."""
-    signals = [one for _, standing in standings for one in standing.suspect.signals if one.event]
-    return tuple(dict.fromkeys(one.event for one in sorted(signals, key=lambda one: -one.at)))[:_MOST]
+    newest = sorted((one for standing in standings for one in standing.events[:_MOST]), reverse=True)
+    return tuple(dict.fromkeys(event for _, event in newest))[:_MOST]
