@@ -19,7 +19,7 @@ from simulation.measures import Result, areas, measure, run
 from simulation.organisations import HELD_OUT, TUNED, build
 
 FIRST, LAST = 45, 110  # days: what happens before is for learning
-BASE = 0.003  # share of hostile days the score is calibrated to, of a subject on which something was odd at all
+BASE = 0.1  # share of hostile days the score is calibrated to, of a subject on which something was odd at all
 EVEN = {group: Weights(-8.0, dict.fromkeys(ALL, 0.4)) for group in ("people", "things")}
 
 
@@ -47,11 +47,11 @@ def rows_of(results: list[Result], kinds: tuple[str, ...]) -> tuple[np.ndarray, 
     return np.array(bits), np.array(hostile)
 
 
-def fitted(bits: np.ndarray, hostile: np.ndarray) -> Weights:
-    """Logistic regression with no negative weight, by projected gradient; hostile rows weigh as `BASE` of all."""
+def fitted(bits: np.ndarray, hostile: np.ndarray, base: float) -> Weights:
+    """Logistic regression with no negative weight, by projected gradient; hostile rows weigh as `base` of all."""
     share = hostile.mean()
-    weight = np.where(hostile > 0, BASE / share, (1 - BASE) / (1 - share))
-    theta, bias = np.full(len(ALL), 0.1), -6.0
+    weight = np.where(hostile > 0, base / share, (1 - base) / (1 - share))
+    theta, bias = np.where(bits.any(axis=0), 0.1, 0.0), -6.0
     lipschitz = 0.25 * float((weight[:, None] * np.c_[bits, np.ones(len(bits))] ** 2).sum(axis=1).mean())
     momentum, was = np.zeros(len(ALL) + 1), np.zeros(len(ALL) + 1)
     step = 1.0 / lipschitz
@@ -85,7 +85,12 @@ def fit(path: str) -> None:
     }
     for group, kinds in groups.items():
         bits, hostile = rows_of(results, kinds)
-        weights = fitted(bits, hostile)
+        for base in (0.03, 0.1, 0.2, 0.3):
+            weights = fitted(bits, hostile, base)
+            scores = 1 / (1 + np.exp(-(bits @ [weights.weights.get(name, 0.0) for name in ALL] + weights.bias)))
+            false = float(((scores >= 0.5) & (hostile == 0)).sum()) / ((LAST - FIRST) * len(results))
+            print(group, base, "false a day", round(false, 2), "recall of days", (scores[hostile > 0] >= 0.5).mean())
+        weights = fitted(bits, hostile, BASE)
         print(group, bits.shape, int(hostile.sum()), weights)
         made[group] = {"bias": weights.bias, "weights": dict(weights.weights)}
     with open(path, "w") as file:

@@ -20,7 +20,7 @@ import orjson
 from limen.core.events import Event, Signal, Subject
 from limen.core.ports import Table
 from limen.detection.behavior_model import CAP, Levels, Weights, load_weights
-from limen.detection.behavior_profile import ASPECTS, DAY, Act, Oddity, Profile
+from limen.detection.behavior_profile import ASPECTS, DAY, QUIET, Act, Oddity, Profile
 from limen.detection.behavior_settings import BehaviorSettings
 from limen.detection.behavior_trees import Trees
 from limen.detection.behavior_words import explain
@@ -65,7 +65,7 @@ class Behavior:
         self._half = settings.memory_days * DAY
         self._held: OrderedDict[tuple[str, str], Entity] = OrderedDict()
         self._pending: OrderedDict[str, Event] = OrderedDict()
-        self._trees, self._trees_written = Trees(len(ASPECTS), int(CAP)), 0.0
+        self._trees, self._trees_written = Trees(len(ASPECTS), int(CAP) // 2), 0.0
         self._hour: tuple[int, int, int] = (-1, 0, 0)  # quarter of an hour, place, day: the calendar is slow
         self._forgotten: set[str] | None = None
         if (kept := table.get(f"trees/{log}")) is not None:
@@ -140,11 +140,13 @@ class Behavior:
 
     def _reach(self, event: Event) -> None:
         record = event.record
-        destination = next((str(record[one]) for one in ("host", "destination", "address") if record.get(one)), "")
+        destination = next((str(record[one]) for one in ("host", "name", "address") if record.get(one)), "")
         if destination:
             server = self._entity("server", event.server, event.at)
-            self._say(server, [server.profile.reach(destination[:253], event.at)], event)
             server.dirty = True
+            reached = server.profile.reach(destination[:253], event.at)
+            if reached.bits > QUIET:
+                self._say(server, [reached], event)
 
     # judge
 
@@ -153,11 +155,12 @@ class Behavior:
         if entity.profile.kind == "caller":
             vector = bytearray(len(ASPECTS))
             for one in oddities:
-                vector[_PLACES[one.aspect]] = int(min(CAP, one.bits))
-            if (bits := self._trees.see(bytes(vector))) > 3.0:
+                vector[_PLACES[one.aspect]] = int(max(0.0, min(CAP, one.bits)) / 2)
+            if (bits := self._trees.see(bytes(vector))) > QUIET:
                 oddities.append(Oddity("trees", bits))
-        if oddities:
-            self._say(entity, oddities, event)
+        odd = [one for one in oddities if one.bits > QUIET]
+        if odd:
+            self._say(entity, odd, event)
 
     def _say(self, entity: Entity, oddities: list[Oddity], event: Event) -> None:
         profile, settings = entity.profile, self._settings

@@ -41,6 +41,8 @@ _NAMED: Final = {
     "refused": "{value:.0f} refusals within an hour",
     "errors": "{value:.0f} failures within an hour",
     "latency": "took {value:.0f} ms",
+    "pace": "faster than ever before",
+    "shift": "results of {what} have become larger",
     "destination": "reached {what} for the first time",
     "trees": "a combination rarely seen",
 }  # fmt: skip

@@ -121,7 +121,7 @@ class DecoyWatch:
             self._note(event, where)
         elif event.type.startswith("egress.") and len(self._canaries):
             reached = " ".join(
-                str(event.record[one]) for one in ("host", "address", "path", "sni") if event.record.get(one)
+                str(event.record[one]) for one in ("host", "name", "address", "path") if event.record.get(one)
             )
             if self._canaries.find(reached):
                 self._note(event, "egress")
