@@ -80,9 +80,10 @@ def night(office: Office, day: int, count: int = 40, subject: str = "alice") -> 
 
 def test_a_stolen_credential_is_named_in_words_and_the_honest_twin_is_not_i4() -> None:
     office = Office()
-    office.works(0, 30)
-    office.works(0, 30, "bob")
-    assert not office.signals
+    for day in range(30):
+        office.works(day, day + 1)
+        office.works(day, day + 1, "bob")
+    assert not office.about("alice") and not office.about("bob")
     night(office, 30)
     office.works(30, 31, "bob")
     found = office.about(score=0.5)
@@ -162,8 +163,8 @@ def test_a_server_that_reaches_out_and_grows_is_suspicious_i5() -> None:
         office.works(day, day + 1)
         reach(office, START + day * DAY + 10 * HOUR, record)
     before = len(office.signals)
-    office.works(42, 44, sent=60_000)
-    reach(office, START + 43 * DAY + 17.5 * HOUR, {**record, "name": "drop.example"})
+    office.works(42, 43, sent=60_000)
+    reach(office, START + 42 * DAY + 17.5 * HOUR, {**record, "name": "drop.example"})
     found = [one for one in office.signals[before:] if one.subject.kind in ("server", "tool")]
     assert {one.subject.kind for one in found} >= {"server"}
     assert any("drop.example" in one.why for one in found)
@@ -385,15 +386,15 @@ def test_the_cost_of_an_event_is_bounded_i4() -> None:
     office.works(0, 20)
     record = orjson.dumps({"sub": "alice", "server": "hr", "tool": "read", "args": "a" * 64, "n": list(range(40))})
 
-    def best(step: Callable[[], object], rounds: int = 7) -> float:
-        return min(_timed(step) for _ in range(rounds))
+    def best(step: Callable[[int], object]) -> float:
+        return min(_timed(lambda: step(number)) for number in range(7))
 
-    yardstick = best(lambda: [orjson.loads(orjson.dumps(orjson.loads(record))) for _ in range(2_000)]) / 2_000
-    cost = best(lambda: office.works(20, 27)) / 80
+    yardstick = best(lambda _: [orjson.loads(orjson.dumps(orjson.loads(record))) for _ in range(2_000)]) / 2_000
+    cost = best(lambda week: office.works(21 + 7 * week, 26 + 7 * week)) / 80
     assert cost < 120 * yardstick, (cost, yardstick)
 
 
 def _timed(step: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     step()
-    return time.perf_counter() - begun
+    return time.process_time() - begun

@@ -26,7 +26,7 @@ from limen.detection.behavior_trees import Trees
 from limen.detection.behavior_words import explain
 
 FLOOR: Final = 0.2  # nobody is told of less
-_STEP: Final = 0.15  # how much more suspicious one must be to be named again within a day
+_STEP: Final = 0.15  # how much more suspicious one must be to be named again within a day for the same
 _SECONDS: Final = 4 * 3_600.0  # half-life of what is said
 _PENDING: Final = 4_096  # intents whose outcome is not yet seen
 _WRITE: Final = 60.0  # seconds between two snapshots of the same subject
@@ -39,10 +39,11 @@ KINDS: Final[tuple[Kind, ...]] = ("caller", "client", "server", "tool")
 class Entity:
     """A profile, what is suspicious about it now, and when it was last written and told."""
 
-    __slots__ = ("dirty", "levels", "profile", "told", "told_at", "written")
+    __slots__ = ("dirty", "levels", "profile", "said", "told", "told_at", "written")
 
     def __init__(self, profile: Profile) -> None:
         self.profile, self.levels = profile, Levels()
+        self.said = set[str]()  # aspects it was told for
         self.dirty, self.written, self.told, self.told_at = False, 0.0, 0.0, 0.0
 
 
@@ -175,12 +176,17 @@ class Behavior:
             return
         weights = self._weights["people" if profile.people else "things"]
         score = weights.score(entity.levels.bits(event.at), settings.shift)
-        again = entity.told + _STEP if event.at - entity.told_at < DAY else 0.0
-        if score >= max(FLOOR, again):
-            why = explain(entity.levels.oddities(event.at, weights))
+        if score < FLOOR:
+            return
+        counting = entity.levels.oddities(event.at, weights)
+        aspects = {one.aspect for one in counting}
+        if event.at - entity.told_at > DAY:
+            entity.told, entity.said = 0.0, set()
+        if score >= entity.told + _STEP or not aspects <= entity.said:
             subject = Subject(profile.kind, profile.value)  # type: ignore[arg-type]  # one of KINDS
+            why = explain(counting, entity.said)
             self._signal(Signal(subject, "behaviour", round(score, 3), why, event.at, event.id, _SECONDS))
-            entity.told, entity.told_at = score, event.at
+            entity.told, entity.told_at, entity.said = max(score, entity.told), event.at, entity.said | aspects
 
     def _clock(self, at: float) -> str:
         return datetime.fromtimestamp(at, self._zone).strftime("%H:%M")

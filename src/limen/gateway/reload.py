@@ -27,6 +27,7 @@ _FIXED: Final = {
     "listen": ("url", "bind", "tls", "unsafe_plain_http"),
     "audit": ("path", "key", "name"),
     "storage": ("kind", "path", "url", "redis"),
+    "behavior": ("enabled", "warm_up_days", "warm_up_calls", "sensitivity", "time_zone", "memory_days", "entities"),
 }
 
 
