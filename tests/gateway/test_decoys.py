@@ -1,4 +1,4 @@
-"""I9: decoys and canaries in the running gateway, each with its honest twin, and what the watching thread makes of it."""
+"""I9: decoys and canaries in the running gateway, each with its honest twin, and the suspicion."""
 
 import asyncio
 import contextlib

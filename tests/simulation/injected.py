@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
-from simulation.organisations import DAY, START, Call, Organisation, Person, make
+from simulation.organisations import DAY, START, Call, Organisation, Person, make, reaches
 
 KINDS = ("theft", "exfiltration", "abuse", "insider", "server")
 STRENGTHS = {
@@ -70,8 +70,8 @@ def plan(organisation: Organisation, seed: int, first: int, last: int, each: int
 def hostile(
     organisation: Organisation, attacks: list[Attack], seed: int, day: int, usual: list[Call]
 ) -> tuple[list[Call], list[tuple[float, str, str]]]:
-    """The day's calls with those of attacks, and what servers reach: (time, server, host)."""
-    calls, reached = list(usual), list[tuple[float, str, str]]()
+    """The day's calls with those of attacks, and all that servers reach: (time, server, host)."""
+    calls, reached = list(usual), reaches(organisation, seed, day)
     for attack in attacks:
         if not attack.day <= day < attack.day + attack.days:
             continue

@@ -31,7 +31,7 @@ def events_of(made: list[Call], reached: list[tuple[float, str, str]], index: in
     for at, one in rows:
         index += 1
         if isinstance(one, tuple):
-            record = {"t": "egress", "what": "allowed", "host": one[2]}
+            record = {"t": "egress", "what": "allowed", "name": one[2]}
             yield Event(log, index, at, "egress.allowed", "sandbox", server=one[1], record=record)
             continue
         yield Event(

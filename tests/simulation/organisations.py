@@ -282,6 +282,23 @@ def make(
     return Call(at, one.subject, one.client, agent or one.agent, peer, tool, args, received, sent, ms, reason, refused)
 
 
+def reaches(organisation: Organisation, seed: int, day: int) -> list[tuple[float, str, str]]:
+    """Where servers' processes connect to on a day: (time, server, host). Most know a few hosts and rarely a new one;
+    one in four reads the web and meets new ones daily."""
+    draw = random.Random(f"reach/{organisation.name}/{seed}/{day}")
+    found = []
+    for number, server in enumerate(sorted({one.server for one in organisation.tools.values()})):
+        for _ in range(draw.randrange(4, 14)):
+            if number % 4 == 3:
+                host = f"site{int(draw.paretovariate(0.8)) % 5_000}.example"
+            elif draw.random() < 0.004:
+                host = f"new{draw.randrange(10_000)}.example"
+            else:
+                host = f"api{draw.randrange(3)}.{server}.example"
+            found.append((START + day * DAY + draw.uniform(6, 20) * 3600, server, host))
+    return found
+
+
 def _poisson(draw: random.Random, mean: float) -> int:
     if mean > 30:
         return max(0, round(draw.gauss(mean, math.sqrt(mean))))

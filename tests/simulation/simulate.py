@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from limen.detection.behavior_model import ALL, CAP, Weights, load_weights
-from simulation.injected import KINDS, plan
-from simulation.measures import Result, areas, measure, run
+from simulation.injected import plan
+from simulation.measures import ALERT, Result, areas, measure, run
 from simulation.organisations import HELD_OUT, TUNED, build
 
+SEEDS = (1, 2)
 FIRST, LAST = 45, 110  # days: what happens before is for learning
-BASE = 0.003  # share of hostile days the score is calibrated to, of a subject on which something was odd at all
+BASE = 0.1  # share of hostile days the score is calibrated to, of a subject on which something was odd at all
 EVEN = {group: Weights(-8.0, dict.fromkeys(ALL, 0.4)) for group in ("people", "things")}
 
 
@@ -47,11 +50,11 @@ def rows_of(results: list[Result], kinds: tuple[str, ...]) -> tuple[np.ndarray, 
     return np.array(bits), np.array(hostile)
 
 
-def fitted(bits: np.ndarray, hostile: np.ndarray) -> Weights:
-    """Logistic regression with no negative weight, by projected gradient; hostile rows weigh as `BASE` of all."""
+def fitted(bits: np.ndarray, hostile: np.ndarray, base: float) -> Weights:
+    """Logistic regression with no negative weight, by projected gradient; hostile rows weigh as `base` of all."""
     share = hostile.mean()
-    weight = np.where(hostile > 0, BASE / share, (1 - BASE) / (1 - share))
-    theta, bias = np.full(len(ALL), 0.1), -6.0
+    weight = np.where(hostile > 0, base / share, (1 - base) / (1 - share))
+    theta, bias = np.where(bits.any(axis=0), 0.1, 0.0), -6.0
     lipschitz = 0.25 * float((weight[:, None] * np.c_[bits, np.ones(len(bits))] ** 2).sum(axis=1).mean())
     momentum, was = np.zeros(len(ALL) + 1), np.zeros(len(ALL) + 1)
     step = 1.0 / lipschitz
@@ -71,21 +74,26 @@ def fitted(bits: np.ndarray, hostile: np.ndarray) -> Weights:
 
 
 def fit(path: str) -> None:
-    runs = [(name, seed) for name in TUNED for seed in (1, 2, 3)]
-    results = [one(name, seed, EVEN, clean=False, people=60 if name == "hospital" else None) for name, seed in runs]
+    runs = [(name, seed) for name in TUNED for seed in SEEDS]
+    results = [one(name, seed, EVEN, clean=False, people=45 if name == "hospital" else None) for name, seed in runs]
     groups = {"people": ("caller",), "things": ("server", "tool")}
     made: dict[str, object] = {
         "provenance": {
             "from": "tests/simulation/simulate.py fit",
             "organisations": list(TUNED),
-            "seeds": [1, 2, 3],
+            "seeds": list(SEEDS),
             "days": [FIRST, LAST],
             "base_rate": BASE,
         }
     }
     for group, kinds in groups.items():
         bits, hostile = rows_of(results, kinds)
-        weights = fitted(bits, hostile)
+        for base in (0.03, 0.1, 0.2, 0.3):
+            weights = fitted(bits, hostile, base)
+            scores = 1 / (1 + np.exp(-(bits @ [weights.weights.get(name, 0.0) for name in ALL] + weights.bias)))
+            false = float(((scores >= 0.5) & (hostile == 0)).sum()) / ((LAST - FIRST) * len(results))
+            print(group, base, "false a day", round(false, 2), "recall of days", (scores[hostile > 0] >= 0.5).mean())
+        weights = fitted(bits, hostile, BASE)
         print(group, bits.shape, int(hostile.sum()), weights)
         made[group] = {"bias": weights.bias, "weights": dict(weights.weights)}
     with open(path, "w") as file:
@@ -93,49 +101,52 @@ def fit(path: str) -> None:
         file.write("\n")
 
 
-def publish(path: str, names: tuple[str, ...], seeds: tuple[int, ...], people: dict[str, int]) -> None:
-    weights = load_weights()
-    delays: dict[str, list[float | None]] = defaultdict(list)
-    curve: dict[str, list[float]] = defaultdict(list)
-    alone: dict[str, list[float]] = defaultdict(list)
-    alerts = true = 0
+SIZES = {"bank": 200, "support": 40, "agency": 30}
+RUNS = (("bank", 11), ("support", 11), ("support", 12), ("agency", 11), ("agency", 12))
+
+
+def measured(run_of: tuple[str, int]) -> dict[str, Any]:
+    """One organisation with attacks, and the same without."""
+    name, seed = run_of
+    result = one(name, seed, load_weights(), clean=False, people=SIZES[name])
+    told = measure(result)
+    told["alone"] = areas(by_trees(result))
+    told["clean"] = measure(one(name, seed, load_weights(), clean=True, people=SIZES[name]))["clean_a_day"]
+    told["events"] = result.events
+    return told
+
+
+def publish(path: str) -> None:
+    """Two runs at a time; the file is the table of docs/behavior.md and more."""
+    found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     clean: dict[str, list[float]] = defaultdict(list)
-    costs = []
-    for name in names:
-        for seed in seeds:
-            result = one(name, seed, weights, clean=False, people=people.get(name))
-            told = measure(result)
-            for place, values in told["found"].items():  # type: ignore[attr-defined]
-                delays[place] += values
-            for place, value in told["areas"].items():  # type: ignore[attr-defined]
-                curve[place].append(value)
-            for place, value in areas(by_trees(result)).items():
-                alone[place].append(value)
-            alerts, true = alerts + told["alerts"], true + told["true"]  # type: ignore[operator]
-            costs.append(told["microseconds"])
-            told = measure(one(name, seed, weights, clean=True, people=people.get(name)))
-            clean[name].append(told["clean_a_day"])  # type: ignore[arg-type]
-            print(name, seed, result.events, "clean alerts a day", told["clean_a_day"], flush=True)
+    alerts = true = events = 0
+    with ProcessPoolExecutor(2) as pool:
+        for (name, seed), told in zip(RUNS, pool.map(measured, RUNS), strict=True):
+            for column in ("found", "areas", "alone"):
+                for place, value in told[column].items():
+                    found[place][column] += value if column == "found" else [value]
+            clean[name].append(told["clean"])
+            alerts, true, events = alerts + told["alerts"], true + told["true"], events + told["events"]
+            print(name, seed, told["events"], "clean alerts a day", told["clean"], flush=True)
     table = {}
-    for place in sorted(delays):
-        hits = [one for one in delays[place] if one is not None]
+    for place, columns in sorted(found.items()):
+        hits = [one for one in columns["found"] if one is not None]
         table[place] = {
-            "attacks": len(delays[place]),
-            "recall": round(len(hits) / len(delays[place]), 2),
+            "attacks": len(columns["found"]),
+            "recall": round(len(hits) / len(columns["found"]), 2),
             "median_delay_minutes": round(median(hits) / 60, 1) if hits else None,
-            "auc": round(sum(curve[place]) / len(curve[place]), 3) if curve[place] else None,
-            "auc_trees_alone": round(sum(alone[place]) / len(alone[place]), 3) if alone[place] else None,
+            "auc": round(sum(columns["areas"]) / len(columns["areas"]), 3),
+            "auc_trees_alone": round(sum(columns["alone"]) / len(columns["alone"]), 3),
         }
     made = {
-        "organisations": list(names), "seeds": list(seeds), "days": [FIRST, LAST], "threshold": 0.5,
-        "precision": round(true / max(1, alerts), 3), "alerts": alerts,
-        "clean_alerts_a_day": {name: round(sum(v) / len(v), 2) for name, v in clean.items()},
-        "attacks": table,
+        "organisations": list(HELD_OUT), "runs": [list(one) for one in RUNS], "sizes": SIZES, "days": [FIRST, LAST],
+        "threshold": ALERT, "events": events, "alerts": alerts, "precision": round(true / max(1, alerts), 3),
+        "clean_alerts_a_day": {name: round(sum(v) / len(v), 2) for name, v in clean.items()}, "attacks": table,
     }  # fmt: skip
     with open(path, "w") as file:
         json.dump(made, file, indent=1)
         file.write("\n")
-    print(json.dumps(made, indent=1), "us/event", costs)
 
 
 def by_trees(result: Result) -> Result:
@@ -146,12 +157,7 @@ def by_trees(result: Result) -> Result:
 
 def main() -> None:
     what, path = sys.argv[1:3]
-    if what == "fit":
-        fit(path)
-    else:
-        names = tuple(sys.argv[3].split(",")) if len(sys.argv) > 3 else HELD_OUT
-        publish(path, names, (11, 12), {"bank": 400})
-    assert KINDS
+    {"fit": fit, "publish": publish}[what](path)
 
 
 if __name__ == "__main__":

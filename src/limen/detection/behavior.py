@@ -20,13 +20,13 @@ import orjson
 from limen.core.events import Event, Signal, Subject
 from limen.core.ports import Table
 from limen.detection.behavior_model import CAP, Levels, Weights, load_weights
-from limen.detection.behavior_profile import ASPECTS, DAY, Act, Oddity, Profile
+from limen.detection.behavior_profile import ASPECTS, DAY, QUIET, Act, Oddity, Profile
 from limen.detection.behavior_settings import BehaviorSettings
 from limen.detection.behavior_trees import Trees
 from limen.detection.behavior_words import explain
 
 FLOOR: Final = 0.2  # nobody is told of less
-_STEP: Final = 0.15  # how much more suspicious one must be to be named again within a day
+_STEP: Final = 0.15  # how much more suspicious one must be to be named again within a day for the same
 _SECONDS: Final = 4 * 3_600.0  # half-life of what is said
 _PENDING: Final = 4_096  # intents whose outcome is not yet seen
 _WRITE: Final = 60.0  # seconds between two snapshots of the same subject
@@ -39,10 +39,11 @@ KINDS: Final[tuple[Kind, ...]] = ("caller", "client", "server", "tool")
 class Entity:
     """A profile, what is suspicious about it now, and when it was last written and told."""
 
-    __slots__ = ("dirty", "levels", "profile", "told", "told_at", "written")
+    __slots__ = ("dirty", "levels", "profile", "said", "told", "told_at", "written")
 
     def __init__(self, profile: Profile) -> None:
         self.profile, self.levels = profile, Levels()
+        self.said = set[str]()  # aspects it was told for
         self.dirty, self.written, self.told, self.told_at = False, 0.0, 0.0, 0.0
 
 
@@ -65,7 +66,7 @@ class Behavior:
         self._half = settings.memory_days * DAY
         self._held: OrderedDict[tuple[str, str], Entity] = OrderedDict()
         self._pending: OrderedDict[str, Event] = OrderedDict()
-        self._trees, self._trees_written = Trees(len(ASPECTS), int(CAP)), 0.0
+        self._trees, self._trees_written = Trees(len(ASPECTS), int(CAP) // 2), 0.0
         self._hour: tuple[int, int, int] = (-1, 0, 0)  # quarter of an hour, place, day: the calendar is slow
         self._forgotten: set[str] | None = None
         if (kept := table.get(f"trees/{log}")) is not None:
@@ -140,11 +141,13 @@ class Behavior:
 
     def _reach(self, event: Event) -> None:
         record = event.record
-        destination = next((str(record[one]) for one in ("host", "destination", "address") if record.get(one)), "")
+        destination = next((str(record[one]) for one in ("host", "name", "address") if record.get(one)), "")
         if destination:
             server = self._entity("server", event.server, event.at)
-            self._say(server, [server.profile.reach(destination[:253], event.at)], event)
             server.dirty = True
+            reached = server.profile.reach(destination[:253], event.at)
+            if reached.bits > QUIET:
+                self._say(server, [reached], event)
 
     # judge
 
@@ -153,11 +156,12 @@ class Behavior:
         if entity.profile.kind == "caller":
             vector = bytearray(len(ASPECTS))
             for one in oddities:
-                vector[_PLACES[one.aspect]] = int(min(CAP, one.bits))
-            if (bits := self._trees.see(bytes(vector))) > 3.0:
+                vector[_PLACES[one.aspect]] = int(max(0.0, min(CAP, one.bits)) / 2)
+            if (bits := self._trees.see(bytes(vector))) > QUIET:
                 oddities.append(Oddity("trees", bits))
-        if oddities:
-            self._say(entity, oddities, event)
+        odd = [one for one in oddities if one.bits > QUIET]
+        if odd:
+            self._say(entity, odd, event)
 
     def _say(self, entity: Entity, oddities: list[Oddity], event: Event) -> None:
         profile, settings = entity.profile, self._settings
@@ -172,12 +176,17 @@ class Behavior:
             return
         weights = self._weights["people" if profile.people else "things"]
         score = weights.score(entity.levels.bits(event.at), settings.shift)
-        again = entity.told + _STEP if event.at - entity.told_at < DAY else 0.0
-        if score >= max(FLOOR, again):
-            why = explain(entity.levels.oddities(event.at, weights))
+        if score < FLOOR:
+            return
+        counting = entity.levels.oddities(event.at, weights)
+        aspects = {one.aspect for one in counting}
+        if event.at - entity.told_at > DAY:
+            entity.told, entity.said = 0.0, set()
+        if score >= entity.told + _STEP or not aspects <= entity.said:
             subject = Subject(profile.kind, profile.value)  # type: ignore[arg-type]  # one of KINDS
+            why = explain(counting, entity.said)
             self._signal(Signal(subject, "behaviour", round(score, 3), why, event.at, event.id, _SECONDS))
-            entity.told, entity.told_at = score, event.at
+            entity.told, entity.told_at, entity.said = max(score, entity.told), event.at, entity.said | aspects
 
     def _clock(self, at: float) -> str:
         return datetime.fromtimestamp(at, self._zone).strftime("%H:%M")

@@ -16,14 +16,15 @@ DAY: Final = 86_400.0
 HOUR: Final = 3_600.0
 ASPECTS: Final = (
     "hour", "volume", "tool", "server", "sequence", "arguments", "size", "day", "slow", "refused", "origin", "agent",
-    "latency", "errors", "destination",
+    "latency", "errors", "destination", "pace", "shift",
 )  # fmt: skip
 _ODD: Final = 7.0  # bits from which something is learnt with a quarter of its weight
 _SESSION: Final = 1_800.0  # seconds after which a step does not follow from the one before
 _LONG: Final = 6.0
 _DISTINCT: Final = 512  # argument digests of one hour that are told apart
 _SMALL: Final = 256.0  # bytes of a result below which its size says nothing
-_QUIET: Final = 3.0  # bits nobody is told about
+_MOMENT: Final = 30.0  # seconds
+QUIET: Final = 3.0  # bits nobody is told about
 
 
 class Act(NamedTuple):
@@ -86,7 +87,7 @@ class Window:
 
 _SPREADS: Final = (
     "hourly", "daily", "hourly_refused", "hourly_failed", "hourly_sent", "daily_sent", "hourly_args", "received",
-    "sent", "latency", "surprise", "long_sent", "long_daily",
+    "sent", "latency", "surprise", "pace", "long_sent", "long_daily",
 )  # fmt: skip
 
 
@@ -105,6 +106,8 @@ class Profile:
         self.steps = Steps(48)
         self.before, self.flow = "", 0.0  # the last thing done, and how unusual the last steps were together
         self.creep = 0.0  # sum of days that were larger than usual
+        self.pace = 0.0  # calls of the last moments
+        self.shift, self.level, self.stale = 0.0, (0.0, 1.0), 0  # sum of results that were larger than usual
         self.hour, self.day = Window(), Window()
         self.hour_bits = 0.0  # how unusual this hour is
         self.learning = 1.0  # weight of the hour under way, less once it was odd
@@ -114,7 +117,7 @@ class Profile:
         return self.days >= days and self.calls >= calls
 
     def see(self, act: Act) -> list[Oddity]:
-        """What is unusual about this call; then learn from it."""
+        """How unusual each aspect of this call is, also where it is not; then learn from it."""
         now = act.at
         number = act.day * 24 + act.place % 24
         if number != self.hour.number:
@@ -135,13 +138,13 @@ class Profile:
         self._learn(act, weight * (0.25 if odd else 1.0))
         self.calls += 1
         self.last = now
-        return [one for one in found if one.bits > _QUIET]
+        return found
 
     def reach(self, destination: str, now: float) -> Oddity:
         """A server's process reached out. Unusual where it never went before."""
         weight = self.fading.weight(now)
-        row = self.destinations.get(destination)
-        bits = 0.0 if row is not None else 12.0 + min(4.0, self.days / 15)
+        known = destination in self.destinations
+        bits = 0.0 if known else -log2(self.destinations.unknown(weight))
         self.destinations.add(destination, weight, now)
         return Oddity("destination", bits, destination)
 
@@ -153,9 +156,9 @@ class Profile:
         hourly, daily = spreads["hourly"], spreads["daily"]
         bits, whole = hourly.bits(hour.calls, weight), daily.bits(day.calls, weight)
         if bits >= whole:
-            found.append(Oddity("volume", bits, "hour", hour.calls, hourly.quantile(0.5) if bits > _QUIET else 0))
+            found.append(Oddity("volume", bits, "hour", hour.calls, hourly.quantile(0.5) if bits > QUIET else 0))
         else:
-            found.append(Oddity("volume", whole, "day", day.calls, daily.quantile(0.5) if whole > _QUIET else 0))
+            found.append(Oddity("volume", whole, "day", day.calls, daily.quantile(0.5) if whole > QUIET else 0))
         if hour.refused > 2:
             bits = spreads["hourly_refused"].bits(hour.refused, weight)
             found.append(Oddity("refused", bits, "", hour.refused, spreads["hourly_refused"].quantile(0.5)))
@@ -165,7 +168,7 @@ class Profile:
         if day.sent > _SMALL:
             sent = spreads["daily_sent"]
             bits = sent.bits(day.sent, weight)
-            found.append(Oddity("day", bits, "", day.sent, sent.quantile(0.5) if bits > _QUIET else 0))
+            found.append(Oddity("day", bits, "", day.sent, sent.quantile(0.5) if bits > QUIET else 0))
         if self.creep > 1.0:
             found.append(Oddity("slow", self.creep, "", spreads["daily_sent"].quantile(0.5), self._once()))
         return found
@@ -186,6 +189,9 @@ class Profile:
             found.append(Oddity("agent", -log2(self.agents.unknown(weight)), act.agent))
         if self.kind == "caller":
             found.append(self._sequence(act, row, weight))
+        self.pace = self.pace * 2.0 ** (-max(0.0, act.at - self.last) / _MOMENT) + 1
+        bits = self.spreads["pace"].bits(self.pace, weight) - 5.0
+        found.append(Oddity("pace", bits, "", self.pace, 0))
         distinct = len(self.hour.args)
         bits = self.spreads["hourly_args"].bits(distinct, weight)
         large = self.spreads["received"].bits(act.received, weight) - 5.0  # of many calls one is always the largest
@@ -207,11 +213,23 @@ class Profile:
         if act.sent > _SMALL:
             sent = self.spreads["sent"]
             bits = sent.bits(act.sent, weight) - 4.0
-            found.append(Oddity("size", bits, act.what, act.sent, sent.quantile(0.5) if bits > _QUIET else 0))
+            found.append(Oddity("size", bits, act.what, act.sent, sent.quantile(0.5) if bits > QUIET else 0))
+            if self.kind == "tool":
+                found.append(self._shifted(act))
         if act.ms > 0:
             bits = self.spreads["latency"].bits(act.ms, weight) - 6.0
             found.append(Oddity("latency", bits, act.what, act.ms, 0))
         return found
+
+    def _shifted(self, act: Act) -> Oddity:
+        """Results that are larger than usual, one after the other, add up; one adds at most one and a half."""
+        self.stale -= 1
+        if self.stale <= 0:
+            self.level, self.stale = self.spreads["sent"].middle(), 32
+        middle, spread = self.level
+        away = (log2(1 + act.sent) - middle) / max(0.5, spread)
+        self.shift = min(48.0, max(0.0, self.shift + max(-2.0, min(2.0, away)) - 0.5))
+        return Oddity("shift", self.shift / 2, act.what, self.shift)
 
     # learn
 
@@ -221,6 +239,8 @@ class Profile:
         if self.kind != "tool":
             self.tools.add(act.what, weight, now)
         spreads["received"].add(act.received, weight)
+        if self.people:
+            spreads["pace"].add(self.pace, weight)
         if act.sent > 0:
             spreads["sent"].add(act.sent, weight)
         if not self.people:
@@ -292,10 +312,8 @@ class Profile:
     def dump(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return {
-            "kind": self.kind, "value": self.value, "start": self.fading.start, "first": self.first, "last": self.last,
-            "days": self.days, "calls": self.calls, "hours": self.hours, "before": self.before, "flow": self.flow,
-            "creep": self.creep, "released": self.released,
-            "hour_bits": self.hour_bits, "learning": self.learning, "hour": self.hour.dump(), "day": self.day.dump(),
+            "kind": self.kind, "value": self.value, "start": self.fading.start,
+            **{name: getattr(self, name) for name in _PLAIN}, "hour": self.hour.dump(), "day": self.day.dump(),
             "spreads": {name: sorted(spread.items()) for name, spread in self.spreads.items() if spread},
             "names": {name: dict(getattr(self, name)) for name in _NAMES}, "steps": dict(self.steps),
         }  # fmt: skip
@@ -304,19 +322,7 @@ class Profile:
     def load(cls, kept: dict[str, Any], half: float) -> Profile:
         """Raises KeyError, TypeError or ValueError for what `dump` did not make."""
         profile = cls(kept["kind"], kept["value"], kept["start"], half)
-        for name in (
-            "first",
-            "last",
-            "days",
-            "calls",
-            "hours",
-            "before",
-            "flow",
-            "creep",
-            "learning",
-            "released",
-            "hour_bits",
-        ):
+        for name in _PLAIN:
             setattr(profile, name, kept[name])
         profile.hour, profile.day = Window.load(kept["hour"]), Window.load(kept["day"])
         for name, places in kept["spreads"].items():
@@ -328,3 +334,7 @@ class Profile:
 
 
 _NAMES: Final = ("tools", "servers", "origins", "agents", "destinations", "callers")
+_PLAIN: Final = (
+    "first", "last", "days", "calls", "hours", "before", "flow", "creep", "pace", "shift", "released", "hour_bits",
+    "learning",
+)  # fmt: skip

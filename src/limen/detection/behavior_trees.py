@@ -13,6 +13,7 @@ from typing import Any, Final
 TREES: Final = 20
 DEPTH: Final = 6
 WINDOW: Final = 2_000  # vectors
+PLACES: Final = 96  # quarter octaves: more than window x 2^depth has
 _NODES: Final = (1 << (DEPTH + 1)) - 1
 _FLOOR: Final = 0.05 * WINDOW  # a node with less is not gone below: the paper's size limit, for scoring
 
@@ -31,7 +32,7 @@ class Trees:
         self._before = [[0] * _NODES for _ in range(TREES)]
         self._met: dict[bytes, int] = {}
         self._known: dict[bytes, int] = {}  # places of scores of this window
-        self._scores = [0.0] * 64  # how scores are spread, to make a share of them
+        self._scores = [0.0] * PLACES  # how scores are spread, to make a share of them
         self.ready = False
 
     def see(self, vector: bytes) -> float:
@@ -42,7 +43,7 @@ class Trees:
         if self.ready:
             place = self._known.get(vector)
             if place is None:
-                place = self._known[vector] = min(63, int(4 * log2(1 + self._score(vector))))
+                place = self._known[vector] = min(PLACES - 1, int(4 * log2(1 + self._score(vector))))
             bits = self._bits(place)
         if self.count % WINDOW == 0:
             self._turn()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from limen.detection.behavior_profile import DAY, Oddity, Profile
 from limen.detection.behavior_statistics import Names
 
-_MOST: Final = 4  # reasons told at once
+_MOST: Final = 6  # reasons told at once
 _SIZES: Final = ("bytes", "KiB", "MiB", "GiB")
 
 
-def explain(oddities: Iterable[Oddity]) -> str:
-    """The heaviest first: "first call to hr/delete_user in 90 days, at 03:12, 14x usual volume"."""
-    ordered = sorted(oddities, key=lambda one: -one.bits)[:_MOST]
+def explain(oddities: Iterable[Oddity], said: Collection[str] = ()) -> str:
+    """What was not `said` before, then the heaviest.
+
+    Reads like "first call to hr/delete_user in 90 days, at 03:12, 14x usual volume".
+    """
+    ordered = sorted(oddities, key=lambda one: (one.aspect in said, -one.bits))[:_MOST]
     return ", ".join(_words(one) for one in ordered)
 
 
@@ -41,13 +44,17 @@ _NAMED: Final = {
     "refused": "{value:.0f} refusals within an hour",
     "errors": "{value:.0f} failures within an hour",
     "latency": "took {value:.0f} ms",
+    "pace": "faster than ever before",
+    "shift": "results of {what} have become larger",
     "destination": "reached {what} for the first time",
     "trees": "a combination rarely seen",
 }  # fmt: skip
 
 
 def _amount(one: Oddity) -> str:
-    times = f"{one.value / one.usual:.0f}x usual" if one.usual >= 1 else "far above usual"
+    times = (
+        f"{one.value / one.usual:.0f}x usual" if one.usual >= 1 and one.value >= 1.5 * one.usual else "more than usual"
+    )
     if one.aspect == "volume":
         return f"{times} volume ({one.value:.0f} calls this {one.what})"
     if one.aspect == "day":

@@ -113,15 +113,10 @@ class DecoyWatch:
             where = str(event.record.get("where", ""))
             self._tell(event, where, f"a planted value was seen in {_PLACES.get(where, where)}")
         elif FINDING in event.findings and event.category != "incident":
-            where = (
-                "result"
-                if event.type == "call.outcome" and FINDING not in event.record.get("asked", ())
-                else "arguments"
-            )
-            self._note(event, where)
+            self._note(event, "result" if event.type == "call.outcome" else "arguments")
         elif event.type.startswith("egress.") and len(self._canaries):
             reached = " ".join(
-                str(event.record[one]) for one in ("host", "address", "path", "sni") if event.record.get(one)
+                str(event.record[one]) for one in ("host", "name", "address", "path") if event.record.get(one)
             )
             if self._canaries.find(reached):
                 self._note(event, "egress")
