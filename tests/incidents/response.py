@@ -1,7 +1,7 @@
 """A gateway under attack, and what answers: the gateway's own watches where they have hands, else the same parts here.
 
-Until the gateway is built with hands (`limen.containing`), the same watches run in the test process on the gateway's log
-and database, with hands that use its revocations; everything else is the real thing.
+Until the gateway is built with hands (`limen.containing`), the same watches run in the test process on the gateway's
+log and database, with hands that use its revocations; everything else is the real thing.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def call(
     params = {"name": tool, "arguments": {"text": text} if text else {}, "_meta": META}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     mirrored = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call", "Mcp_Name": tool}
-    status, _, body = gateway.post(message, token, server, **{**mirrored, **headers})
+    status, _, body = gateway.post(message, token, "one", **{**mirrored, **headers})
     return status, body
 
 
@@ -61,7 +61,7 @@ def file(place: Path, text: str) -> str:
 
 
 def test_credential_theft(tmp_path: Path) -> None:
-    """A token is used from two networks in turn: its owner is locked out for a while, everybody else goes on (AU, OP)."""
+    """A token is used from two networks in turn: its owner is locked out for a while, everybody else goes on."""
     book = "shipped:stolen-session"
     listen = {"trusted_proxies": ["127.0.0.1"]}
     with running(tmp_path, approved=("one",), tools=("echo",), **settings(book)) as gateway:
