@@ -113,6 +113,7 @@ def test_timeline_and_impact_over_replicas_say_who_what_and_where_j5() -> None:
     assert "\\[x\\](http://evil)" in text
 
 
+DEVICE = 'principal.device == "managed"'
 ITEM = Approved("files", "tool", "read", "d" * 64, b'{"name":"read","inputSchema":{"type":"object"}}', "read")
 ROWS = orjson.dumps([["files", "tool", "read", "approved", "", ITEM.digest, "read", False]])
 
@@ -159,7 +160,7 @@ def test_recorded_decisions_are_decided_again_and_a_forged_one_differs_a10() -> 
 
 
 def test_what_cannot_be_replayed_is_said_and_not_guessed_a10() -> None:
-    table, policy, version = kept({"allow": "anyone", "call": "files/*", "when": 'principal.device == "managed"'})
+    table, policy, version = kept({"allow": "anyone", "call": "files/*", "when": DEVICE})
     unheard = decided(policy, version)
     del unheard["standing"]
     asks, unknown, gone, other = replayed(
