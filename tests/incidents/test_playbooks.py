@@ -105,8 +105,8 @@ def test_two_different_people_must_approve_where_configured_and_a_forged_approva
             "about": {"kind": "caller", "value": "https://idp\0victim"},
         },
         {
-            "t": "signal", "about": {"kind": "caller", "value": "https://idp\0victim"}, "score": 1.0, "event": "limen:0",
-            "source": "behaviour",
+            "t": "signal", "about": {"kind": "caller", "value": "https://idp\0victim"}, "score": 1.0,
+            "event": "limen:0", "source": "behaviour",
         },
     ],
 )  # fmt: skip

@@ -314,7 +314,7 @@ class Playbooks:
 
     def _told(self, act: str, run: Run, **more: Any) -> None:
         """What became of a run. `about` names whom it is about."""
-        fields = {"act": act, "id": run.id, "playbook": run.playbook, "digest": run.digest, "event": run.event}
+        fields = {"act": act, "id": run.id, "playbook": run.playbook, "digest": run.digest, "trigger": run.event}
         also = {name: value for name, value in (("by", run.by), ("incident", run.incident)) if value}
         self._record("playbook", {**fields, "named": dict(run.about), **also, **more})
 
