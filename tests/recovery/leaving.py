@@ -20,7 +20,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
         return {"tools": [{"name": one, "description": "Says.", "inputSchema": {"type": "object"}} for one in names]}
     if method == "tools/call":
         if params["name"] == "slow":
-            time.sleep(2)
+            time.sleep(8)
         LEFT.touch()
         return {"content": [{"type": "text", "text": f"run {STARTED} found {found}"}]}
     return None

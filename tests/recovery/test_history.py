@@ -52,14 +52,15 @@ def test_a_tampered_policy_is_seen_compared_and_put_back_op_09(gateway: Running)
     done = limen(gateway, "config", "rollback", oldest["id"], "--yes", "--by", "ann", "--reason", "OP-09")
     assert done["gateways"] == 1
     assert gateway.config.read_text() == honest
-    assert gateway.records("reload")[-1]["policy"] == oldest["policy"]
+    opened, back = gateway.records("reload")
+    assert back["policy"] == opened["policy_before"] and back["config"] == oldest["text"]
     last = limen(gateway, "config", "history")[0]
     assert (last["text"], last["by"], last["reason"]) == (oldest["text"], "ann", "OP-09")
     gateway.until(lambda: gateway.records("config"))
     assert gateway.records("config")[-1]["by"] == "ann"
     digests = [row["policy"] for row in limen(gateway, "policy", "history")]
-    assert {newest["policy"], oldest["policy"]} <= set(digests)
-    changed = limen(gateway, "policy", "diff", oldest["policy"], newest["policy"])["diff"]
+    assert {opened["policy"], back["policy"]} <= set(digests)
+    changed = limen(gateway, "policy", "diff", back["policy"], opened["policy"])["diff"]
     assert any("forbid" in one and one.startswith("-") for one in changed)
     assert "result" in gateway.call("echo", gateway.token())[1]
 
