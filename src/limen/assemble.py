@@ -54,6 +54,7 @@ from limen.opening import (
     open_vault,
     registry_of,
     resources,
+    settle_log_key,
 )  # fmt: skip
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
@@ -103,6 +104,7 @@ class House:
         self.state = State.open(config)
         self.signer = open_signer(config)
         self.ledger = Ledger.open(directory(config.audit.path), open_log_signer(config), checkpoint_interval=CHECKPOINT)
+        settle_log_key(config)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)
