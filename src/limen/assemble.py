@@ -61,6 +61,7 @@ from limen.opening import (
     open_vault,
     registry_of,
     resources,
+    settle_log_key,
 )  # fmt: skip
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
@@ -109,9 +110,10 @@ class House:
         self.token_keys: SigningKeys | None = None
         self.state = State.open(config)
         self.signer = open_signer(config)
-        self.logbook = Logbook(config, self.signer, self.state, say)
+        self.logbook = Logbook(config, self.signer, open_log_signer(config), self.state, say)
         log, signer = directory(config.audit.path), self.logbook.signer
         self.ledger = Ledger.open(log, signer, checkpoint_interval=CHECKPOINT)
+        settle_log_key(config)
         if self.ledger.recovered:
             self.ledger.append(b'{"t":"recovered","detail":"the log was cut to its last whole record"}')
         self.continuity = Continuity(config, self.state.sessions, self.state.spent, self._emit)

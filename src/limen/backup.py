@@ -86,7 +86,7 @@ class Backup:
         return manifest
 
     def _pack(self, packer: Packer, progress: Progress) -> dict[str, Any]:
-        counts: dict[str, int] = {}
+        counts, keys = dict[str, int](), self._key_files()
         with snapshot(self._config.storage.place, TABLES) as rows:
             for number, name in enumerate(TABLES):
                 progress("tables", number, len(TABLES))
@@ -99,11 +99,14 @@ class Backup:
 
                 packer.add(f"table/{name}", packed_rows(counted()))
         checkpoint = self._log(packer, progress)
-        kept = self._key_files(packer)
+        for place, content in keys.items():
+            packer.add(f"files/{place}", [content])
+        if self._key_files() != keys:
+            raise DependencyFault("backup", "keys were replaced while it was made: records and keys may not fit; again")
         left = self._configuration(packer)
         manifest = {
             "id": secrets.token_hex(8), "at": time.time(), "limen": __version__, "config": self._loaded.path.name,
-            "places": self._places, "kind": self._config.storage.kind, "tables": counts, "keys": kept,
+            "places": self._places, "kind": self._config.storage.kind, "tables": counts, "keys": self._keys,
             "log": {
                 "name": self._config.audit.name, "size": checkpoint.size, "root": checkpoint.root.hex(),
                 "key": open_log_signer(self._config).verifier_key,
@@ -162,18 +165,17 @@ class Backup:
 
     # keys and the configuration
 
-    def _key_files(self, packer: Packer) -> bool:
+    def _key_files(self) -> dict[str, bytes]:
+        """Where each file of keys goes in the restored directory, and what is in it."""
         if not self._keys:
-            return False
+            return {}
         storage, audit, vault = self._config.storage.path, self._config.audit, self._config.vault.keys
         beside = Path(self._places["storage"]).parent
         files = {Path(self._places["key"]): audit.key}
         files |= {_with(Path(self._places["key"]), ".pub"): _with(audit.key, ".pub")}
         own, place = log_key(self._config), Path(self._places["audit"])
-        files |= {
-            place.with_name(f"{place.name}-log.key"): own,
-            place.with_name(f"{place.name}-log.key.pub"): _with(own, ".pub"),
-        }
+        for suffix in ("", ".pub", ".next"):  # a change of keys may be under way: the log says which one it is
+            files[place.with_name(f"{place.name}-log.key{suffix}")] = _with(own, suffix)
         files |= {beside / name: storage.with_name(name) for name in ("quarantine.key", CONSENT_KEY)}
         folders = {name: storage.with_name(name) for name in ("handle-keys", "datakeys", TOKEN_KEYS, VAULT_KEYS)}
         if isinstance(vault, FileKeys) and vault.directory is not None:
@@ -181,10 +183,7 @@ class Backup:
         for name, folder in folders.items():
             if folder.is_dir():
                 files |= {beside / name / one.name: one for one in folder.iterdir() if not one.name.startswith(".")}
-        for goal, path in files.items():
-            if path.is_file():
-                packer.add(f"files/{goal.as_posix()}", [path.read_bytes()])
-        return True
+        return {goal.as_posix(): path.read_bytes() for goal, path in files.items() if path.is_file()}
 
     def _configuration(self, packer: Packer) -> list[str]:
         """The file, with places that are outside its directory named anew, and what it names beside itself. Returns

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MOST: Final = 1000  # configurations, and policies, that are kept; then the oldest go
 HIDDEN: Final = "***"
 _REMEMBERED: Final = 86_400.0
-_ARGUMENT: Final = re.compile(r"(?i)(?:^--?[\w-]*(?:token|secret|passw|key)[\w-]*=|://[^/\s:]+:)[^\s$]")
+_ARGUMENT: Final = re.compile(r"(?i)^--?[\w-]*(?:token|secret|passw|key)[\w-]*=[^\s$]|://[^/\s:@]*:[^/\s@]+@")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import importlib
 import os
 import pwd
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -45,6 +46,7 @@ _KEY_WRAPS: Final = MappingProxyType(
         "azure_key_vault": ("limen.adapters.azure_key_vault", "AzureKeyWrap", "azure"),
     }
 )
+_TRIES: Final = 3
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 
 
@@ -90,30 +92,31 @@ def log_key(config: Config) -> Path:
 
 
 def open_log_signer(config: Config) -> FileSigner:
-    """The key that signs the log's checkpoints now, as the log itself says. A change of keys that was interrupted after
-    the log knew of it is finished. Raises ConfigFault when that key is not here, DependencyFault."""
-    try:
-        chain = successions(config.audit.path)
-    except NoteError as fault:
-        raise ConfigFault(f"the log's chain of keys must not be believed: {fault}", str(config.audit.path)) from None
-    if not chain:
-        return open_signer(config)
+    """The key that signs the log's checkpoints now, as the log itself says. Raises ConfigFault when that key is not
+    here, DependencyFault."""
     path = log_key(config)
-    for found in (path, _draft(path)):
-        if found.exists():
-            signer = FileSigner.open(found, config.audit.name, create=False)
-            if signer.verifier_key == chain[-1].after.text:
-                if found != path:
-                    _settle(path)
-                return signer
+    for _ in range(_TRIES):
+        try:
+            chain = successions(config.audit.path)
+        except NoteError as fault:
+            where = str(config.audit.path)
+            raise ConfigFault(f"the log's chain of keys must not be believed: {fault}", where) from None
+        if not chain:
+            return open_signer(config)
+        for found in (path, _draft(path)):
+            with suppress(DependencyFault):  # it is being put in its place: look again
+                signer = FileSigner.open(found, config.audit.name, create=False)
+                if signer.verifier_key == chain[-1].after.text:
+                    return signer
     raise ConfigFault(f"the key that signs the log since record {chain[-1].size} is not here; restore it", str(path))
 
 
 def replace_log_key(config: Config, ledger: Ledger, why: str) -> str:
-    """Have a new key sign the log. Its verifier key; the former secret is overwritten. Waits for the disk. Raises
-    DependencyFault: then the former key goes on signing."""
+    """Have a new key sign the log. Its verifier key; the former secret is overwritten. Waits for the disk. Only for
+    whoever writes that ledger. Raises DependencyFault: then the former key goes on signing."""
     path = log_key(config)
     try:
+        settle_log_key(config)
         for left in (_draft(path), _public(_draft(path))):
             left.unlink(missing_ok=True)
         signer = FileSigner.open(_draft(path), config.audit.name)
@@ -122,6 +125,20 @@ def replace_log_key(config: Config, ledger: Ledger, why: str) -> str:
     except OSError as fault:
         raise DependencyFault("signing key", f"{path}: {fault.strerror or fault}") from fault
     return signer.verifier_key
+
+
+def settle_log_key(config: Config) -> None:
+    """Finish a change of keys that was interrupted after the log knew of it. Only for whoever writes that ledger.
+    Raises ConfigFault, DependencyFault."""
+    path, draft = log_key(config), _draft(log_key(config))
+    try:
+        chain = successions(config.audit.path) if draft.exists() else []
+        if chain and FileSigner.open(draft, config.audit.name, create=False).verifier_key == chain[-1].after.text:
+            _settle(path)
+    except NoteError as fault:
+        raise ConfigFault(f"the log's chain of keys must not be believed: {fault}", str(path)) from None
+    except OSError as fault:
+        raise DependencyFault("signing key", f"{path}: {fault.strerror or fault}") from fault
 
 
 def _draft(path: Path) -> Path:
@@ -133,15 +150,18 @@ def _public(path: Path) -> Path:
 
 
 def _settle(path: Path) -> None:
-    """The draft takes the place of the key. What stood there is overwritten first: it signs nothing any more."""
-    if path.exists():
-        with path.open("r+b") as former:
-            former.write(bytes(path.stat().st_size))
-            former.flush()
-            os.fsync(former.fileno())
-    os.replace(_draft(path), path)
-    if _public(_draft(path)).exists():
-        os.replace(_public(_draft(path)), _public(path))
+    """The draft takes the place of the key. What stood there is overwritten afterwards: it signs nothing any more."""
+    former = os.open(path, os.O_WRONLY | os.O_NOFOLLOW) if path.exists() else None
+    try:
+        os.replace(_draft(path), path)
+        if _public(_draft(path)).exists():
+            os.replace(_public(_draft(path)), _public(path))
+        if former is not None:
+            os.pwrite(former, bytes(os.fstat(former).st_size), 0)
+            os.fsync(former)
+    finally:
+        if former is not None:
+            os.close(former)
 
 
 def open_vault(config: Config, state: State) -> Vault:

@@ -214,15 +214,16 @@ class _Restoration:
             if self._storage.with_name(TOKEN_KEYS).exists():
                 SigningKeys(self._storage.with_name(TOKEN_KEYS)).rotate(distrust=True)
         name, log_key = self._manifest["log"]["name"], self._audit.with_name(f"{self._audit.name}-log.key")
-        former = FileSigner.open(log_key if log_key.exists() else self._key, name, create=False)
-        ledger = Ledger.open(self._audit, former)
+        former = self._signer(name, log_key)
+        ledger, draft = Ledger.open(self._audit, former), log_key.with_name(log_key.name + ".next")
         try:
             issued = "kept" if self._keep_issued else "refused"
             record = {
                 "t": "restored", "ts": time.time(), "backup": self._manifest["id"], "made": self._manifest["at"],
                 "size": self._manifest["log"]["size"], "by": self._by, "issued": issued,
             }  # fmt: skip
-            draft = log_key.with_name(log_key.name + ".next")
+            draft.unlink(missing_ok=True)
+            draft.with_name(draft.name + ".pub").unlink(missing_ok=True)
             signer = FileSigner.open(draft, name)
             ledger.succeed(signer, "restored")
             ledger.append(orjson.dumps(record))
@@ -231,6 +232,15 @@ class _Restoration:
         os.replace(draft, log_key)
         os.replace(draft.with_name(draft.name + ".pub"), log_key.with_name(log_key.name + ".pub"))
         return signer.verifier_key
+
+    def _signer(self, name: str, log_key: Path) -> FileSigner:
+        """The one of the keys in the backup that signed the log last. Raises NotSealed when it is none of them."""
+        for path in (log_key, log_key.with_name(log_key.name + ".next"), self._key):
+            if path.exists():
+                signer = FileSigner.open(path, name, create=False)
+                if signer.verifier_key == self._manifest["log"]["key"]:
+                    return signer
+        raise NotSealed("the key that signs its log is not in it", str(self._audit))
 
 
 def _below(directory: Path, path: str) -> Path:

@@ -222,7 +222,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def limen(config: Path, *arguments: str, status: int = 0) -> Any:
-    result = CliRunner().invoke(app, ["-c", str(config), "keys", *arguments])
+    result = CliRunner().invoke(app, ["-c", str(config), "keys", "api", *arguments])
     assert result.exit_code == status, (result.output, result.stderr, result.exception)
     return json.loads(result.stdout) if "--json" in arguments and not status else result
 

@@ -13,7 +13,9 @@ from limen.audit.note import NoteError, parse_verifier_key, sign_checkpoint
 from limen.audit.signed import SignedRecords
 from limen.audit.succession import Trusted, hand_over, place, read_succession, successions
 from limen.audit.verify import verify
+from limen.config.load import load_config
 from limen.core.faults import DependencyFault
+from limen.opening import log_key, open_log_signer, open_signer, replace_log_key, settle_log_key
 
 
 def key(tmp_path: Path, name: str) -> FileSigner:
@@ -138,3 +140,27 @@ def test_an_interrupted_change_is_finished_by_the_next_start(log: Path, tmp_path
     assert verify(copy, key(tmp_path, "a").verifier_key).size == 15
     shutil.rmtree(copy / "keys")
     assert not verify(copy, key(tmp_path, "a").verifier_key).ok
+
+
+def test_a_key_that_was_not_put_in_its_place_yet_is_found_and_kept(tmp_path: Path) -> None:
+    """Killed between the note and the rename: readers find it, the writer settles it, and nothing destroys it."""
+    config = load_config(_configured(tmp_path)).config
+    ledger = Ledger.open(config.audit.path, open_log_signer(config), fsync_interval=0.01)
+    written(ledger, 3)
+    draft = log_key(config).with_name(log_key(config).name + ".next")
+    wanted = FileSigner.open(draft, "limen")
+    ledger.succeed(wanted, "planned")
+    assert open_log_signer(config).verifier_key == wanted.verifier_key
+    assert draft.exists()  # who only reads moves nothing
+    newest = replace_log_key(config, ledger, "planned")
+    assert open_log_signer(config).verifier_key == newest
+    ledger.close_now()
+    settle_log_key(config)
+    assert not draft.exists()
+    assert verify(config.audit.path, open_signer(config).verifier_key).size == 3
+
+
+def _configured(tmp_path: Path) -> Path:
+    path = tmp_path / "limen.yaml"
+    path.write_text("identity: {unsafe_anonymous: true}\n")
+    return path

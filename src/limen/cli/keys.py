@@ -64,7 +64,10 @@ def rotate(
         who = user(by)
         rows: list[dict[str, Any]] = []
         for one in NAMES if name == "all" else (name,):
-            if name == "all" and (why := _absent(one, settings, state)):
+            why = _absent(one, settings, state)
+            if why and name != "all":
+                raise Refused(why)
+            if why:
                 rows.append({"name": one, "ok": True, "done": "", "follows": why})
                 continue
             rows.append(_rotated(one, settings, state, emergency, who, reason))
@@ -191,8 +194,7 @@ def _tls(config: Config, state: State, by: str, reason: str) -> tuple[str, str]:
     from limen.errands import ask, await_answers
     from limen.gateway.renewal import context_of, describe
 
-    if config.listen.tls is None:
-        raise Refused("no certificate is configured here")
+    assert config.listen.tls is not None
     context_of(config.listen.tls)
     about = describe(config.listen.tls)
     wanted = ask(state.history, "tls", by=by, reason=reason)
