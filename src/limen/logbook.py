@@ -39,18 +39,20 @@ _HELD: Final = 30.0  # seconds another replica waits for one that holds the leas
 
 
 class Logbook:
-    """The duties of one log. `signer` signs for it; statements over all logs are signed for the configured name, which
-    all replicas share."""
+    """The duties of one log. `base` is the key all replicas share, which signs statements over all logs; `signer` signs
+    this one now."""
 
-    def __init__(self, config: Config, signer: FileSigner, state: State, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, base: FileSigner, signer: FileSigner, state: State, say: Callable[[str], None]
+    ) -> None:
         """Enter the log: from now on its name is ours. Raises ConfigFault, DependencyFault."""
-        self._config, self._settings, self._base, self._say = config, config.audit, signer, say
+        self._config, self._settings, self._base, self._say = config, config.audit, base, say
         self._table, self._cursors = state.logs, state.cursors
         self._logs, self._directory = Logs(self._table), Path(config.audit.path).absolute()
         self.head: Head = self._logs.enter(
             self._directory,
-            signer.name,
-            lambda name: VerifierKey(name, signer.public_key),
+            VerifierKey(base.name, base.public_key),
+            VerifierKey(base.name, signer.public_key),
             socket.gethostname(),
             time.time(),
         )

@@ -17,6 +17,7 @@ from limen.adapters.keys import FileSigner
 from limen.adapters.lockfile import load_lock, own_key
 from limen.adapters.signing_keys import SigningKeys
 from limen.audit.ledger import Ledger
+from limen.audit.logs import name_of
 from limen.audit.note import NoteError
 from limen.audit.succession import successions
 from limen.catalog.locked import LockedRegistry
@@ -101,30 +102,31 @@ def open_log_signer(config: Config) -> FileSigner:
         except NoteError as fault:
             where = str(config.audit.path)
             raise ConfigFault(f"the log's chain of keys must not be believed: {fault}", where) from None
+        name = name_of(config.audit.path, config.audit.name)
         if not chain:
-            return open_signer(config)
+            return open_signer(config).named(name)
         for found in (path, _draft(path)):
             with suppress(DependencyFault):  # it is being put in its place: look again
                 signer = FileSigner.open(found, config.audit.name, create=False)
-                if signer.verifier_key == chain[-1].after.text:
-                    return signer
+                if signer.public_key == chain[-1].after.public_key:
+                    return signer.named(name)
     raise ConfigFault(f"the key that signs the log since record {chain[-1].size} is not here; restore it", str(path))
 
 
-def replace_log_key(config: Config, ledger: Ledger, why: str) -> str:
-    """Have a new key sign the log. Its verifier key; the former secret is overwritten. Waits for the disk. Only for
-    whoever writes that ledger. Raises DependencyFault: then the former key goes on signing."""
+def replace_log_key(config: Config, ledger: Ledger, why: str) -> FileSigner:
+    """Have a new key sign the log; the former secret is overwritten. Waits for the disk. Only for whoever writes that
+    ledger. Raises DependencyFault: then the former key goes on signing."""
     path = log_key(config)
     try:
         settle_log_key(config)
         for left in (_draft(path), _public(_draft(path))):
             left.unlink(missing_ok=True)
-        signer = FileSigner.open(_draft(path), config.audit.name)
+        signer = FileSigner.open(_draft(path), config.audit.name).named(ledger.name)
         ledger.succeed(signer, why)
         _settle(path)
     except OSError as fault:
         raise DependencyFault("signing key", f"{path}: {fault.strerror or fault}") from fault
-    return signer.verifier_key
+    return signer
 
 
 def settle_log_key(config: Config) -> None:
@@ -133,7 +135,7 @@ def settle_log_key(config: Config) -> None:
     path, draft = log_key(config), _draft(log_key(config))
     try:
         chain = successions(config.audit.path) if draft.exists() else []
-        if chain and FileSigner.open(draft, config.audit.name, create=False).verifier_key == chain[-1].after.text:
+        if chain and FileSigner.open(draft, config.audit.name, create=False).public_key == chain[-1].after.public_key:
             _settle(path)
     except NoteError as fault:
         raise ConfigFault(f"the log's chain of keys must not be believed: {fault}", str(path)) from None

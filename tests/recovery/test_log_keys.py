@@ -152,7 +152,7 @@ def test_a_key_that_was_not_put_in_its_place_yet_is_found_and_kept(tmp_path: Pat
     ledger.succeed(wanted, "planned")
     assert open_log_signer(config).verifier_key == wanted.verifier_key
     assert draft.exists()  # who only reads moves nothing
-    newest = replace_log_key(config, ledger, "planned")
+    newest = replace_log_key(config, ledger, "planned").verifier_key
     assert open_log_signer(config).verifier_key == newest
     ledger.close_now()
     settle_log_key(config)

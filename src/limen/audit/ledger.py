@@ -115,6 +115,11 @@ class Ledger:
         return ledger
 
     @property
+    def name(self) -> str:
+        """What the log is called; also the name of the key that signs it."""
+        return self._publisher.name
+
+    @property
     def size(self) -> int:
         """How many records there are, on disk or not yet."""
         return self._journal.size

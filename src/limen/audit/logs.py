@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Prover
 from limen.audit.publish import CHECKPOINT, make_folder, write_apart
 from limen.audit.read import load
+from limen.audit.succession import chained, succession_notes
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Table
 
@@ -31,9 +31,11 @@ _ID: Final = "id"  # the file in a log's directory that tells it from every othe
 @dataclass(frozen=True, slots=True)
 class Head:
     """One log, as its writer last told. `log` is its own id, `place` the machine and directory; `at` seconds since the
-    epoch, 0 when it was closed. `hashes`: that `note` continues the first `since` records."""
+    epoch, 0 when it was closed. `hashes`: that `note` continues the first `since` records. `base`: the key all replicas
+    share, with which its first checkpoint was signed; `chain`: notes that lead from there to `key`, the present one."""
 
     name: str
+    base: str
     key: str
     log: str
     place: str
@@ -42,6 +44,7 @@ class Head:
     note: bytes = b""
     since: int = 0
     hashes: tuple[bytes, ...] = ()
+    chain: tuple[bytes, ...] = ()
 
 
 class Logs:
@@ -54,17 +57,19 @@ class Logs:
         """All that ever had a name here, in order of names."""
         return [_read(raw) for _, raw in self._table.scan(_PREFIX)]
 
-    def enter(self, directory: Path, base: str, key: Callable[[str], VerifierKey], host: str, now: float) -> Head:
-        """The name of the log in `directory`, which is this process's from now on. `key` is ours for a log of a name.
+    def enter(self, directory: Path, base: VerifierKey, key: VerifierKey, host: str, now: float) -> Head:
+        """The name of the log in `directory`, which is this process's from now on: the name of `base`, the key all
+        replicas share, or that and a suffix. `key` signs this log now.
 
         Raises ConfigFault when it is written by somebody else right now, or others of this storage sign with another
         key; DependencyFault.
         """
         identity, stated = _identity(directory), _origin(directory)
-        name = stated or base
+        name = stated or base.name
         while True:
             raw = self._table.get(_PREFIX + name)
-            mine = Head(name, key(name).text, identity, f"{host}:{directory}", secrets.token_hex(8), now)
+            keys = (replace(one, name=name).text for one in (base, key))
+            mine = Head(name, *keys, identity, f"{host}:{directory}", secrets.token_hex(8), now)
             if raw is not None:
                 other = _read(raw)
                 self._suits(other, mine, now)
@@ -72,7 +77,7 @@ class Logs:
                     if stated:
                         text = f"another log of this storage is named {name} as well: start with an empty directory"
                         raise ConfigFault(text, "audit.path")
-                    name = f"{base}/{secrets.token_hex(3)}"
+                    name = f"{base.name}/{secrets.token_hex(3)}"
                     continue
                 mine = replace(mine, note=other.note, since=other.since, hashes=other.hashes)
             if self._table.swap(_PREFIX + name, raw, _written(mine)):
@@ -81,7 +86,7 @@ class Logs:
     @staticmethod
     def _suits(other: Head, mine: Head, now: float) -> None:
         live = now - other.at < LIVE
-        if live and parse_verifier_key(other.key).public_key != parse_verifier_key(mine.key).public_key:
+        if live and parse_verifier_key(other.base).public_key != parse_verifier_key(mine.base).public_key:
             text = f"another replica writes {other.name} with another key: all of a storage share one"
             raise ConfigFault(text, "audit.key")
         if live and other.log == mine.log and other.place != mine.place:
@@ -94,10 +99,12 @@ class Logs:
         Raises DependencyFault, not retryable once another process has taken the name; Unprovable when the log on disk
         does not lead from there to its checkpoint.
         """
-        prover = Prover(directory, parse_verifier_key(head.key))
+        chain = succession_notes(directory)
+        key = chained(chain)[-1].after.text if chain else head.key
+        prover = Prover(directory, parse_verifier_key(key))
         since = min(since, prover.checkpoint.size)
         hashes = tuple(prover.consistency(since)[1])
-        after = replace(head, at=now, note=prover.note, since=since, hashes=hashes)
+        after = replace(head, key=key, chain=chain, at=now, note=prover.note, since=since, hashes=hashes)
         raw = self._table.get(_PREFIX + head.name)
         if raw is None or _read(raw).instance != head.instance:
             raise DependencyFault("audit", f"another process took the log's name, {head.name}", retryable=False)
@@ -131,23 +138,31 @@ def _origin(directory: Path) -> str:
     return (note or b"").split(b"\n", 1)[0].decode("utf-8", "replace")
 
 
-def key_of(directory: Path, key: VerifierKey) -> VerifierKey:
-    """The key of the log in `directory`, given our key under the configured name; a replica's may have a suffix."""
+def name_of(directory: Path, base: str) -> str:
+    """The name of the log in `directory`, given the configured one: a replica's may have a suffix."""
     name = _origin(directory)
-    return VerifierKey(name, key.public_key) if name.startswith(f"{key.name}/") else key
+    return name if name.startswith(f"{base}/") else base
+
+
+def key_of(directory: Path, key: VerifierKey) -> VerifierKey:
+    """The same key, under the name of the log in `directory`."""
+    return replace(key, name=name_of(directory, key.name))
 
 
 def _written(head: Head) -> bytes:
-    row = asdict(head) | {"note": head.note.decode(), "hashes": [base64.b64encode(one).decode() for one in head.hashes]}
-    return orjson.dumps(row)
+    hashes = [base64.b64encode(one).decode() for one in head.hashes]
+    chain = [one.decode() for one in head.chain]
+    return orjson.dumps(asdict(head) | {"note": head.note.decode(), "hashes": hashes, "chain": chain})
 
 
 def _read(raw: bytes) -> Head:
     try:
         data: Any = orjson.loads(raw)
         hashes = tuple(base64.b64decode(one, validate=True) for one in data["hashes"])
-        head = Head(**{**data, "note": data["note"].encode(), "hashes": hashes})
-        parse_verifier_key(head.key)
+        chain = tuple(one.encode() for one in data["chain"])
+        head = Head(**{**data, "note": data["note"].encode(), "hashes": hashes, "chain": chain})
+        for text in (head.base, head.key):
+            parse_verifier_key(text)
     except (ValueError, TypeError, KeyError, AttributeError, NoteError):
         raise DependencyFault("table", "the entry of a log cannot be read", retryable=False) from None
     return head

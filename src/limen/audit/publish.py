@@ -114,6 +114,11 @@ class Publisher:
         self._sign()
         self._supersede(bundle)
 
+    @property
+    def name(self) -> str:
+        """Of the log and of its key."""
+        return self._signer.name
+
     def succeed(self, signer: Signer, why: str) -> None:
         """Hand over to another key, which signs the log as it is now. Until the note of it is on disk whole, nothing
         has changed. Raises OSError, NoteError, DependencyFault."""

@@ -12,6 +12,7 @@ knows a later key, or remembers a later checkpoint, will notice.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,10 +74,23 @@ def place(number: int) -> str:
     return f"{FOLDER}/{number}"
 
 
+def succession_notes(directory: Path) -> tuple[bytes, ...]:
+    """As they are stored, in order. Raises DependencyFault when the disk fails."""
+    found: list[bytes] = []
+    while len(found) <= MOST and (note := load(directory, place(len(found) + 1))) is not None:
+        found.append(note)
+    return tuple(found)
+
+
 def successions(directory: Path) -> list[Succession]:
     """All of a log, in order. Raises NoteError for a chain that is broken, DependencyFault when the disk fails."""
+    return chained(succession_notes(directory))
+
+
+def chained(notes: Iterable[bytes]) -> list[Succession]:
+    """What these notes say, each following the one before. Raises NoteError."""
     found: list[Succession] = []
-    while (note := load(directory, place(len(found) + 1))) is not None:
+    for note in notes:
         try:
             one = read_succession(note)
         except NoteError as fault:
@@ -87,6 +101,12 @@ def successions(directory: Path) -> list[Succession]:
         if len(found) > MOST:
             raise NoteError(f"more than {MOST} keys")
     return found
+
+
+def leads(chain: Sequence[Succession], before: str, after: str) -> bool:
+    """Whether one verifier key was replaced by the other, in one step or several."""
+    keys = [chain[0].before.text, *(one.after.text for one in chain)] if chain else []
+    return before in keys and after in keys[keys.index(before) + 1 :]
 
 
 class Trusted:

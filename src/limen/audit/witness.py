@@ -26,6 +26,7 @@ from limen.audit.note import (
     parse_verifier_key,
     sign_note,
 )
+from limen.audit.succession import chained, leads
 from limen.audit.tree import EMPTY_ROOT, check_consistency
 from limen.core.ports import Signer
 from limen.protocol.jsonrpc import canonical
@@ -120,7 +121,7 @@ def _next(head: Head, seen: Seen | None) -> Seen:
     present = Seen(head.key, checkpoint.size, checkpoint.root)
     if seen is None:
         return present
-    if seen.key != head.key:
+    if seen.key != head.key and not leads(chained(head.chain), seen.key, head.key):
         raise RolledBack(f"{head.name} is signed by another key than it was")
     if checkpoint.size < seen.size:
         raise RolledBack(f"{head.name} was rolled back: {seen.size} records were witnessed, it has {checkpoint.size}")

@@ -182,7 +182,7 @@ def _log(config: Config, state: State, emergency: bool, by: str, reason: str) ->
             raise Refused(trouble or "the process that writes the log did not answer") from None
         return ", ".join(one.detail for one in found), follows
     try:
-        key = replace_log_key(config, ledger, "emergency" if emergency else "planned")
+        key = replace_log_key(config, ledger, "emergency" if emergency else "planned").verifier_key
     finally:
         ledger.close_now()
     state.tell("rotated", key="log", now=key, why="emergency" if emergency else "planned", by=by, reason=reason)

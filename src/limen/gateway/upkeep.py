@@ -30,7 +30,8 @@ class Upkeep:
     async def _log_key(self, errand: Errand) -> str:
         """Each gateway has a log of its own, and so a key of its own for it."""
         house, why = self._house, "emergency" if errand.urgent else "planned"
-        key = await asyncio.to_thread(replace_log_key, house.config, house.ledger, why)
+        signer = await asyncio.to_thread(replace_log_key, house.config, house.ledger, why)
+        house.logbook.signer, key = signer, signer.verifier_key
         house.engine.event("rotated", key="log", now=key, why=why, by=errand.by, reason=errand.reason)
         house.say(f"the log is signed with a new key: {key}")
         return key
