@@ -103,10 +103,8 @@ def ask(index):
             total = index.count(query)
             counted.append(time.perf_counter() - began)
         best, first = min(took) * 1000, took[0] * 1000
-        print(
-            f"{name:32} {found:5} rows {best:9.1f} ms (first {first:8.1f})   count {total:9} {min(counted) * 1000:9.1f} ms",
-            flush=True,
-        )
+        page = f"{name:32} {found:5} rows {best:9.1f} ms (first {first:8.1f})"
+        print(f"{page}   count {total:9} {min(counted) * 1000:9.1f} ms", flush=True)
 
 
 def main():

@@ -111,6 +111,14 @@ class Logs:
             self._table.swap(_PREFIX + head.name, raw, _written(replace(_read(raw), at=0.0)))
 
 
+def head_of(directory: Path, key: VerifierKey, since: int) -> Head:
+    """The head of a log that is here, continuing its first `since` records. Raises Unprovable, DependencyFault."""
+    prover = Prover(directory, key)
+    since = min(since, prover.checkpoint.size)
+    hashes = tuple(prover.consistency(since)[1])
+    return Head(key.name, key.text, "", str(directory), "", 0.0, prover.note, since, hashes)
+
+
 def _identity(directory: Path) -> str:
     """What tells this log from all others, made when there is none. Raises DependencyFault."""
     found = load(directory, _ID)

@@ -12,6 +12,9 @@ from limen.cli import (
     access,
     approvals,
     audit,
+    audit_keep,
+    audit_proofs,
+    audit_query,
     connections,
     consents,
     content,
@@ -53,6 +56,15 @@ app.add_typer(revoke.app, name="revoke")
 app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")
+audit.app.command()(audit_query.query)
+audit.app.command()(audit_query.export)
+audit.app.add_typer(audit_query.index_app, name="index")
+audit.app.command()(audit_proofs.prove)
+audit.app.command("verify-proof")(audit_proofs.verify_proof)
+audit.app.command()(audit_proofs.witness)
+audit.app.command()(audit_keep.prune)
+audit.app.command()(audit_keep.logs)
+audit.app.add_typer(audit_keep.hold_app, name="hold")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
 app.add_typer(oauth_clients.app, name="clients")
