@@ -239,8 +239,9 @@ def export(
         bool, typer.Option("--proof", help="With each record, proof that it is in the signed log.")
     ] = False,
     config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Print, one JSON object a line, what is recorded of one person in this log, for their request for access.
+    """Print, always as one JSON object a line, what this log says of one person, for their request for access.
 
     Example: limen audit export --person alice --issuer https://id.example > alice.jsonl
     """
