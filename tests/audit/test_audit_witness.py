@@ -91,6 +91,15 @@ def test_op_02_a_copy_of_a_log_is_not_written_beside_it(replicas: Replicas) -> N
     assert replicas.logs.every()[0].at == 0
 
 
+def test_a_second_start_in_one_directory_takes_nothing_from_the_first(replicas: Replicas) -> None:
+    one = replicas.enter("a")
+    ledger = Ledger.open(replicas.home / "a", replicas.signer.named(one.name), fsync_interval=60)
+    with pytest.raises(DependencyFault, match="another process writes"):
+        replicas.enter("a")
+    replicas.logs.tell(one, replicas.home / "a", 0, NOW)
+    ledger.close_now()
+
+
 def test_statements_follow_logs_that_grow(replicas: Replicas) -> None:
     one, two = replicas.enter("a"), replicas.enter("b")
     note, last = b"", None

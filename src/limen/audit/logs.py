@@ -8,6 +8,7 @@ that it continues what the last statement over all logs says of it (see `witness
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import orjson
 
+from limen.audit.ledger import lock_directory
 from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Prover
 from limen.audit.publish import CHECKPOINT, make_folder, write_apart
@@ -58,8 +60,9 @@ class Logs:
         """The name of the log in `directory`, which is this process's from now on. `key` is ours for a log of a name.
 
         Raises ConfigFault when it is written by somebody else right now, or others of this storage sign with another
-        key; DependencyFault.
+        key; DependencyFault: another process writes this very directory.
         """
+        os.close(lock_directory(directory))  # else a second start here would take the name from the one that writes
         identity, stated = _identity(directory), _origin(directory)
         name = stated or base
         while True:
