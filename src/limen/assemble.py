@@ -55,6 +55,7 @@ from limen.logbook import Logbook
 from limen.opening import (
     directory,
     needs_keys,
+    open_log_signer,
     open_policy,
     open_signer,
     open_token_keys,

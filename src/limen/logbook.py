@@ -19,7 +19,7 @@ from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Unprovable
 from limen.audit.prune import Pruning
 from limen.audit.tiles import WIDTH
-from limen.audit.witness import RolledBack, advance, read_statement, sign_statement
+from limen.audit.witness import RolledBack, advance, following, read_statement, sign_statement
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.storage import open_index
@@ -92,11 +92,12 @@ class Logbook:
         self._tell(trouble)
 
     def _beat(self) -> None:
-        raw, since = self._table.get(_STATEMENT), 0
-        if raw:
-            seen = read_statement(raw, self._key).seen(self.head.name)
-            since = 0 if seen is None else seen.size
+        """Tell how far we are, and see that this continues what was stated of us: nobody set the log back."""
+        raw = self._table.get(_STATEMENT)
+        seen = read_statement(raw, self._key).seen(self.head.name) if raw else None
+        since = 0 if seen is None else seen.size
         self.head = self._logs.tell(self.head, self._directory, since, time.time())
+        following(self.head, seen)
 
     @property
     def _key(self) -> VerifierKey:

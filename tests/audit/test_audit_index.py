@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,9 +37,10 @@ def rows(count: int, seed: int = 7) -> list[Row]:
                 severity=2 if denied and outcome else 0,
                 type=("call.refused" if denied else "call.outcome") if outcome else "call.intent",
                 category="call", issuer="https://id.example", caller=caller, client=f"client-{call % 7}",
-                session=f"session-{caller}-{call % 3}", server=f"server-{len(tool) + ord(tool[-1]) % 5}", tool=tool,
+                session=f"session-{caller}-{call % 3}", server=f"server-{ord(tool[-1]) % 5}", tool=tool,
                 digest=f"digest-{tool}", decision="deny" if denied else "allow",
-                reason="policy.denied" if denied and outcome else "", policy="p1", ref=f"ref-{call}", trace="", risk=0.0,
+                reason="policy.denied" if denied and outcome else "", policy="p1", ref=f"ref-{call}", trace="",
+                risk=0.0,
             )
         )  # fmt: skip
     return found
@@ -57,7 +57,7 @@ def index(
 ) -> Iterator[Index]:
     made: Index
     if request.param == "sqlite":
-        made = SqliteIndex(Path(tempfile.mkdtemp(prefix="limen-index-")) / "index.db")
+        made = SqliteIndex(tmp_path_factory.mktemp("index") / "index.db")
     else:
         url, server = new_postgres()
         request.addfinalizer(server.kill)

@@ -19,7 +19,7 @@ from limen.core.faults import DependencyFault
 
 _VERSION: Final = 1
 _MOST_CACHED: Final = 200_000
-_PROBED: Final = 20_000  # rows counted to find out which of several columns leaves the fewest
+_PROBED: Final = 200_000  # rows counted to find out which of several columns leaves the fewest
 _MARKS: Final = ", ".join("?" * len(STORED))
 _COLUMNS: Final = ", ".join(STORED)
 _SCHEMA: Final = (

@@ -94,7 +94,7 @@ class Ledger:
         DependencyFault: another writer, records that do not match the checkpoint, another key, a failing disk.
         """
         directory = directory.absolute()
-        lock = _lock(directory)
+        lock = lock_directory(directory)
         journal: Journal | None = None
         try:
             found = recover(directory, signer)
@@ -374,8 +374,9 @@ class Ledger:
             self._sync()
 
 
-def _lock(directory: Path) -> int:
-    """One writer: the kernel frees the lock when the process ends, however it ends. Raises DependencyFault."""
+def lock_directory(directory: Path) -> int:
+    """One writer: the kernel frees the lock when the process ends, however it ends, or the returned descriptor is
+    closed. Raises DependencyFault."""
     try:
         make_folder(directory)
         handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)

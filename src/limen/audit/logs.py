@@ -8,6 +8,7 @@ that it continues what the last statement over all logs says of it (see `witness
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from limen.audit.ledger import lock_directory
 from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Prover
 from limen.audit.publish import CHECKPOINT, make_folder, write_apart
@@ -62,14 +64,15 @@ class Logs:
         replicas share, or that and a suffix. `key` signs this log now.
 
         Raises ConfigFault when it is written by somebody else right now, or others of this storage sign with another
-        key; DependencyFault.
+        key; DependencyFault: another process writes this very directory.
         """
+        os.close(lock_directory(directory))  # else a second start here would take the name from the one that writes
         identity, stated = _identity(directory), _origin(directory)
         name = stated or base.name
         while True:
             raw = self._table.get(_PREFIX + name)
-            keys = (replace(one, name=name).text for one in (base, key))
-            mine = Head(name, *keys, identity, f"{host}:{directory}", secrets.token_hex(8), now)
+            shared, present = (replace(one, name=name).text for one in (base, key))
+            mine = Head(name, shared, present, identity, f"{host}:{directory}", secrets.token_hex(8), now)
             if raw is not None:
                 other = _read(raw)
                 self._suits(other, mine, now)
@@ -116,6 +119,14 @@ class Logs:
         raw = self._table.get(_PREFIX + head.name)
         if raw is not None and _read(raw).instance == head.instance:
             self._table.swap(_PREFIX + head.name, raw, _written(replace(_read(raw), at=0.0)))
+
+
+def head_of(directory: Path, key: VerifierKey, since: int) -> Head:
+    """The head of a log that is here, continuing its first `since` records. Raises Unprovable, DependencyFault."""
+    prover = Prover(directory, key)
+    since = min(since, prover.checkpoint.size)
+    hashes = tuple(prover.consistency(since)[1])
+    return Head(key.name, key.text, "", str(directory), "", 0.0, prover.note, since, hashes)
 
 
 def _identity(directory: Path) -> str:

@@ -55,6 +55,11 @@ class Pruning:
         self._logs, self._cursors = logs, cursors
         self._key = VerifierKey(signer.name, signer.public_key)
 
+    @property
+    def log(self) -> str:
+        """The log's name."""
+        return self._signer.name
+
     def plan(self, now: float) -> Plan:
         """What may go now. Raises DependencyFault: whatever cannot be read keeps everything."""
         signed, pruned = self._signed(), self._pruned()

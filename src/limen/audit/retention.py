@@ -4,14 +4,14 @@ A bundle of 256 records goes when all of this is so: it is whole and under a sig
 the log is larger than `size`, and it is older than `least_days`), no hold covers any of its records, and everybody who
 follows the log has read it. What cannot be read or told counts as a reason to keep.
 
-Age is what the log has lived through since, not what the clock says now: between one bundle and the next, and from the
-last record to now, at most a week counts. So a clock that jumps ahead by years costs a week, not the log (OP-10), and a
-clock set back costs nothing.
+Age is what the log has lived through since, not what the clock says now: from one record looked at to the next (every
+sixteenth is), and from the last one to now, at most a week counts. So a clock that jumps ahead by years costs a week,
+not the log (OP-10), and a clock set back costs nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from limen.audit.tiles import ENTRIES, WIDTH, split_bundle, tile_path
 
 DAY: Final = 86_400.0
 LEAP: Final = 7 * DAY  # the most that counts as passed between two looks at the clock
+_STEP: Final = 16
 
 
 class RetentionSettings(BaseModel):
@@ -70,7 +71,7 @@ class Plan:
 class _Bundle:
     index: int
     size: int  # bytes
-    at: float | None  # when its last record was written
+    moments: tuple[float, ...]  # when records of it were written, the last of them in any case
 
 
 def plan(
@@ -109,31 +110,35 @@ def _bundles(directory: Path, signed: int, pruned: Pruned) -> Iterator[_Bundle]:
     while ((index := pruned.until(index)) + 1) * WIDTH <= signed:
         data = load(directory, tile_path(ENTRIES, index))
         if data is not None:  # else it is still in the journal
-            yield _Bundle(index, len(data), _moment(split_bundle(data)[0][-1:]))
+            records = split_bundle(data)[0]
+            yield _Bundle(index, len(data), tuple(_moments(records[_STEP - 1 :: _STEP])))
         index += 1
 
 
-def _ages(bundles: Sequence[_Bundle], last: float | None, now: float) -> list[float]:
-    """Seconds each has lived through. One without a time is as young as the one after it."""
+def _ages(bundles: Sequence[_Bundle], last: Sequence[float], now: float) -> list[float]:
+    """Seconds each has lived through since it was whole. One without any time is as young as the one after it."""
     ages, age, after = list[float](), 0.0, now
-    for at in (last, *(one.at for one in reversed(bundles))):
-        if at is not None:
+    for moments in (last, *(one.moments for one in reversed(bundles))):
+        for place, at in enumerate(reversed(moments)):
             age += min(max(after - at, 0.0), LEAP)
             after = at
-        ages.append(age)
+            if place == 0:
+                ages.append(age)
+        if not moments:
+            ages.append(age)
     return ages[:0:-1]
 
 
-def _last(directory: Path, signed: int) -> float | None:
-    """When the last record was written, signed or not."""
-    found = deque(read(directory, max(0, signed - 1)), maxlen=1)
-    return _moment([found[0][1]]) if found else None
+def _last(directory: Path, signed: int) -> list[float]:
+    """When the records of the bundle that is not whole were written, signed or not."""
+    return list(_moments([record for _, record in read(directory, signed - signed % WIDTH)]))
 
 
-def _moment(records: Sequence[bytes]) -> float | None:
-    record = _parsed(records[0]) if records else {}
-    at = record.get("ts")
-    return float(at) if isinstance(at, int | float) and not isinstance(at, bool) else None
+def _moments(records: Sequence[bytes]) -> Iterator[float]:
+    for record in records:
+        at = _parsed(record).get("ts")
+        if isinstance(at, int | float) and not isinstance(at, bool):
+            yield float(at)
 
 
 def _parsed(record: bytes) -> Mapping[str, Any]:

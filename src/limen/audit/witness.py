@@ -108,13 +108,14 @@ def advance(before: bytes, key: VerifierKey, heads: Sequence[Head], now: float) 
     logs = dict(last.logs) if last is not None else {}
     for head in heads:
         if head.note:
-            logs[head.name] = _next(head, logs.get(head.name))
+            logs[head.name] = following(head, logs.get(head.name))
     number = 0 if last is None else last.number + 1
     previous = sha256(before).hexdigest() if before else ""
     return Statement(number, previous, now, tuple(sorted(logs.items())))
 
 
-def _next(head: Head, seen: Seen | None) -> Seen:
+def following(head: Head, seen: Seen | None) -> Seen:
+    """What is to be stated of a log next, after `seen`. Raises RolledBack, NoteError."""
     checkpoint = open_checkpoint(head.note, parse_verifier_key(head.key))
     if checkpoint.origin != head.name:
         raise NoteError(f"the head of {head.name} is a checkpoint of {checkpoint.origin}")

@@ -6,13 +6,18 @@ import json
 import time
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from limen.cli.context import ConfigOption, JsonOption, Misused, Refused, group, load, run_async
 from limen.cli.terminal import emit, line
 from limen.core.faults import ConfigFault
+
+if TYPE_CHECKING:
+    from limen.audit.note import VerifierKey
+    from limen.audit.verify import Report
+    from limen.config.model import AuditConfig
 
 app = group("The log of every decision.")
 _SHOWN: Final = (
@@ -66,53 +71,114 @@ def tail(
 def verify(
     context: typer.Context,
     key: Annotated[
-        str, typer.Option(help="Verifier key name+hash+key, or @FILE; default: beside the signing key.")
-    ] = "",
+        list[str] | None,
+        typer.Option(
+            help="Verifier key name+hash+key, or @FILE; default: beside the signing key. Of the witness, if any."
+        ),
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="An earlier checkpoint the log must continue.")] = None,
-    directory: DirectoryOption = None,
+    directory: Annotated[
+        list[Path] | None, typer.Option(help="A log's directory, one or several; default: as configured.")
+    ] = None,
+    witness: Annotated[
+        Path | None, typer.Option(help="A statement over all logs: it says their keys, and how far each must be.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check every record against the signed checkpoint; status 1 if it fails.
 
     Example: limen audit verify --key @limen.pub
+    Example: limen audit verify --directory a --directory b --witness witness.note --key @limen.pub
     """
+    keys, earlier = key or [], file_bytes(checkpoint) if checkpoint is not None else None
+    settings = load(context, config).config.audit if not directory or not keys else None
+    places = directory or ([settings.path] if settings else [])
+    if checkpoint is not None and len(places) > 1:
+        raise Misused("--checkpoint is of one log; for several, use --witness")
+    if witness is not None:
+        found = _against(witness, log_key(settings, keys[0] if keys else "", Path()), places)
+    else:
+        found = [_verified(settings, keys, number, place, earlier) for number, place in enumerate(places)]
+    for place, name, report in found:
+        _report(place, name, report, as_json, alone=len(found) == 1 and witness is None)
+    if all(report.ok for _, _, report in found) and not keys and not as_json:
+        line("the key came from this machine; keep a copy elsewhere and pass it with --key")
+    if not all(report.ok for _, _, report in found):
+        raise typer.Exit(1)
+
+
+def _verified(
+    settings: AuditConfig | None, keys: list[str], number: int, place: Path, earlier: bytes | None
+) -> tuple[Path, str, Report]:
     from limen.audit.verify import verify as verify_log
 
-    settings = load(context, config).config.audit if directory is None or not key else None
-    place = directory or (settings.path if settings else Path())
-    text = key_text(key or f"@{settings.key}.pub" if settings else key)
-    report = verify_log(place, text, at_least=_bytes(checkpoint) if checkpoint is not None else None)
-    found = {**{name: getattr(report, name) for name in report.__dataclass_fields__}, "root": report.root.hex()}
+    if keys and number >= len(keys):
+        raise Misused("give one --key for each --directory, in the same order, or --witness")
+    known = log_key(settings, keys[number] if keys else "", place)
+    return place, known.name, verify_log(place, known.text, at_least=earlier)
+
+
+def _against(witness: Path, key: VerifierKey, places: list[Path]) -> list[tuple[Path, str, Report]]:
+    """Each log against its own key and length as witnessed. A witnessed log that is not among them is a bad one."""
+    from limen.audit.logs import key_of
+    from limen.audit.note import NoteError
+    from limen.audit.verify import Report
+    from limen.audit.verify import verify as verify_log
+    from limen.audit.witness import read_statement
+
+    try:
+        statement = read_statement(file_bytes(witness), key)
+    except NoteError as fault:
+        raise Refused(f"the statement must not be believed: {fault}") from None
+    found, missing = list[tuple[Path, str, Report]](), dict(statement.logs)
+    for place in places:
+        name = key_of(place, key).name
+        seen = missing.pop(name, None)
+        if seen is None:
+            report = Report(ok=False, problem=f"the statement names no log {name}, or it was given twice")
+        else:
+            report = verify_log(place, seen.key, at_least=seen.checkpoint)
+        found.append((place, name, report))
+    gone = [(witness, name, Report(ok=False, problem=f"{seen.size} records were witnessed, and the log is not given"))
+            for name, seen in missing.items()]  # fmt: skip
+    return [*found, *gone]
+
+
+def _report(place: Path, name: str, report: Report, as_json: bool, *, alone: bool) -> None:
+    """One log's result; `alone`: it need not be named."""
     if as_json:
-        emit({**found, "directory": str(place)})
-    elif report.ok:
-        line(f"verified: {report.size} records, root {report.root.hex()}")
-        if report.tail:
-            line(f"{report.tail} newer records are not signed yet")
-        if not key:
-            line("the key came from this machine; keep a copy elsewhere and pass it with --key")
-    else:
-        where = "" if report.first_bad is None else f"record {report.first_bad}: "
-        line(f"NOT what was signed: {where}{report.problem}", red=True)
+        found = {member: getattr(report, member) for member in report.__dataclass_fields__}
+        shown = {**found, "root": report.root.hex(), "directory": str(place), "log": name}
+        emit(shown) if alone else print(json.dumps(shown))
+        return
+    which = "" if alone else f"{name}: "
     if not report.ok:
-        raise typer.Exit(1)
+        where = "" if report.first_bad is None else f"record {report.first_bad}: "
+        line(f"{which}NOT what was signed: {where}{report.problem}", red=True)
+        return
+    line(f"{which}verified: {report.size} records, root {report.root.hex()}")
+    if report.pruned:
+        line(f"{which}{report.pruned} of them were removed, as a signed note says")
+    if report.tail:
+        line(f"{which}{report.tail} newer records are not signed yet")
 
 
 @app.command()
 def key(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Print the public key to keep elsewhere. Example: limen audit key > limen.pub"""
+    from limen.audit.note import parse_verifier_key
     from limen.opening import open_log_signer
 
     loaded = load(context, config).config
     settings = loaded.audit
     if not settings.key.exists():
         raise Refused(f"{settings.key}: there is no key yet; `limen serve` makes it")
-    text = open_log_signer(loaded).verifier_key
+    known = parse_verifier_key(open_log_signer(loaded).verifier_key)
     if as_json:
-        emit({"key": text, "name": settings.name})
+        emit({"key": known.text, "name": known.name})
     else:
-        line(text)
+        line(known.text)
 
 
 def _start(place: Path, count: int) -> int:
@@ -140,14 +206,29 @@ def _print(index: int, record: bytes, as_json: bool) -> None:
     line(f"{index} {when} {members.get('t', '')} {rest}")
 
 
+def log_key(settings: AuditConfig | None, key: str, place: Path) -> VerifierKey:
+    """The key of the log in `place`: as given, else the one beside our signing key, under the log's own name. Raises
+    Misused."""
+    from limen.audit.logs import key_of
+    from limen.audit.note import NoteError, parse_verifier_key
+
+    text = key_text(key or f"@{settings.key}.pub" if settings else key)
+    try:
+        known = parse_verifier_key(text)
+    except NoteError as fault:
+        raise Misused(f"--key: {fault}") from None
+    return known if key else key_of(place, known)
+
+
 def key_text(key: str) -> str:
     """A verifier key as given, or from the file it names with an @. Raises Misused."""
     if not key.startswith("@"):
         return key
-    return _bytes(Path(key[1:])).decode("utf-8", "replace").strip()
+    return file_bytes(Path(key[1:])).decode("utf-8", "replace").strip()
 
 
-def _bytes(path: Path) -> bytes:
+def file_bytes(path: Path) -> bytes:
+    """A file somebody named. Raises Misused."""
     from limen.config.document import read_file
 
     try:

@@ -13,6 +13,9 @@ from limen.cli import (
     alerts,
     approvals,
     audit,
+    audit_keep,
+    audit_proofs,
+    audit_query,
     backup,
     behavior,
     config_history,
@@ -70,6 +73,15 @@ app.add_typer(connections.app, name="connections")
 app.add_typer(access.app, name="access")
 app.add_typer(consents.app, name="consents")
 audit.app.command("followers")(followers.followers)
+audit.app.command()(audit_query.query)
+audit.app.command()(audit_query.export)
+audit.app.add_typer(audit_query.index_app, name="index")
+audit.app.command()(audit_proofs.prove)
+audit.app.command("verify-proof")(audit_proofs.verify_proof)
+audit.app.command()(audit_proofs.witness)
+audit.app.command()(audit_keep.prune)
+audit.app.command()(audit_keep.logs)
+audit.app.add_typer(audit_keep.hold_app, name="hold")
 app.add_typer(audit.app, name="audit")
 app.add_typer(behavior.app, name="behavior")
 app.add_typer(behavior.decoys, name="decoys")

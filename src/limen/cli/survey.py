@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from limen.audit.signed import SignedRecords, Untrusted
-from limen.cli.audit import key_text
+from limen.cli.audit import log_key
 from limen.cli.context import Misused, Refused
 from limen.policy.usage import Place, Usage
 
@@ -84,7 +84,7 @@ def evidence_of(loaded: Loaded, rules: Rules, since: float, until: float, key: s
         raise Refused(f"{audit.path}: there is no log yet, so nothing is known of use")
     usage = Usage(rules.items, rules.policy.digest, since, until)
     try:
-        records = SignedRecords(audit.path, key_text(key or f"@{audit.key}.pub"))
+        records = SignedRecords(audit.path, log_key(audit, key, audit.path).text)
         for record in _watched(records, records.size):
             usage.absorb(record)
     except Untrusted as fault:

@@ -15,10 +15,13 @@ from limen.config.digest import config_digest
 from limen.config.load import ConfigFaults
 from limen.config.model import loosened
 from limen.core.faults import ConfigFault, DependencyFault, UpstreamFault
+from limen.detection.behavior_settings import BehaviorSettings
 from limen.errands import Errand
 from limen.gateway.upstreams import Upstream, Upstreams
 from limen.gateway.watch import Watch
 from limen.history import keep_config
+from limen.incidents.alert_settings import AlertSettings
+from limen.incidents.settings import IncidentSettings
 
 if TYPE_CHECKING:
     from limen.catalog.registry import Registry
