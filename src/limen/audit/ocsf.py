@@ -46,7 +46,11 @@ _MAPPED: Final = frozenset(
 def ocsf(entry: Entry) -> dict[str, Any]:
     """One event of one class, valid against the published schema."""
     event = entry.event
-    if event.type in _FINDINGS or event.type.startswith("security.") or (event.type == "call.refused" and event.category in ("content", "incident")):
+    if (
+        event.type in _FINDINGS
+        or event.type.startswith("security.")
+        or (event.type == "call.refused" and event.category in ("content", "incident"))
+    ):
         return _finding(entry)
     if event.type.startswith(("incident.", "playbook.")) or event.type in ("incident", "playbook"):
         return _incident(entry)

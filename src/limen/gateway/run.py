@@ -311,7 +311,7 @@ def _watched(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]:
     def hold(why: str) -> None:
         house.engine.held = why
 
-    exporter = open_exporter(house.config, state, house.record, house.say, hold)
+    exporter = open_exporter(house.config, state, house.record, house.say, hold, house.signer.verifier_key)
     counted, serving = open_metrics(house.config, exporter, house.ledger)
     watches = [*open_watches(house.config, state, house.record, house.say), *counted]
     return [Watcher(audit.path, audit.name, watches, state.cursors, house.say).run, exporter.run, *serving]
