@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from limen.adapters.dead_letters import DeadLetters
 from limen.adapters.metrics_http import MetricsServer
 from limen.adapters.sinks import open_sink
-from limen.audit.export import OWN, Entry, Limit
+from limen.audit.export import OWN, Entry, Tolerance
 from limen.audit.exposition import Counts, Gauge
 from limen.audit.follow import Course, Lane, Record, Standing
 from limen.core.events import Event, Watch
@@ -59,7 +59,7 @@ class Exporter:
 
     def __init__(
         self,
-        lanes: Sequence[tuple[Lane, str, Limit]],
+        lanes: Sequence[tuple[Lane, str, Tolerance]],
         record: Record,
         say: Callable[[str], None],
         hold: Callable[[str], None],
@@ -118,7 +118,9 @@ class Exporter:
                 lane.behind = behind
         self._hold(f"follower {', '.join(held)} is too far behind" if held else "")
 
-    def _tell(self, name: str, behind: bool, records: int, seconds: float, standing: Standing, limit: Limit) -> None:
+    def _tell(
+        self, name: str, behind: bool, records: int, seconds: float, standing: Standing, limit: Tolerance
+    ) -> None:
         severity = ("high" if limit.refuse else "medium") if behind else "info"
         told = {"act": "behind" if behind else "recovered", "name": name, "records": records}
         more = {"behind_s": round(seconds, 1), "refusing": behind and limit.refuse, "severity": severity}

@@ -16,7 +16,7 @@ import pytest
 from export.following import Clock, FakeSink, Log, down, outcome, refusing, turns
 from limen.adapters.dead_letters import DeadLetters
 from limen.adapters.sink_file import FileSink
-from limen.audit.export import MOST_DELAY, MOST_STRIKES, Entry, Limit, Selection, delay
+from limen.audit.export import MOST_DELAY, MOST_STRIKES, Entry, Selection, Tolerance, delay
 from limen.audit.follow import Lane, cursor_key, read_standing, state_key
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.exporting import Claim, Exporter
@@ -233,7 +233,7 @@ def test_back_pressure_ends_in_refusal_and_is_taken_back(log: Log) -> None:
     holds: list[str] = []
     told: list[dict[str, object]] = []
     exporter = Exporter(
-        [(lane, "siem", Limit(10, 1e9, refuse=True))], lambda kind, fields: told.append(dict(fields)),
+        [(lane, "siem", Tolerance(10, 1e9, refuse=True))], lambda kind, fields: told.append(dict(fields)),
         lambda text: None, holds.append, clock,
     )  # fmt: skip
     lane.turn()
@@ -255,7 +255,9 @@ def test_the_same_sink_without_refuse_holds_nobody(log: Log) -> None:
     lane = log.lane(FakeSink(down), clock)
     holds: list[str] = []
     lane.turn()
-    Exporter([(lane, "siem", Limit(10, 1e9))], lambda kind, fields: None, lambda text: None, holds.append, clock).look()
+    Exporter(
+        [(lane, "siem", Tolerance(10, 1e9))], lambda kind, fields: None, lambda text: None, holds.append, clock
+    ).look()
     assert holds == [""]
 
 
@@ -268,8 +270,8 @@ def test_a_thread_that_hangs_falls_behind_by_the_clock(log: Log) -> None:
     told: list[dict[str, object]] = []
     other = Log(log.home / "two") if (log.home / "two").mkdir() is None else log
     other.fill(3)
-    lanes: list[tuple[Lane, str, Limit]] = [
-        (log.lane(slow, clock), "slow", Limit(1000, 30)), (other.lane(quick, clock), "quick", Limit(1000, 30)),
+    lanes: list[tuple[Lane, str, Tolerance]] = [
+        (log.lane(slow, clock), "slow", Tolerance(1000, 30)), (other.lane(quick, clock), "quick", Tolerance(1000, 30)),
     ]  # fmt: skip
     exporter = Exporter(
         lanes, lambda kind, fields: told.append(dict(fields)), lambda text: None, lambda why: None, clock
@@ -297,7 +299,7 @@ def test_a_thread_that_ends_takes_the_gateway_down(log: Log, monkeypatch: pytest
         raise SystemExit(3)
 
     monkeypatch.setattr(lane, "turn", ends)
-    exporter = Exporter([(lane, "siem", Limit(1, 1))], lambda *_: None, lambda text: None, lambda why: None)
+    exporter = Exporter([(lane, "siem", Tolerance(1, 1))], lambda *_: None, lambda text: None, lambda why: None)
     with pytest.raises(DependencyFault, match="siem: SystemExit"):
         asyncio.run(asyncio.wait_for(exporter.run(), 10))
 
