@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from limen.storage import State
 
 _LOOK: Final = 0.5  # seconds between looks at how far behind they are
+_END: Final = 2.0  # seconds all of them together have to come to their end
 _CLAIMED: Final = 60.0  # seconds a replica's name outlives it
 DEAD: Final = "dead-letters"  # directory beside the log
 
@@ -86,6 +87,8 @@ class Exporter:
         finally:
             # A sink that is being waited for does not hold up the end: its batch is sent again by the next process.
             self._stop.set()
+            for thread in threads:
+                await asyncio.to_thread(thread.join, _END / len(threads))
         raise DependencyFault("followers", self._ended, retryable=False)
 
     def standings(self) -> dict[str, Standing]:

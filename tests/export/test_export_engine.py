@@ -208,6 +208,16 @@ def test_files_turn_by_size_and_the_oldest_go(log: Log, tmp_path: Path) -> None:
         assert one.stat().st_mode & 0o077 == 0
 
 
+def test_a_line_torn_by_kill_9_spoils_no_other(log: Log, tmp_path: Path) -> None:
+    log.fill(3)
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(b'{"id":"limen:0:')
+    clock = Clock()
+    turns(log.lane(FileSink(path, "record", 1 << 30, 3), clock), clock)
+    lines = path.read_bytes().splitlines()
+    assert [orjson.loads(one)["proof"]["index"] for one in lines[1:]] == [0, 1, 2]
+
+
 def test_dead_letters_hold_the_record_and_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "dead" / "siem.jsonl"
     DeadLetters(path).put({"id": "x", "reason": "status 400"}, b'{"t":"x"}')
