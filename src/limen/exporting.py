@@ -97,8 +97,11 @@ class Exporter:
 
     def _follow(self, lane: Lane, name: str) -> None:
         try:
-            while not self._stop.wait(lane.turn()):
-                pass
+            wait = 0.0
+            while not self._stop.wait(wait):
+                begun = time.thread_time()
+                # Calls come first: it rests at least as long as it used the interpreter.
+                wait = max(lane.turn(), time.thread_time() - begun)
         except BaseException as error:  # noqa: BLE001 - `run` tells: a thread that ends silently exports nothing for ever
             self._ended = f"{name}: {type(error).__name__}: {error}"
         finally:
