@@ -158,9 +158,9 @@ def test_documented_configuration_loads(text: str, tmp_path: Path) -> None:
     """Secrets and files it names are there; nothing else is added but the version."""
     for name in re.findall(r"\$\{file:([^{}]+)\}", text):
         path = tmp_path / name
-        path.write_text("a-secret-of-a-test")
+        path.write_text("a-secret-of-a-test-that-is-long")
         path.chmod(0o600)
-    environment = dict.fromkeys(re.findall(r"\$\{env:([^{}]+)\}", text), "a-secret-of-a-test")
+    environment = dict.fromkeys(re.findall(r"\$\{env:([^{}]+)\}", text), "a-secret-of-a-test-that-is-long")
     environment |= {"LIMEN_DATABASE": "postgresql://127.0.0.1/limen", "LIMEN_REDIS": "redis://127.0.0.1"}
     environment |= dict.fromkeys(("SLACK_HOOK", "TEAMS_HOOK"), "https://hooks.example/x") | {"SIEM": "s" * 24}
     whole = text if text.startswith("version:") else f"version: 1\n{text}"

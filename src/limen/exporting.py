@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import orjson
 
 from limen.adapters.dead_letters import DeadLetters
 from limen.adapters.metrics_http import MetricsServer
 from limen.adapters.sinks import open_sink
-from limen.audit.export import OWN, Entry, Limit, Selection, Sink, Strikes, delay, deliver, read_entries
+from limen.audit.export import OWN, Entry, Tolerance
 from limen.audit.exposition import Counts, Gauge
-from limen.audit.publish import CHECKPOINT
-from limen.audit.read import load, read
+from limen.audit.follow import Course, Lane, Record, Standing
 from limen.core.events import Event, Watch
-from limen.core.faults import DependencyFault
+from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Table
 
 if TYPE_CHECKING:
@@ -32,197 +25,34 @@ if TYPE_CHECKING:
     from limen.config.model import Config
     from limen.storage import State
 
-Record = Callable[[str, Mapping[str, Any]], None]  # puts an event on record. Raises DependencyFault.
-_IDLE: Final = 0.5  # seconds between looks for newer records
 _LOOK: Final = 0.5  # seconds between looks at how far behind they are
-_LOOKED: Final = 4096  # records read in one turn, wanted or not
-_TOLD: Final = 1.0  # seconds between two states told to commands
+_END: Final = 2.0  # seconds all of them together have to come to their end
+_CLAIMED: Final = 60.0  # seconds a replica's name outlives it
 DEAD: Final = "dead-letters"  # directory beside the log
 
 
-def cursor_key(log: str, name: str) -> str:
-    """Where a follower's place in a log is kept, in the table `cursors`: the number of the next record, as text. What
-    is not behind every cursor must not be pruned."""
-    return f"follow/{log}/{name}"
+class Claim:
+    """That this log's name is nobody else's, among replicas that share a database: under one name they would move each
+    other's cursors, and records would be missed. `key` is the log's verifier key."""
 
+    def __init__(self, table: Table, log: str, key: str, clock: Callable[[], float] = time.time) -> None:
+        self._table, self._key, self._clock = table, key, clock
+        self._place, self._log, self._renewed = f"following/{log}", log, 0.0
 
-def state_key(log: str, name: str) -> str:
-    """Where a follower's Standing is kept for commands, as JSON."""
-    return f"followed/{log}/{name}"
+    def take(self) -> None:
+        """Raises ConfigFault when a living replica has it, DependencyFault."""
+        raw = self._table.get(self._place)
+        if raw is not None and raw.decode() != self._key:
+            where = "audit.name"
+            raise ConfigFault(f"another replica's log is called {self._log} too: each needs a name of its own", where)
+        self.renew()
 
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a follower is. Times are seconds since the epoch, 0: never."""
-
-    next: int = 0  # record it will look at next
-    size: int = 0  # records of the log that are signed
-    oldest: float = 0.0  # when the first record that waits was written; 0: none waits
-    looked: float = 0.0
-    sent: int = 0  # records it was done with, those put aside as well
-    dead: int = 0
-    success: float = 0.0
-    error: str = ""
-    failed: float = 0.0
-    failures: int = 0  # in a row
-    behind: bool = False
-
-    def lag(self, now: float) -> tuple[int, float]:
-        """Records and seconds. One that does not even look is behind since it last did."""
-        waiting = self.size - self.next
-        since = self.oldest if self.oldest and waiting else self.looked
-        return waiting, max(0.0, now - since) if since else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """What one follower follows: a log's directory and name, which of its events, how many at a time."""
-
-    directory: Path
-    log: str
-    name: str
-    selection: Selection
-    batch: int
-    since: str = "beginning"
-
-
-class Lane:
-    """One follower. `turn` does one batch and is called in one thread; `standing` is replaced whole, for any thread."""
-
-    def __init__(
-        self,
-        course: Course,
-        sink: Sink,
-        cursors: Table,
-        aside: Callable[[Entry, str], None],
-        record: Record,
-        clock: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.random,
-    ) -> None:
-        self._course, self._sink, self._cursors, self._aside, self._record = course, sink, cursors, aside, record
-        self._clock, self._chance = clock, chance
-        self._strikes = Strikes()
-        self._started, self._told, self._kept = False, 0.0, -1
-        self.behind = False  # as the exporter, in another thread, found
-        self.standing = Standing(looked=clock())
-
-    def turn(self) -> float:
-        """Send what there is, up to one batch. Returns the seconds to wait before the next turn. Raises nothing that a
-        sink, a disk or a database may cause: it is in `standing.error`."""
-        try:
-            more = self._send()
-        except DependencyFault as fault:
-            return self._failed(str(fault), fault.retry_after)
-        except Exception as error:  # noqa: BLE001 - our own mistake about one sink stops that sink, and is told
-            return self._failed(f"{type(error).__name__}: {error}", 0.0)
-        self._change(failures=0, error="")
-        self._tell()
-        return 0.0 if more else _IDLE
-
-    def close(self) -> None:
-        self._sink.close()
-
-    def _send(self) -> bool:
-        """Returns whether there may be more to do at once."""
-        size = self._signed()
-        if not self._started:
-            self._start(size)
-        now, standing = self._clock(), self.standing
-        if standing.next > size:
-            self._rewind(size)
-        self._change(size=size, looked=now)
-        entries, after = self._read(size)
-        if not entries:
-            self._settle(after)
-            return after is not None
-        self._change(oldest=entries[0].event.at or now)
-        for settled in deliver(self._sink, entries, self._strikes, self._put_aside):
-            count = sum(1 for one in entries if standing.next <= one.event.index < settled)
-            standing = self._change(next=settled, sent=self.standing.sent + count, success=self._clock(), failures=0)
-            self._keep()
-        self._settle(after)
-        return True
-
-    def _read(self, size: int) -> tuple[list[Entry], int | None]:
-        course, start = self._course, self.standing.next
-        records = islice(read(course.directory, start), max(0, size - start))
-        try:
-            return read_entries(records, course.log, size, course.selection.wants, course.batch, _LOOKED)
-        except OSError as error:
-            raise DependencyFault("audit", f"the log cannot be read: {error}") from None
-
-    def _signed(self) -> int:
-        """How many records the last checkpoint signs. Our own log: who could forge it could forge its records too."""
-        lines = (load(self._course.directory, CHECKPOINT) or b"").split(b"\n")
-        return int(lines[1]) if len(lines) > 1 and lines[1].isdigit() else 0
-
-    def _start(self, size: int) -> None:
-        raw = self._cursors.get(cursor_key(self._course.log, self._course.name))
-        last = self._cursors.get(state_key(self._course.log, self._course.name))
-        known = read_standing(last)
-        begin = int(raw) if raw else size if self._course.since == "now" else 0
-        self._change(next=begin, sent=known.sent, dead=known.dead, success=known.success)
-        self.behind = known.behind  # so that a restart tells of the recovery as well
-        self._kept = int(raw) if raw else -1
-        self._keep()
-        self._started = True
-
-    def _rewind(self, size: int) -> None:
-        """The log is shorter than what was sent: put back from a copy. What it gets from here on is new."""
-        self._tell_log("rewound", next=self.standing.next, size=size, severity="high")
-        self._change(next=size)
-        self._keep()
-
-    def _settle(self, after: int | None) -> None:
-        """Nothing before `after` waits any more; what was not wanted moves the cursor with the next telling."""
-        self._change(next=max(self.standing.next, after or 0), oldest=0.0)
-
-    def _keep(self) -> None:
-        if self.standing.next != self._kept:
-            key = cursor_key(self._course.log, self._course.name)
-            self._cursors.put(key, str(self.standing.next).encode())
-            self._kept = self.standing.next
-
-    def _put_aside(self, entry: Entry, reason: str) -> None:
-        """Raises DependencyFault when that cannot be kept: then the record is not passed over."""
-        self._aside(entry, reason)
-        self._change(dead=self.standing.dead + 1)
-        if entry.event.record.get("t") != OWN:  # else one that refuses these would never be done
-            self._tell_log("dead_letter", event=entry.event.id, why=reason[:300], severity="medium")
-
-    def _tell_log(self, act: str, **members: object) -> None:
-        self._record(OWN, {"act": act, "name": self._course.name, **members})
-
-    def _failed(self, error: str, asked: float) -> float:
-        now, failures = self._clock(), self.standing.failures + 1
-        self._change(failures=failures, error=error[:500], failed=now, looked=now)
-        self._tell()
-        return delay(failures, asked, self._chance())
-
-    def _due(self) -> bool:
-        return self._clock() - self._told >= _TOLD
-
-    def _tell(self) -> None:
-        """For `limen audit followers`. The cursor is what counts: this may fail."""
-        if self._due():
-            with suppress(DependencyFault):
-                self._keep()
-                key = state_key(self._course.log, self._course.name)
-                self._cursors.put(key, orjson.dumps(asdict(replace(self.standing, behind=self.behind))))
-                self._told = self._clock()
-
-    def _change(self, **members: Any) -> Standing:
-        self.standing = replace(self.standing, **members)
-        return self.standing
-
-
-def read_standing(raw: bytes | None) -> Standing:
-    """What was told last; of something else, nothing."""
-    try:
-        found = orjson.loads(raw or b"{}")
-        return Standing(**{name: found[name] for name in Standing.__dataclass_fields__ if name in found})
-    except (ValueError, TypeError):
-        return Standing()
+    def renew(self) -> None:
+        """Keep it. Raises DependencyFault."""
+        now = self._clock()
+        if now - self._renewed >= _CLAIMED / 4:
+            self._table.put(self._place, self._key.encode(), now + _CLAIMED)
+            self._renewed = now
 
 
 class Exporter:
@@ -230,13 +60,15 @@ class Exporter:
 
     def __init__(
         self,
-        lanes: Sequence[tuple[Lane, str, Limit]],
+        lanes: Sequence[tuple[Lane, str, Tolerance]],
         record: Record,
         say: Callable[[str], None],
         hold: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        claim: Claim | None = None,
     ) -> None:
         self._lanes, self._record, self._say, self._hold, self._clock = lanes, record, say, hold, clock
+        self._claim = claim
         self._stop = threading.Event()
         self._ended = ""
 
@@ -255,6 +87,8 @@ class Exporter:
         finally:
             # A sink that is being waited for does not hold up the end: its batch is sent again by the next process.
             self._stop.set()
+            for thread in threads:
+                await asyncio.to_thread(thread.join, _END / len(threads))
         raise DependencyFault("followers", self._ended, retryable=False)
 
     def standings(self) -> dict[str, Standing]:
@@ -263,8 +97,11 @@ class Exporter:
 
     def _follow(self, lane: Lane, name: str) -> None:
         try:
-            while not self._stop.wait(lane.turn()):
-                pass
+            wait = 0.0
+            while not self._stop.wait(wait):
+                begun = time.thread_time()
+                # Calls come first: it rests at least as long as it used the interpreter.
+                wait = max(lane.turn(), time.thread_time() - begun)
         except BaseException as error:  # noqa: BLE001 - `run` tells: a thread that ends silently exports nothing for ever
             self._ended = f"{name}: {type(error).__name__}: {error}"
         finally:
@@ -273,6 +110,9 @@ class Exporter:
     def look(self) -> None:
         """Compare each with its limit. Raises DependencyFault when a change cannot be recorded."""
         now, held = self._clock(), list[str]()
+        if self._claim is not None:
+            with suppress(DependencyFault):  # a database that is away takes no cursors either
+                self._claim.renew()
         for lane, name, limit in self._lanes:
             standing = lane.standing
             records, seconds = standing.lag(now)
@@ -284,7 +124,9 @@ class Exporter:
                 lane.behind = behind
         self._hold(f"follower {', '.join(held)} is too far behind" if held else "")
 
-    def _tell(self, name: str, behind: bool, records: int, seconds: float, standing: Standing, limit: Limit) -> None:
+    def _tell(
+        self, name: str, behind: bool, records: int, seconds: float, standing: Standing, limit: Tolerance
+    ) -> None:
         severity = ("high" if limit.refuse else "medium") if behind else "info"
         told = {"act": "behind" if behind else "recovered", "name": name, "records": records}
         more = {"behind_s": round(seconds, 1), "refusing": behind and limit.refuse, "severity": severity}
@@ -293,11 +135,22 @@ class Exporter:
 
 
 def open_exporter(
-    config: Config, state: State, record: Record, say: Callable[[str], None], hold: Callable[[str], None]
+    config: Config,
+    state: State,
+    record: Record,
+    say: Callable[[str], None],
+    hold: Callable[[str], None],
+    key: str,
 ) -> Exporter:
-    """One lane for each follower of the configuration. Raises ConfigFault when a sink needs what is not installed."""
+    """One lane for each follower of the configuration. `key` is the log's verifier key.
+
+    Raises ConfigFault when a sink needs what is not installed, or another replica has this log's name, DependencyFault.
+    """
+    claim = Claim(state.cursors, config.audit.name, key) if state.remote and config.audit.followers else None
+    if claim is not None:
+        claim.take()
     lanes = [(_lane(config, one, state.cursors, record), one.name, one.limit) for one in config.audit.followers]
-    return Exporter(lanes, record, say, hold)
+    return Exporter(lanes, record, say, hold, claim=claim)
 
 
 def _lane(config: Config, settings: FollowerSettings, cursors: Table, record: Record) -> Lane:

@@ -344,7 +344,7 @@ def test_everything_that_loosens_is_named_so() -> None:
     assert sorted(name for name in names if name.startswith("unsafe_")) == [
         "unsafe_anonymous", "unsafe_continue", "unsafe_foreign_redirects", "unsafe_localhost_ports",
         "unsafe_no_sandbox", "unsafe_observe", "unsafe_observe", "unsafe_observe",
-        "unsafe_plain_http", "unsafe_unverified",
+        "unsafe_plain", "unsafe_plain_http", "unsafe_unverified",
     ]  # fmt: skip
     assert list(loosened(Config())) == []
 

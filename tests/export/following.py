@@ -18,11 +18,11 @@ from limen.adapters.keys import FileSigner
 from limen.adapters.sqlite import open_tables
 from limen.audit.events import read_event
 from limen.audit.export import Entry, Rejected, Selection
+from limen.audit.follow import Course, Lane
 from limen.audit.ledger import Ledger
 from limen.audit.tree import leaf_hash
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
-from limen.exporting import Course, Lane
 
 
 def outcome(number: int, **more: object) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import pytest
 from export.following import Clock, FakeSink, Log, down, outcome, refusing, turns
 from limen.adapters.dead_letters import DeadLetters
 from limen.adapters.sink_file import FileSink
-from limen.audit.export import MOST_DELAY, MOST_STRIKES, Entry, Limit, Selection, delay
-from limen.core.faults import DependencyFault
-from limen.exporting import Exporter, Lane, cursor_key, read_standing, state_key
+from limen.audit.export import MOST_DELAY, MOST_STRIKES, Entry, Selection, Tolerance, delay
+from limen.audit.follow import Lane, cursor_key, read_standing, state_key
+from limen.core.faults import ConfigFault, DependencyFault
+from limen.exporting import Claim, Exporter
 
 
 @pytest.fixture
@@ -206,6 +208,16 @@ def test_files_turn_by_size_and_the_oldest_go(log: Log, tmp_path: Path) -> None:
         assert one.stat().st_mode & 0o077 == 0
 
 
+def test_a_line_torn_by_kill_9_spoils_no_other(log: Log, tmp_path: Path) -> None:
+    log.fill(3)
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(b'{"id":"limen:0:')
+    clock = Clock()
+    turns(log.lane(FileSink(path, "record", 1 << 30, 3), clock), clock)
+    lines = path.read_bytes().splitlines()
+    assert [orjson.loads(one)["proof"]["index"] for one in lines[1:]] == [0, 1, 2]
+
+
 def test_dead_letters_hold_the_record_and_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "dead" / "siem.jsonl"
     DeadLetters(path).put({"id": "x", "reason": "status 400"}, b'{"t":"x"}')
@@ -231,7 +243,7 @@ def test_back_pressure_ends_in_refusal_and_is_taken_back(log: Log) -> None:
     holds: list[str] = []
     told: list[dict[str, object]] = []
     exporter = Exporter(
-        [(lane, "siem", Limit(10, 1e9, refuse=True))], lambda kind, fields: told.append(dict(fields)),
+        [(lane, "siem", Tolerance(10, 1e9, refuse=True))], lambda kind, fields: told.append(dict(fields)),
         lambda text: None, holds.append, clock,
     )  # fmt: skip
     lane.turn()
@@ -253,7 +265,9 @@ def test_the_same_sink_without_refuse_holds_nobody(log: Log) -> None:
     lane = log.lane(FakeSink(down), clock)
     holds: list[str] = []
     lane.turn()
-    Exporter([(lane, "siem", Limit(10, 1e9))], lambda kind, fields: None, lambda text: None, holds.append, clock).look()
+    Exporter(
+        [(lane, "siem", Tolerance(10, 1e9))], lambda kind, fields: None, lambda text: None, holds.append, clock
+    ).look()
     assert holds == [""]
 
 
@@ -266,8 +280,8 @@ def test_a_thread_that_hangs_falls_behind_by_the_clock(log: Log) -> None:
     told: list[dict[str, object]] = []
     other = Log(log.home / "two") if (log.home / "two").mkdir() is None else log
     other.fill(3)
-    lanes: list[tuple[Lane, str, Limit]] = [
-        (log.lane(slow, clock), "slow", Limit(1000, 30)), (other.lane(quick, clock), "quick", Limit(1000, 30)),
+    lanes: list[tuple[Lane, str, Tolerance]] = [
+        (log.lane(slow, clock), "slow", Tolerance(1000, 30)), (other.lane(quick, clock), "quick", Tolerance(1000, 30)),
     ]  # fmt: skip
     exporter = Exporter(
         lanes, lambda kind, fields: told.append(dict(fields)), lambda text: None, lambda why: None, clock
@@ -295,7 +309,7 @@ def test_a_thread_that_ends_takes_the_gateway_down(log: Log, monkeypatch: pytest
         raise SystemExit(3)
 
     monkeypatch.setattr(lane, "turn", ends)
-    exporter = Exporter([(lane, "siem", Limit(1, 1))], lambda *_: None, lambda text: None, lambda why: None)
+    exporter = Exporter([(lane, "siem", Tolerance(1, 1))], lambda *_: None, lambda text: None, lambda why: None)
     with pytest.raises(DependencyFault, match="siem: SystemExit"):
         asyncio.run(asyncio.wait_for(exporter.run(), 10))
 
@@ -334,3 +348,16 @@ def test_the_id_differs_where_the_record_does() -> None:
 
     assert entry(outcome(1), 7).id != entry(outcome(2), 7).id
     assert entry(outcome(1), 7).id == entry(outcome(1), 7, size=9).id
+
+
+def test_two_replicas_whose_logs_have_one_name_do_not_share_a_cursor(log: Log) -> None:
+    """The second does not start while the first lives; a restart of the first does at once, another later."""
+    clock = Clock(time.time())
+    first, second = Claim(log.cursors, "limen", "key-a", clock), Claim(log.cursors, "limen", "key-b", clock)
+    first.take()
+    with pytest.raises(ConfigFault, match="a name of its own"):
+        second.take()
+    Claim(log.cursors, "limen", "key-a", clock).take()
+    Claim(log.cursors, "other", "key-b", clock).take()
+    log.cursors.put("following/limen", b"key-a", time.time() - 1)
+    second.take()

@@ -58,7 +58,7 @@ ruleset(name="all") {{ action(type="omfile" file="{out}" template="parts") }}
     command = ["rsyslogd", "-n", "-f", str(home / "rsyslog.conf"), "-i", str(home / "pid")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
-        for _ in range(200):
+        for _ in range(1000):
             if process.poll() is not None:
                 raise AssertionError((process.stderr or b"").read())  # type: ignore[union-attr]
             with socket.socket(type=socket.SOCK_STREAM if "tcp" in module else socket.SOCK_DGRAM) as probe:

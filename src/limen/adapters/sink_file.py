@@ -22,9 +22,11 @@ class FileSink:
         data = b"".join(render(self._form, entry) + b"\n" for entry in entries)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 before = os.fstat(handle).st_size
+                if before and os.pread(handle, 1, before - 1) != b"\n":
+                    data = b"\n" + data  # whoever wrote last was killed: the torn line ends here, and is sent again
                 self._write(handle, data, before)
             finally:
                 os.close(handle)

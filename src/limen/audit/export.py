@@ -137,7 +137,7 @@ def deliver(
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class Tolerance:
     """How far behind a sink may be, in records and in seconds since the oldest one that waits for it was written."""
 
     records: int

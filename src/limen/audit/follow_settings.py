@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from limen.audit.export import Limit, Selection
+from limen.audit.export import Selection, Tolerance
 from limen.core.addresses import is_loopback
 from limen.core.events import Category, Severity
 
@@ -51,9 +51,9 @@ class FollowerSettings(_Part):
         return Selection(frozenset(self.categories), self.types, self.severity)
 
     @property
-    def limit(self) -> Limit:
+    def limit(self) -> Tolerance:
         behind = self.max_behind
-        return Limit(behind.records, behind.seconds, self.when_behind == "refuse")
+        return Tolerance(behind.records, behind.seconds, self.when_behind == "refuse")
 
 
 class FileFollower(FollowerSettings):

@@ -22,7 +22,7 @@ from limen.core.events import Event
 VERSION: Final = "1.8.0"
 MAPPING: Final = "1"
 _SEVERITY: Final = MappingProxyType({"info": 1, "low": 2, "medium": 3, "high": 4, "critical": 5})
-_FINDINGS: Final = frozenset({"signal", "alert", "finding"})
+_FINDINGS: Final = frozenset({"signal", "alert", "finding", "connect_by_another", "connect_mix_up"})
 _READS: Final = frozenset(
     {"resources/read", "prompts/get", "completion/complete", "tools/list", "resources/list", "prompts/list",
      "resources/templates/list", "server/discover", "ping"}
@@ -46,7 +46,11 @@ _MAPPED: Final = frozenset(
 def ocsf(entry: Entry) -> dict[str, Any]:
     """One event of one class, valid against the published schema."""
     event = entry.event
-    if event.type in _FINDINGS or (event.type == "call.refused" and event.category in ("content", "incident")):
+    if (
+        event.type in _FINDINGS
+        or event.type.startswith("security.")
+        or (event.type == "call.refused" and event.category in ("content", "incident"))
+    ):
         return _finding(entry)
     if event.type.startswith(("incident.", "playbook.")) or event.type in ("incident", "playbook"):
         return _incident(entry)
@@ -180,24 +184,23 @@ def _authentication(entry: Entry) -> dict[str, Any]:
     found.setdefault("status_id", 1)
     if event.session:
         found["session"] = {"uid": event.session}
-    if event.client:
-        found["actor"] = {"app_uid": event.client}
+    found["actor"] = _actor(event)
     return found
 
 
 def _finding(entry: Entry) -> dict[str, Any]:
     event = entry.event
-    found = _base(entry, 2004, 1)
+    found = _base(entry, 2004, 1, ("host",))
     title = event.record.get("title") or event.record.get("why") or _message(event)
     info: dict[str, Any] = {"uid": str(event.record.get("id") or event.id), "title": str(title)[:512]}
     if event.findings or event.type in ("alert", "signal"):
         rule = event.record.get("rule") or event.record.get("source")
         info["types"] = list(event.findings) or [str(rule or event.type)]
     found["finding_info"] = info
-    found.pop("status_code", None)
+    found["actor"] = _actor(event)
     found["status_id"] = 1  # a finding that is new
     found["is_alert"] = event.type == "alert" or event.severity in ("high", "critical")
-    evidence: dict[str, Any] = {"actor": _actor(event), "src_endpoint": _endpoint(event)}
+    evidence: dict[str, Any] = {"actor": found["actor"], "src_endpoint": _endpoint(event)}
     if event.method:
         evidence["api"] = _call(event)
     found["evidences"] = [evidence]

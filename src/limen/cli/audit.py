@@ -17,7 +17,7 @@ from limen.core.faults import ConfigFault
 if TYPE_CHECKING:
     from limen.audit.note import VerifierKey
     from limen.audit.verify import Report
-    from limen.config.model import AuditConfig
+    from limen.config.kept import AuditConfig
 
 app = group("The log of every decision.")
 _SHOWN: Final = (

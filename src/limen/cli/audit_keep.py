@@ -58,7 +58,7 @@ def prune(
                 _told({**shown, "waits": left}, f"waits for {left} more to run `limen audit prune`", as_json)
                 return
             plan = agreed
-        from limen.upkeep import forget
+        from limen.logbook import forget
 
         count = pruning.remove(plan.ranges, names, why, now, lambda fields: state.tell("pruned", **fields))
         forget(settings, pruning.log, plan.ranges)

@@ -24,7 +24,7 @@ def followers(
     Cursors of followers that were taken out of the configuration are shown too: the log is kept for them until they
     are forgotten.
     """
-    from limen.exporting import cursor_key, read_standing, state_key
+    from limen.audit.follow import cursor_key, read_standing, state_key
 
     with opened(context, config) as (settings, state):
         log = settings.audit.name

@@ -20,7 +20,7 @@ def following_log(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]
     def hold(why: str) -> None:
         house.engine.held = why
 
-    exporter = open_exporter(house.config, state, house.record, house.say, hold)
+    exporter = open_exporter(house.config, state, house.record, house.say, hold, house.logbook.signer.verifier_key)
     counted, serving = open_metrics(house.config, exporter, house.ledger)
     watches = [*open_watches(house.config, state, house.record), *counted]
     watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
