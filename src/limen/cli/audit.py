@@ -10,11 +10,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from limen.cli import audit_events
 from limen.cli.context import ConfigOption, JsonOption, Misused, Refused, group, load, run_async
 from limen.cli.terminal import emit, line
 from limen.core.faults import ConfigFault
 
 app = group("The log of every decision.")
+app.command()(audit_events.events)
+app.command()(audit_events.parameters)
 _SHOWN: Final = (
     "decision",
     "reason",
