@@ -1,4 +1,4 @@
-"""I1: arguments in the log by policy: a digest by default, without what is private, or sealed under their caller's key."""
+"""I1: arguments in the log by policy: a digest, or without what is private, or sealed under their caller's key."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ def test_I1_a_session_begins_with_who_and_ends_with_why(here: Process) -> None:
 
 
 @pytest.mark.parametrize(("settings", "later", "why"), [
-    ({"idle": 10.0, "absolute": 100.0}, 11, "unused for long"), ({"idle": 10.0, "absolute": 10.0}, 11, "its time was up"),
+    ({"idle": 10.0, "absolute": 100.0}, 11, "unused for long"),
+    ({"idle": 10.0, "absolute": 10.0}, 11, "its time was up"),
 ])  # fmt: skip
 def test_I1_expiry_is_told_apart(settings: dict[str, Any], later: float, why: str) -> None:
     here = Process(MemoryTable(), Clock(), **settings)
