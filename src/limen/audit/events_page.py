@@ -38,8 +38,8 @@ Arguments that cannot be kept as asked, because the vault does not answer, are n
 
 ## What it costs
 
-Measured with `bench/records.py` on two busy cores (processor time, best of nine, in one run): see the last rows of
-[state.md](state.md).
+Measured with `bench/records.py`, in one run on two busy cores, processor time of the thread that calls: the two records
+of a call take 21 us instead of 14 with a result of 2 kB, 23 with 20 kB, 38 with 200 kB.
 """
 
 
