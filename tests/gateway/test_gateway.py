@@ -128,10 +128,11 @@ def test_every_call_is_in_the_log_with_what_was_decided(gateway: Running) -> Non
     time.sleep(0.3)
     mine = [record for record in records(gateway) if record.get("sub") == "auditor"]
     kinds = [record["t"] for record in mine]
-    assert kinds == ["authenticated", "intent", "outcome", "refusal"]
+    assert kinds == ["authenticated", "intent", "outcome", "authenticated", "refusal"]  # two tokens
     assert mine[1]["digest"]
     assert mine[1]["rules"]
-    assert mine[3]["reason"] == "policy.not_visible"
+    assert mine[4]["reason"] == "policy.not_visible"
+    assert any(record["t"] == "start" for record in records(gateway))
     assert json.loads(gateway.limen("audit", "verify", "--json"))["ok"] is True
 
 
