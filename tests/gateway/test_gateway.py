@@ -151,7 +151,7 @@ def test_killed_between_intent_and_answer_the_intent_is_there(tmp_path: Path) ->
         gateway.stop(signal.SIGKILL)
         thread.join(30)
         intents = [record for record in records(gateway) if record.get("sub") == "victim"]
-        assert [record["t"] for record in intents] == ["intent"]
+        assert [record["t"] for record in intents] == ["authenticated", "intent"]
         gateway.start()
         assert gateway.call("echo", gateway.token())[0] == 200
         time.sleep(1.5)
