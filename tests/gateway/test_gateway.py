@@ -128,10 +128,11 @@ def test_every_call_is_in_the_log_with_what_was_decided(gateway: Running) -> Non
     time.sleep(0.3)
     mine = [record for record in records(gateway) if record.get("sub") == "auditor"]
     kinds = [record["t"] for record in mine]
-    assert kinds == ["intent", "refusal"]
-    assert mine[0]["digest"]
-    assert mine[0]["rules"]
-    assert mine[1]["reason"] == "policy.not_visible"
+    assert kinds == ["authenticated", "intent", "outcome", "authenticated", "refusal"]  # two tokens
+    assert mine[1]["digest"]
+    assert mine[1]["rules"]
+    assert mine[4]["reason"] == "policy.not_visible"
+    assert any(record["t"] == "start" for record in records(gateway))
     assert json.loads(gateway.limen("audit", "verify", "--json"))["ok"] is True
 
 
@@ -150,7 +151,7 @@ def test_killed_between_intent_and_answer_the_intent_is_there(tmp_path: Path) ->
         gateway.stop(signal.SIGKILL)
         thread.join(30)
         intents = [record for record in records(gateway) if record.get("sub") == "victim"]
-        assert [record["t"] for record in intents] == ["intent"]
+        assert [record["t"] for record in intents] == ["authenticated", "intent"]
         gateway.start()
         assert gateway.call("echo", gateway.token())[0] == 200
         time.sleep(1.5)

@@ -8,37 +8,45 @@ from typing import Any, Final, get_args
 
 import orjson
 
+from limen.audit.catalogue import Row, row_of
 from limen.core.events import SEVERITIES, Category, Event, Severity
 from limen.core.reasons import REASONS
 
-# Records whose type has a second part, and the member that names it.
-_SECOND: Final = MappingProxyType(
+# Records whose type has a second part, and the members that name it: the first one there does.
+_SECOND: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "security": "event", "catalog": "change", "cell": "event", "egress": "what", "consent": "event",
-        "grant": "state", "vault": "act", "labels": "act", "protect": "act", "quarantine": "act", "incident": "act",
-        "follower": "act",
+        "security": ("event",), "catalog": ("change",), "cell": ("event",), "egress": ("what",),
+        "consent": ("change", "event"), "signin": ("event",), "grant": ("state",), "credential": ("outcome",),
+        "key": ("change",), "reload": ("ok",), "upstream_issuer": ("accepted",), "vault": ("act",), "labels": ("act",),
+        "protect": ("act",), "quarantine": ("act",), "session": ("act",), "approval": ("act",), "revocation": ("act",),
+        "parameters": ("act",), "package": ("act",), "incident": ("act",), "playbook": ("act",),
+        "follower": ("act",), "hold": ("act",), "prune": ("act",),
     }
 )  # fmt: skip
 _CALLS: Final = MappingProxyType(
     {"intent": "call.intent", "outcome": "call.outcome", "local": "call.local", "refusal": "call.refused"}
 )
-_CATEGORIES: Final[Mapping[str, Category]] = MappingProxyType(
-    {
-        "catalog": "catalog", "finding": "catalog", "unreachable": "catalog", "reachable": "catalog", "lock": "catalog",
-        "cell": "sandbox", "egress": "sandbox", "consent": "consent", "connected": "consent",
-        "disconnected": "consent", "grant": "token", "exchange": "token", "credential": "token", "session": "session",
-        "authenticated": "authentication", "signal": "incident", "alert": "incident", "contained": "incident",
-        "released": "incident", "incident": "incident", "playbook": "incident", "revoked": "incident",
-        "unrevoked": "incident", "quarantine": "content",
-    }
-)  # fmt: skip
 _OF_REASON: Final[Mapping[str, Category]] = MappingProxyType(
     {"identity": "authentication", "policy": "authorization", "catalog": "authorization", "content": "content",
-     "flow": "content", "incidents": "incident"}
+     "flow": "content", "credentials": "token", "incidents": "incident"}
 )  # fmt: skip
 _GRAVITY: Final[Mapping[str, Severity]] = MappingProxyType(
     {"info": "info", "notice": "low", "warning": "medium", "error": "high"}
 )
+
+
+def type_of(record: Mapping[str, Any]) -> str:
+    """The type of a record's event, as in the catalogue."""
+    kind = _text(record, "t")
+    if (call := _CALLS.get(kind)) is not None:
+        return call
+    for name in _SECOND.get(kind, ()):
+        second = record.get(name)
+        if isinstance(second, bool):
+            return f"{kind}.{'ok' if second else 'failed'}"
+        if isinstance(second, str) and second:
+            return f"{kind}.{second.replace(' ', '_')}"
+    return kind
 
 
 def read_event(log: str, index: int, record: bytes) -> Event:
@@ -51,21 +59,22 @@ def read_event(log: str, index: int, record: bytes) -> Event:
         raise ValueError(f"record {index} of {log} is not an object")
     kind = _text(found, "t")
     reason = _text(found, "reason") if kind in _CALLS else ""
-    call = kind in _CALLS
+    call, type = kind in _CALLS, type_of(found)
+    row = row_of(type)
     return Event(
         log=log,
         index=index,
         at=_number(found.get("ts")) or 0.0,
-        type=_CALLS.get(kind) or (f"{kind}.{found[_SECOND[kind]]}" if found.get(_SECOND.get(kind, "")) else kind),
-        category=_category(kind, reason),
-        severity=_severity(found, reason),
+        type=type,
+        category=_category(row, kind, reason),
+        severity=_severity(row, found, reason),
         ref=_text(found, "ref"),
         trace=_text(found, "trace"),
         issuer=_text(found, "iss") or _text(found, "issuer"),
-        subject=_text(found, "sub") or _text(found, "subject"),
-        client=_text(found, "client"),
+        subject=_text(found, "sub") or _text(found, "subject") or _text(found, "user"),
+        client=_text(found, "client") or _text(found, "client_id"),
         session=_text(found, "session"),
-        peer=_text(found, "peer"),
+        peer=_text(found, "peer") or _text(found, "address"),
         agent=_text(found, "agent"),
         server=_text(found, "upstream") or _text(found, "server"),
         method=_text(found, "method"),
@@ -88,19 +97,21 @@ def read_event(log: str, index: int, record: bytes) -> Event:
     )
 
 
-def _category(kind: str, reason: str) -> Category:
-    if kind in _CALLS:
-        return _OF_REASON.get(reason.partition(".")[0], "call") if kind == "refusal" else "call"
-    return _CATEGORIES.get(kind.partition(".")[0], "administration")
+def _category(row: Row | None, kind: str, reason: str) -> Category:
+    if kind == "refusal":
+        return _OF_REASON.get(reason.partition(".")[0], "call")
+    return row.category if row is not None else "administration"
 
 
-def _severity(found: Mapping[str, Any], reason: str) -> Severity:
+def _severity(row: Row | None, found: Mapping[str, Any], reason: str) -> Severity:
     stated = found.get("severity")
     if stated in SEVERITIES:
         return stated  # type: ignore[no-any-return]
-    if reason in REASONS and found.get("t") == "refusal":
+    if str(stated) in _GRAVITY:
+        return _GRAVITY[str(stated)]
+    if reason in REASONS:  # of a refusal, or of a call that went wrong
         return _GRAVITY[REASONS[reason].severity.value]
-    return _GRAVITY.get(str(stated), "info")
+    return row.severity if row is not None else "info"
 
 
 def _text(found: Mapping[str, Any], name: str) -> str:

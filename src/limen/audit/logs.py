@@ -123,10 +123,14 @@ class Logs:
 
 def head_of(directory: Path, key: VerifierKey, since: int) -> Head:
     """The head of a log that is here, continuing its first `since` records. Raises Unprovable, DependencyFault."""
-    prover = Prover(directory, key)
+    chain = succession_notes(directory)
+    present = chained(chain)[-1].after if chain else key
+    prover = Prover(directory, present)
     since = min(since, prover.checkpoint.size)
     hashes = tuple(prover.consistency(since)[1])
-    return Head(key.name, key.text, "", str(directory), "", 0.0, prover.note, since, hashes)
+    return Head(
+        key.name, key.text, present.text, "", str(directory), "", 0.0, prover.note, since, hashes, chain
+    )  # fmt: skip
 
 
 def _identity(directory: Path) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from limen.cli import audit_events
 from limen.cli.context import ConfigOption, JsonOption, Misused, Refused, group, load, run_async
 from limen.cli.terminal import emit, line
 from limen.core.faults import ConfigFault
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from limen.config.kept import AuditConfig
 
 app = group("The log of every decision.")
+app.command()(audit_events.events)
+app.command()(audit_events.parameters)
 _SHOWN: Final = (
     "decision",
     "reason",
