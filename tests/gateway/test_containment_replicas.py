@@ -58,9 +58,9 @@ class Pair:
             assert asked - since < seconds, f"{got} after {asked - since:.2f} s"
 
     def contain(self, kind: str) -> tuple[Applied, float]:
-        """And when the operator was told that it is in force."""
-        applied = self.operator.contain(kind, STOPS[kind][0])
-        return applied, time.monotonic()
+        """And when the operator asked for it."""
+        since = time.monotonic()
+        return self.operator.contain(kind, STOPS[kind][0]), since
 
 
 @contextlib.contextmanager
@@ -134,9 +134,8 @@ def test_with_the_bus_down_replicas_look_by_themselves(pair: Pair) -> None:
     """Redis hangs: it takes connections and says nothing. Nobody is woken, and the operator is not kept waiting."""
     pair.redis.pause()
     try:
-        started = time.monotonic()
         applied, since = pair.contain("quarantine_tool")
-        assert since - started < 10
+        assert time.monotonic() - since < 10
         token = pair.other.token("alice", jti="t-1")
         time.sleep(max(0.0, WITHIN - (time.monotonic() - since)))
         assert 200 not in {pair.other.call("echo", token)[0] for _ in range(3)}
@@ -198,7 +197,8 @@ def test_two_operators_at_once_apply_it_once(pair: Pair) -> None:
 
 
 def measure(rounds: int = 20) -> None:
-    """Seconds from "in force" at one replica to the last call that passed at the other: median and largest."""
+    """From asking for it at one replica to the last call that passed at the other, and the same of its release:
+    median, largest, median, largest."""
     with tempfile.TemporaryDirectory() as name, replicas(Path(name)) as pair:
 
         def row(what: str, kind: str, before: Callable[[], object] = lambda: None) -> None:
@@ -212,8 +212,9 @@ def measure(rounds: int = 20) -> None:
                     if pair.other.call("echo", token)[0] == 200:
                         last = time.monotonic()
                 took.append(last - since)
+                since = time.monotonic()
                 pair.operator.release(applied)
-                back.append(pair.until(200, pair.other, time.monotonic(), 20))
+                back.append(pair.until(200, pair.other, since, 20))
             numbers = [statistics.median(took), max(took), statistics.median(back), max(back)]
             print(what, *(f"{number * 1000:.0f} ms" for number in numbers), sep=" | ", flush=True)
 
