@@ -42,7 +42,7 @@ from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
-from limen.incidents.contain import Contained, Containments, Standing, Halted
+from limen.incidents.contain import Contained, Containments, Halted, Standing
 from limen.inspection import Feeding, Inspection
 from limen.opening import (
     directory,

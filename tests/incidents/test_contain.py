@@ -14,7 +14,7 @@ from limen.core.chain import Chain
 from limen.core.copied import MAX_AGE, RECORD, tell
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Pass, Refusal
-from limen.incidents.contain import Contained, Containments, Shown, Standing, Halted, session_name
+from limen.incidents.contain import Contained, Containments, Halted, Shown, Standing, session_name
 from policy.policy_material import MemoryTable
 
 ALICE = Caller("https://id.example", "alice", "app")
