@@ -47,7 +47,7 @@ from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.dpop import Proofs
 from limen.identity.issuers import Issuers
 from limen.identity.revoked import Revocation, Revocations, Revoked, as_row, described
-from limen.incidents.contain import Contained, Containments, Standing, Stopped
+from limen.incidents.contain import Contained, Containments, Halted, Standing
 from limen.incidents.threats import Threats
 from limen.incidents.weigh import Weigh
 from limen.inspection import Feeding, Inspection
@@ -170,7 +170,7 @@ class House:
         fixed: dict[type, Any] = {
             Authenticate: self._authenticate(config, issuers),
             Revoked: Revoked(self.revocations),
-            Stopped: Stopped(self.containments, self.revocations.ends),
+            Halted: Halted(self.containments, self.revocations.ends),
             Contained: Contained(self.containments),
             BindSession: BindSession(lasts.sessions, lasts.states, lasts.misuse, self._emit, lasts.callers, where),
             SpendState: SpendState(lasts.states),

@@ -32,7 +32,7 @@ from limen.detection.tokenise import Protect, Reveal
 from limen.identity.authenticate import Authenticate
 from limen.identity.bind_session import BindSession, SpendState
 from limen.identity.revoked import Revoked
-from limen.incidents.contain import Contained, Stopped
+from limen.incidents.contain import Contained, Halted
 from limen.incidents.weigh import Weigh
 from limen.policy.approval import RequireApproval
 from limen.policy.authorize import Authorize
@@ -41,7 +41,7 @@ from limen.protocol.inbound import header_agreement, known_method, origin, revis
 
 ADMIT: Final = (size, origin, strict_json, revision, header_agreement, known_method)  # pure; bytes -> Call
 
-CALLER: Final = (Authenticate, Revoked, BindSession, Stopped, Limit)
+CALLER: Final = (Authenticate, Revoked, BindSession, Halted, Limit)
 CALL: Final = (
     *CALLER, ReadFlow, Decoy, Resolve, Authorize, Contained, ValidateArguments, InspectArguments, CheckFlow, Weigh,
     RequireApproval,

@@ -1,4 +1,4 @@
-"""Stopped and Contained (J1): what is stopped and what is not, and that an old or damaged copy decides nothing."""
+"""Halted and Contained (J1): what is stopped and what is not, and that an old or damaged copy decides nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from limen.core.chain import Chain
 from limen.core.copied import MAX_AGE, RECORD, tell
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Pass, Refusal
-from limen.incidents.contain import Contained, Containments, Shown, Standing, Stopped, session_name
+from limen.incidents.contain import Contained, Containments, Halted, Shown, Standing, session_name
 from policy.policy_material import MemoryTable
 
 ALICE = Caller("https://id.example", "alice", "app")
@@ -72,7 +72,7 @@ class World:
 
     def walk(self, approved: Approved | None = None, *, ours: str = "", **changes: Any) -> Refusal | None:
         call = replace(Call("tools/call", "mail", "mail", Era.MODERN, "2026-07-28"), **changes)
-        guards: list[Any] = [Gives(ALICE, Session(ours)), Stopped(self.known, self.ended.__contains__)]
+        guards: list[Any] = [Gives(ALICE, Session(ours)), Halted(self.known, self.ended.__contains__)]
         if approved is not None:
             guards += [Gives(approved), Contained(self.known)]
         walked = asyncio.run(Chain(guards).run(Context(call, Presented(), time.monotonic() + 5, "ref")))

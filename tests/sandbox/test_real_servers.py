@@ -21,7 +21,7 @@ import yaml
 from mcp import Client, StdioServerParameters
 
 from egress.cells import PUBLIC, World, needs_namespaces
-from limen.adapters.egress_proxy import EgressGate
+from limen.adapters.egress_proxy import EgressGate, open_as_configured
 from limen.config.load import load_config
 from limen.core.announce import Announcement
 from limen.core.faults import UpstreamError
@@ -60,6 +60,7 @@ class Installed:
         gate = EgressGate if world is None else partial(EgressGate, lookup=world.lookup, dial=world.dial)
         cells = Cells(private_paths(loaded), gate=gate)
         cells.egress = [].append if world is None else world.events.append
+        cells.barred = lambda server: open_as_configured()
         return cells
 
     async def use(

@@ -21,7 +21,7 @@ _ROWS: Final = {
     "known_method": ("A9", "tests/protocol/test_inbound.py"),
     "Authenticate": ("A1-A5 A13 A14 C3", "tests/attacks/test_tokens.py"),
     "Revoked": ("B9 J1", "tests/gateway/test_revocation.py"),
-    "Stopped": ("J1", "tests/gateway/test_containment.py"),
+    "Halted": ("J1", "tests/gateway/test_containment.py"),
     "Contained": ("J1", "tests/gateway/test_containment.py"),
     "BindSession": ("B8 C1-C8", "tests/identity/test_sessions.py"),
     "SpendState": ("C2", "tests/identity/test_handles.py"),

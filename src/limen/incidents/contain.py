@@ -1,4 +1,4 @@
-"""Guards Stopped and Contained: what was contained is not called, and is not shown as if it could be.
+"""Guards Halted and Contained: what was contained is not called, and is not shown as if it could be.
 
 Who calls and with which token is a matter of revocations (`identity.revoked`); this is about sessions, servers, tools,
 and everything at once. The records are in a table that every replica reads; a call looks them up in a copy that is
@@ -144,7 +144,7 @@ def session_name(session: str) -> str:
     return sha256(session.encode()).hexdigest()[:16] if session else ""
 
 
-class Stopped:
+class Halted:
     """Guard. Is everything stopped, this route quarantined, or this session ended? Also for what is answered here.
 
     Refuses `incidents.contained`, and `identity.session` for a session that was ended. `ended`: whether a
