@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from limen.storage import State
 
 
-def open_alerting(config: Config, state: State, record: Record) -> Alerting:
-    """Counts what happens here. Raises DependencyFault."""
+def open_alerting(config: Config, state: State, record: Record, log: str) -> Alerting:
+    """Counts what happens in the log of this name. Raises DependencyFault."""
     settings = config.alerts
-    return Alerting(state.alerts, settings.in_force, config.audit.name, record, settings.told)
+    return Alerting(state.alerts, settings.in_force, log, record, settings.told)
 
 
 def open_delivery(config: Config, state: State, record: Record, say: Callable[[str], None]) -> Delivery:

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -17,7 +16,7 @@ from limen.audit.export import OWN, Entry, Tolerance
 from limen.audit.exposition import Counts, Gauge
 from limen.audit.follow import Course, Lane, Record, Standing
 from limen.core.events import Event, Watch
-from limen.core.faults import ConfigFault, DependencyFault
+from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 
 if TYPE_CHECKING:
@@ -31,30 +30,6 @@ _CLAIMED: Final = 60.0  # seconds a replica's name outlives it
 DEAD: Final = "dead-letters"  # directory beside the log
 
 
-class Claim:
-    """That this log's name is nobody else's, among replicas that share a database: under one name they would move each
-    other's cursors, and records would be missed. `key` is the log's verifier key."""
-
-    def __init__(self, table: Table, log: str, key: str, clock: Callable[[], float] = time.time) -> None:
-        self._table, self._key, self._clock = table, key, clock
-        self._place, self._log, self._renewed = f"following/{log}", log, 0.0
-
-    def take(self) -> None:
-        """Raises ConfigFault when a living replica has it, DependencyFault."""
-        raw = self._table.get(self._place)
-        if raw is not None and raw.decode() != self._key:
-            where = "audit.name"
-            raise ConfigFault(f"another replica's log is called {self._log} too: each needs a name of its own", where)
-        self.renew()
-
-    def renew(self) -> None:
-        """Keep it. Raises DependencyFault."""
-        now = self._clock()
-        if now - self._renewed >= _CLAIMED / 4:
-            self._table.put(self._place, self._key.encode(), now + _CLAIMED)
-            self._renewed = now
-
-
 class Exporter:
     """Runs the lanes of one process. `hold` is told why no call may be made, "" when they may."""
 
@@ -65,10 +40,8 @@ class Exporter:
         say: Callable[[str], None],
         hold: Callable[[str], None],
         clock: Callable[[], float] = time.time,
-        claim: Claim | None = None,
     ) -> None:
         self._lanes, self._record, self._say, self._hold, self._clock = lanes, record, say, hold, clock
-        self._claim = claim
         self._stop = threading.Event()
         self._ended = ""
 
@@ -110,9 +83,6 @@ class Exporter:
     def look(self) -> None:
         """Compare each with its limit. Raises DependencyFault when a change cannot be recorded."""
         now, held = self._clock(), list[str]()
-        if self._claim is not None:
-            with suppress(DependencyFault):  # a database that is away takes no cursors either
-                self._claim.renew()
         for lane, name, limit in self._lanes:
             standing = lane.standing
             records, seconds = standing.lag(now)
@@ -135,29 +105,21 @@ class Exporter:
 
 
 def open_exporter(
-    config: Config,
-    state: State,
-    record: Record,
-    say: Callable[[str], None],
-    hold: Callable[[str], None],
-    key: str,
+    config: Config, state: State, record: Record, say: Callable[[str], None], hold: Callable[[str], None], log: str
 ) -> Exporter:
-    """One lane for each follower of the configuration. `key` is the log's verifier key.
+    """One lane for each follower of the configuration. `log`: the log's name, which no other replica's has.
 
-    Raises ConfigFault when a sink needs what is not installed, or another replica has this log's name, DependencyFault.
+    Raises ConfigFault when a sink needs what is not installed, DependencyFault.
     """
-    claim = Claim(state.cursors, config.audit.name, key) if state.remote and config.audit.followers else None
-    if claim is not None:
-        claim.take()
-    lanes = [(_lane(config, one, state.cursors, record), one.name, one.limit) for one in config.audit.followers]
-    return Exporter(lanes, record, say, hold, claim=claim)
+    lanes = [(_lane(config, one, state.cursors, record, log), one.name, one.limit) for one in config.audit.followers]
+    return Exporter(lanes, record, say, hold)
 
 
-def _lane(config: Config, settings: FollowerSettings, cursors: Table, record: Record) -> Lane:
-    audit = config.audit
-    course = Course(audit.path, audit.name, settings.name, settings.selection, settings.batch, settings.since)
-    letters = DeadLetters(audit.path.with_name(DEAD) / f"{settings.name}.jsonl")
-    return Lane(course, open_sink(settings, audit.name), cursors, partial(_dead, letters), record)
+def _lane(config: Config, settings: FollowerSettings, cursors: Table, record: Record, log: str) -> Lane:
+    path = config.audit.path
+    course = Course(path, log, settings.name, settings.selection, settings.batch, settings.since)
+    letters = DeadLetters(path.with_name(DEAD) / f"{settings.name}.jsonl")
+    return Lane(course, open_sink(settings, log), cursors, partial(_dead, letters), record)
 
 
 def _dead(letters: DeadLetters, entry: Entry, reason: str) -> None:

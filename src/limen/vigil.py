@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 Record = Callable[[str, Mapping[str, Any]], None]  # puts an event on record. Raises DependencyFault.
 
 
-def open_watches(config: Config, state: State, record: Record) -> list[Watch]:
-    """All who watch, in the order in which each event is shown to them. Raises ConfigFault, DependencyFault."""
+def open_watches(config: Config, state: State, record: Record, log: str) -> list[Watch]:
+    """All who watch the log of this name, in the order in which each event is shown to them. Raises ConfigFault,
+    DependencyFault."""
 
     def suspect(signal: Signal) -> None:
         record("signal", as_fields(signal))
@@ -43,13 +44,13 @@ def open_watches(config: Config, state: State, record: Record) -> list[Watch]:
     if config.audit.index:
         watches.append(Indexing(open_index(config)))
     if config.behavior.enabled:
-        watches.append(Behavior(state.behavior, config.behavior, suspect, config.audit.name))
+        watches.append(Behavior(state.behavior, config.behavior, suspect, log))
     watches += [
         DecoyWatch(Canaries(state.behavior, config.decoys.canary_values), record, suspect),
         Suspicion(state.threats, lambda: bus.publish("threats") if bus is not None else None),
-        open_alerting(config, state, record),
+        open_alerting(config, state, record, log),
         IncidentWatch(Incidents(state.incidents, record), config.incidents),
-        playbook_watch(config, state, record, Containing(config, state, record)),
+        playbook_watch(config, state, record, Containing(config, state, record), log),
     ]
     return watches
 
@@ -62,12 +63,12 @@ def as_fields(signal: Signal) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def playbook_watch(config: Config, state: State, record: Record, hands: Hands) -> Playbooks:
+def playbook_watch(config: Config, state: State, record: Record, hands: Hands, log: str) -> Playbooks:
     """Who carries out the playbooks of a configuration, with these hands."""
     settings = config.incidents
     approvals = Approvals(state.incidents, partial(open_note, key=own_key(config)), settings.approvers)
     incidents = Incidents(state.incidents, record)
-    find = partial(find_event, config.audit.path, config.audit.name)
+    find = partial(find_event, config.audit.path, log)
     return Playbooks(
         hands, incidents, state.incidents, approvals, settings, lambda: load_playbooks(settings), record, find
     )

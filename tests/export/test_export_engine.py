@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from limen.adapters.dead_letters import DeadLetters
 from limen.adapters.sink_file import FileSink
 from limen.audit.export import MOST_DELAY, MOST_STRIKES, Entry, Selection, Tolerance, delay
 from limen.audit.follow import Lane, cursor_key, read_standing, state_key
-from limen.core.faults import ConfigFault, DependencyFault
-from limen.exporting import Claim, Exporter
+from limen.core.faults import DependencyFault
+from limen.exporting import Exporter
 
 
 @pytest.fixture
@@ -348,16 +347,3 @@ def test_the_id_differs_where_the_record_does() -> None:
 
     assert entry(outcome(1), 7).id != entry(outcome(2), 7).id
     assert entry(outcome(1), 7).id == entry(outcome(1), 7, size=9).id
-
-
-def test_two_replicas_whose_logs_have_one_name_do_not_share_a_cursor(log: Log) -> None:
-    """The second does not start while the first lives; a restart of the first does at once, another later."""
-    clock = Clock(time.time())
-    first, second = Claim(log.cursors, "limen", "key-a", clock), Claim(log.cursors, "limen", "key-b", clock)
-    first.take()
-    with pytest.raises(ConfigFault, match="a name of its own"):
-        second.take()
-    Claim(log.cursors, "limen", "key-a", clock).take()
-    Claim(log.cursors, "other", "key-b", clock).take()
-    log.cursors.put("following/limen", b"key-a", time.time() - 1)
-    second.take()

@@ -26,7 +26,7 @@ from limen.identity.revoked import Revocation, revocations, revoke, undo
 from limen.incidents.actions import Action, Applied
 from limen.incidents.incident import Incidents, IncidentWatch
 from limen.storage import State
-from limen.watching import playbook_watch
+from limen.vigil import playbook_watch
 
 JOINED = find_spec("limen.containing") is not None
 _KINDS = {"lock_caller": "user", "block_client": "client", "revoke_token": "token", "end_session": "session"}

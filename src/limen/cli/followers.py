@@ -25,9 +25,10 @@ def followers(
     are forgotten.
     """
     from limen.audit.follow import cursor_key, read_standing, state_key
+    from limen.audit.logs import name_of
 
     with opened(context, config) as (settings, state):
-        log = settings.audit.name
+        log = name_of(settings.audit.path, settings.audit.name)
         known = {one.name: one.kind for one in settings.audit.followers}
         before = cursor_key(log, "")
         kept = {key.removeprefix(before): int(value) for key, value in state.cursors.scan(before)}

@@ -249,7 +249,6 @@ def _source(config: Config, source: str) -> str:
 
 def _history(config: Config, begin: float) -> Iterator[Event]:
     """Events of our own log since then."""
-    from limen.audit.events import read_event
     from limen.audit.read import read
 
     records: Any = read(config.audit.path)
@@ -259,13 +258,13 @@ def _history(config: Config, begin: float) -> Iterator[Event]:
             with typer.progressbar(records, length=size, label="reading the log", file=sys.stderr) as bar:
                 yield from (one for one in _events(config, bar) if one.at >= begin)
             return
-    yield from (
-        event for index, record in records if (event := read_event(config.audit.name, index, record)).at >= begin
-    )
+    yield from (one for one in _events(config, records) if one.at >= begin)
 
 
 def _events(config: Config, records: Any) -> Iterator[Event]:
     from limen.audit.events import read_event
+    from limen.audit.logs import name_of
 
+    name = name_of(config.audit.path, config.audit.name)
     for index, record in records:
-        yield read_event(config.audit.name, index, record)
+        yield read_event(name, index, record)

@@ -145,12 +145,14 @@ def _explain_call(settings: Config, ref: str, as_json: bool) -> None:
     """What the log says of one call. Reads the whole log of this replica."""
     import orjson
 
+    from limen.audit.logs import name_of
     from limen.audit.read import read
 
+    name = name_of(settings.audit.path, settings.audit.name)
     wanted, found = ref.encode(), []
     for index, raw in read(settings.audit.path):
         if wanted in raw and (record := orjson.loads(raw)).get("ref") == ref:
-            found.append({"event": f"{settings.audit.name}:{index}", **record})
+            found.append({"event": f"{name}:{index}", **record})
     if not found:
         raise Refused(f"no call {ref} in the log")
     shown = ("event", "t", "reason", "guard", "risk", "own_risk", "weighed", "because", "findings", "flow", "detail")

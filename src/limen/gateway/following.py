@@ -20,9 +20,9 @@ def following_log(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]
     def hold(why: str) -> None:
         house.engine.held = why
 
-    exporter = open_exporter(house.config, state, house.record, house.say, hold, house.logbook.signer.verifier_key)
+    exporter = open_exporter(house.config, state, house.record, house.say, hold, name)
     counted, serving = open_metrics(house.config, exporter, house.ledger)
-    watches = [*open_watches(house.config, state, house.record), *counted]
+    watches = [*open_watches(house.config, state, house.record, name), *counted]
     watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
     delivery = open_delivery(house.config, state, house.record, house.say)
     return [watcher.run, exporter.run, *serving, delivery.run, partial(house.logbook.run, house.record)]

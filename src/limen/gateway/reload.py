@@ -37,7 +37,6 @@ _FIXED: Final = {
     "alerts": tuple(AlertSettings.model_fields),
     "incidents": tuple(IncidentSettings.model_fields),
     "storage": ("kind", "path", "url", "redis"),
-    "behavior": ("enabled", "warm_up_days", "warm_up_calls", "sensitivity", "time_zone", "memory_days", "entities"),
 }
 
 
