@@ -19,8 +19,7 @@ from limen.core.ports import Table
 
 _POLL: Final = 0.25  # seconds
 _SETTLE: Final = 1.0
-_BATCH: Final = 256  # events between two looks at the clock
-_REST: Final = 0.001  # seconds the interpreter is given up after a batch: calls come first
+_BATCH: Final = 64  # events at a time; then the interpreter is given up for as long as they took: calls come first
 
 
 class Watcher:
@@ -62,8 +61,9 @@ class Watcher:
     def _run(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
         try:
             while not self._stop.is_set():
-                if not self._turn():
-                    self._stop.wait(_POLL)
+                worked = time.thread_time()
+                more = self._turn()
+                self._stop.wait(time.thread_time() - worked if more else _POLL)
             self._settle(time.time())
             self._close()
         except Exception as error:  # noqa: BLE001 - `run` tells, and the gateway does not go on unwatched
@@ -85,7 +85,6 @@ class Watcher:
                         lane.next = index + 1
                 seen += 1
                 if seen == _BATCH:
-                    time.sleep(_REST)
                     break
         if time.monotonic() - self._settled >= _SETTLE:
             self._settled = time.monotonic()
