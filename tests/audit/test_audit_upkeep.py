@@ -46,9 +46,7 @@ class Home:
         self.config: Config = load_config(path).config
         self.state, self.signer = State.open(self.config), open_signer(self.config)
         self.said, self.told = list[str](), list[tuple[str, Mapping[str, Any]]]()
-        self.logbook = Logbook(
-            self.config, self.signer, open_log_signer(self.config), self.state, self.said.append
-        )
+        self.logbook = Logbook(self.config, self.signer, open_log_signer(self.config), self.state, self.said.append)
 
     def fill(self, count: int = 1024) -> None:
         ledger = Ledger.open(self.config.audit.path, self.logbook.signer, fsync_interval=60)

@@ -21,7 +21,9 @@ from limen.adapters.egress_report import Report
 from limen.audit.catalogue import CATALOGUE
 from limen.audit.events import read_event, type_of
 from limen.cli.main import app
+from limen.config.playbooks import digest_of, playbook_text
 from limen.core.announce import Announcement
+from limen.gateway.following import following_log
 from limen.sandbox.egress import Denied
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -103,13 +105,46 @@ def administered(inhouse: Inhouse, held: str) -> None:
     command(inhouse, "approvals", "approve", held, "--by", "carol")
     command(inhouse, "approvals", "reject", held, "--by", "carol", "--reason", "no")
     revoked = orjson.loads(command(inhouse, "revoke", "user", "mallory", "--reason", "left", "--json"))
-    key = orjson.loads(command(inhouse, "keys", "create", "job", "--server", "up", "--json"))
-    command(inhouse, "keys", "revoke", key["id"])
+    key = orjson.loads(command(inhouse, "keys", "api", "create", "job", "--server", "up", "--json"))
+    command(inhouse, "keys", "api", "revoke", key["id"])
     command(inhouse, "vault", "rotate", "--data")
     command(inhouse, "vault", "shred", "ann", "--issuer", "local", "--yes", "--reason", "left")
     time.sleep(0.6)  # until the gateway has looked
     command(inhouse, "revoke", "undo", revoked["id"], "--by", "carol")
     time.sleep(0.6)  # until the gateway has looked
+
+
+def responded(inhouse: Inhouse) -> str:
+    """What people who watch do with commands; a value that is planted where only a thief looks."""
+    why = ("--by", "carol", "--reason", "test")
+    command(inhouse, "playbook", "approve", "shipped:bulk-read", *why)
+    command(inhouse, "playbook", "withdraw", digest_of(playbook_text("shipped:bulk-read")), *why)
+    opened = orjson.loads(command(inhouse, "incident", "open", "Odd calls", "--json"))["id"]
+    command(inhouse, "incident", "note", opened, "called ann")
+    command(inhouse, "incident", "assign", opened, "carol")
+    command(inhouse, "incident", "close", opened, "--reason", "it was a test")
+    made = orjson.loads(command(inhouse, "contain", "lock-caller", "mallory", *why, "--json"))
+    command(inhouse, "contain", "release", made["id"], *why)
+    quiet = orjson.loads(
+        command(inhouse, "alerts", "suppress", "*", "--about", "caller=nobody", "--until", "1h", *why, "--json")
+    )
+    command(inhouse, "alerts", "unsuppress", quiet["id"])
+    hold = orjson.loads(command(inhouse, "audit", "hold", "add", "caller", "ann", *why, "--json"))
+    for who in ("carol", "dave"):
+        command(inhouse, "audit", "hold", "release", hold["id"], "--by", who, "--reason", "over")
+    key = orjson.loads(command(inhouse, "keys", "api", "create", "job", "--server", "up", "--json"))
+    command(inhouse, "keys", "api", "regenerate", key["id"], "--overlap", "1")
+    command(inhouse, "keys", "rotate", "handles")
+    command(inhouse, "decoys", "canary", "old wiki")
+    command(inhouse, "decoys", "uproot", "old wiki")
+    return str(orjson.loads(command(inhouse, "decoys", "canary", "wiki", "--json"))["value"])
+
+
+def cleared(inhouse: Inhouse) -> None:
+    """What is suspected of ann is taken back, once it is known."""
+    why = ["--by", "carol", "--reason", "it was a test"]
+    CliRunner().invoke(app, ["-c", str(inhouse.file), "risk", "clear", "caller:ann", *why])
+    CliRunner().invoke(app, ["-c", str(inhouse.file), "behavior", "forget", "ann", *why])
 
 
 async def announced(inhouse: Inhouse) -> None:
@@ -126,7 +161,7 @@ async def announced(inhouse: Inhouse) -> None:
     registry.reject("up", "tool", "send", "alice", "no")
     await inhouse.house.observe(Announcement("up", "2026-07-28", tools=TOOLS))
     await inhouse.house.observe(Announcement("up", "2026-07-28", tools=(TOOLS[0], odd)))
-    inhouse.house.record_history()
+    inhouse.house.chronicle.follow(registry)
 
 
 def networked(emit: Any) -> None:
@@ -158,6 +193,8 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         await inhouse.call("", method="tools/list", arguments={})
         duty = asyncio.create_task(house.watch_state())
         await asyncio.to_thread(administered, inhouse, held.public["approval"])
+        following = [asyncio.create_task(one()) for one in following_log(house)]
+        planted = await asyncio.to_thread(responded, inhouse)
         await announced(inhouse)
         house.unreachable("up", "down")
         house.reachable("up")
@@ -167,12 +204,23 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         note({"kind": "exchange", "outcome": "refused", "detail": "no"})
         for event in emitted:
             house._emit(event)
-        await asyncio.sleep(0.8)  # what commands did is looked for four times a second
-        duty.cancel()
-        await asyncio.gather(duty, return_exceptions=True)
+        await inhouse.call(arguments={"text": planted})
+        for _ in range(100):  # what commands did is looked for four times a second, and so is the log
+            await asyncio.sleep(0.2)
+            if {"alert", "incident.opened", "released", "risk.cleared"} <= {one.type for one in inhouse.events}:
+                break
+            if inhouse.of("signal"):
+                await asyncio.to_thread(cleared, inhouse)
+        for one in (duty, *following):
+            one.cancel()
+        await asyncio.gather(duty, *following, return_exceptions=True)
         house.engine.event("stop", reason="asked to")
 
-    found = lived(tmp_path_factory.mktemp("day"), work, "audit: {parameters: encrypted}\n")
+    found = lived(
+        tmp_path_factory.mktemp("day"),
+        work,
+        "audit: {parameters: encrypted, deleters: 2, witness: 5}\nincidents: {playbooks: ['shipped:bulk-read', 'shipped:leaking-server']}\n",
+    )
     return {event.type: event for event in found.events}
 
 

@@ -291,7 +291,12 @@ def _key_ends(files: dict[str, bytes], log: dict[str, Any]) -> dict[str, float]:
         before, after, size = lines[1], lines[2], int(lines[3])
         for key in (before, after):
             open_note(note, key)
-        if read_key(before)[0] != read_key(after)[0] or size < begun or (number > 1 and before != last) or after in keys:
+        if (
+            read_key(before)[0] != read_key(after)[0]
+            or size < begun
+            or (number > 1 and before != last)
+            or after in keys
+        ):
             raise Wrong(f"the keys of {log['name']} do not follow each other")
         keys[before] = size
         last, begun = after, size
