@@ -23,9 +23,9 @@ from limen.adapters.sealed_stream import COST, SealedWriter
 from limen.adapters.snapshots import snapshot
 from limen.archive import Packer, packed_rows
 from limen.audit.journal import journal_path
+from limen.audit.logs import ID
 from limen.audit.note import Checkpoint, NoteError, VerifierKey
 from limen.audit.publish import CHECKPOINT
-from limen.audit.logs import ID
 from limen.audit.read import PRUNED, load
 from limen.audit.succession import FOLDER as KEY_CHAIN
 from limen.audit.succession import Trusted

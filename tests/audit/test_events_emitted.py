@@ -23,7 +23,6 @@ from limen.audit.events import read_event, type_of
 from limen.cli.main import app
 from limen.config.playbooks import digest_of, playbook_text
 from limen.core.announce import Announcement
-from limen.gateway.following import following_log
 from limen.sandbox.egress import Denied
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -81,6 +80,49 @@ ELSEWHERE = {
     "::test_I1_encrypted_opens_for_an_operator_until_its_callers_key_is_destroyed",
     "access_review": "cli/test_access.py::test_an_attestation_is_signed_listed_and_told_to_the_log",
     "attempts_lost": "oauth/test_attempts.py::test_one_address_cannot_fill_the_queue",
+    "alert": "incidents/test_alerts.py::test_an_alert_is_on_record_and_on_its_way_to_those_it_concerns",
+    "alert_decided": "gateway/test_risk.py::test_acknowledging_and_closing_from_the_command_line",
+    "alert_suppressed": "incidents/test_alerts.py::test_suppressed_is_recorded_and_told_to_nobody_until_it_ends",
+    "delivery.dead": "incidents/test_delivery.py"
+    "::test_what_is_refused_for_good_is_set_aside_told_and_can_be_sent_again",
+    "delivery.revived": "incidents/test_delivery.py"
+    "::test_what_is_refused_for_good_is_set_aside_told_and_can_be_sent_again",
+    "containment": "gateway/test_containment.py"
+    "::test_a_quarantined_tool_is_neither_called_nor_listed_by_any_of_its_names",
+    "signal": "gateway/test_decoys.py::test_whoever_calls_it_reaches_no_server_and_is_a_suspect_i9",
+    "security.decoy.called": "gateway/test_decoys.py::test_whoever_calls_it_reaches_no_server_and_is_a_suspect_i9",
+    "security.decoy.canary": "gateway/test_decoys.py::test_a_canary_in_arguments_is_noticed_in_another_form_too_i9",
+    "risk.cleared": "gateway/test_risk.py::test_a_false_alarm_is_taken_back_i7",
+    "restart.ok": "recovery/test_restart.py::test_a_restart_drops_no_call_and_leaves_nothing_of_the_former_cell_j4",
+    "restart.failed": "recovery/test_restart.py::test_a_tampered_artifact_refuses_to_start_and_says_so_g9",
+    "certificate.ok": "recovery/test_renewed_certificate.py"
+    "::test_twenty_callers_and_an_open_connection_do_not_notice_j3",
+    "certificate.failed": "recovery/test_renewed_certificate.py"
+    "::test_a_certificate_without_its_key_changes_nothing_and_is_told",
+    "restored": "recovery/test_backup.py::test_a_gateway_from_nothing_but_its_backup_j4",
+    "config.rollback": "recovery/test_history.py::test_a_tampered_policy_is_seen_compared_and_put_back_op_09",
+    "follower.behind": "export/test_export_engine.py::test_back_pressure_ends_in_refusal_and_is_taken_back",
+    "follower.recovered": "export/test_export_engine.py::test_back_pressure_ends_in_refusal_and_is_taken_back",
+    "follower.dead_letter": "export/test_export_engine.py"
+    "::test_a_refused_record_is_found_put_aside_and_told_and_the_rest_arrives",
+    "follower.rewound": "export/test_export_engine.py::test_a_log_put_back_from_a_copy_is_followed_on_and_told",
+    "follower.forgotten": "export/test_export_gateway.py"
+    "::test_one_that_is_not_configured_any_more_is_shown_and_forgotten",
+    "witnessed": "audit/test_audit_upkeep.py::test_what_is_too_old_goes_from_the_log_and_from_its_index_by_itself",
+    "pruned": "audit/test_audit_upkeep.py::test_what_is_too_old_goes_from_the_log_and_from_its_index_by_itself",
+    "tampered": "audit/test_audit_upkeep.py"
+    "::test_op_02_a_log_that_was_set_back_is_told_of_once_and_nothing_is_removed",
+    "incident.evidence": "incidents/test_five_incidents.py::test_credential_theft",
+    "playbook.fired": "incidents/test_playbooks.py"
+    "::test_attacker_is_locked_and_an_incident_opened_and_the_honest_is_left_alone_j2",
+    "playbook.unapproved": "incidents/test_playbooks.py"
+    "::test_nothing_is_done_before_it_was_approved_nor_after_the_file_changed_j2",
+    "playbook.limited": "incidents/test_playbooks.py"
+    "::test_limits_keep_a_playbook_from_locking_a_company_out_and_say_so_once",
+    "playbook.waits": "incidents/test_playbooks.py"
+    "::test_what_concerns_everybody_waits_for_a_person_and_ends_if_nobody_comes",
+    "playbook.expired": "incidents/test_playbooks.py"
+    "::test_what_concerns_everybody_waits_for_a_person_and_ends_if_nobody_comes",
 }  # fmt: skip
 # Written, and no test yet that looks at the record itself: by machinery whose own tests cover what causes it.
 NOT_SHOWN = {
@@ -88,10 +130,14 @@ NOT_SHOWN = {
     "grant.grant_revoked", "credential.fault", "credential.late", "connected", "connection_failed", "revocation_told",
     "revocation_pending", "upstream_issuer.ok", "consent.denied", "security.consent.forged", "cell.refused",
     "protect.rotated", "protect.destroyed", "recovered", "reload.failed", "keys", "package.installed",
-    "package.deleted", "lock",
+    "package.deleted", "lock", "prune.asked", "behavior.forgotten", "playbook.invalid", "playbook.agreed",
+    "playbook.refused", "playbook.undo", "playbook.rolled_back",
 }  # fmt: skip
-# By those who watch, on branches of their own.
-WATCHED = {"signal", "alert", "contained", "released", "incident", "playbook"}
+
+
+DAY = ""DAY,
+incidents: {playbooks: ['shipped:bulk-read', 'shipped:leaking-server']}
+"""
 
 
 def command(inhouse: Inhouse, *arguments: str) -> str:
@@ -114,8 +160,8 @@ def administered(inhouse: Inhouse, held: str) -> None:
     time.sleep(0.6)  # until the gateway has looked
 
 
-def responded(inhouse: Inhouse) -> str:
-    """What people who watch do with commands; a value that is planted where only a thief looks."""
+def responded(inhouse: Inhouse) -> None:
+    """What people who watch do with commands."""
     why = ("--by", "carol", "--reason", "test")
     command(inhouse, "playbook", "approve", "shipped:bulk-read", *why)
     command(inhouse, "playbook", "withdraw", digest_of(playbook_text("shipped:bulk-read")), *why)
@@ -137,14 +183,6 @@ def responded(inhouse: Inhouse) -> str:
     command(inhouse, "keys", "rotate", "handles")
     command(inhouse, "decoys", "canary", "old wiki")
     command(inhouse, "decoys", "uproot", "old wiki")
-    return str(orjson.loads(command(inhouse, "decoys", "canary", "wiki", "--json"))["value"])
-
-
-def cleared(inhouse: Inhouse) -> None:
-    """What is suspected of ann is taken back, once it is known."""
-    why = ["--by", "carol", "--reason", "it was a test"]
-    CliRunner().invoke(app, ["-c", str(inhouse.file), "risk", "clear", "caller:ann", *why])
-    CliRunner().invoke(app, ["-c", str(inhouse.file), "behavior", "forget", "ann", *why])
 
 
 async def announced(inhouse: Inhouse) -> None:
@@ -193,8 +231,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         await inhouse.call("", method="tools/list", arguments={})
         duty = asyncio.create_task(house.watch_state())
         await asyncio.to_thread(administered, inhouse, held.public["approval"])
-        following = [asyncio.create_task(one()) for one in following_log(house)]
-        planted = await asyncio.to_thread(responded, inhouse)
+        await asyncio.to_thread(responded, inhouse)
         await announced(inhouse)
         house.unreachable("up", "down")
         house.reachable("up")
@@ -204,30 +241,23 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         note({"kind": "exchange", "outcome": "refused", "detail": "no"})
         for event in emitted:
             house._emit(event)
-        await inhouse.call(arguments={"text": planted})
-        for _ in range(100):  # what commands did is looked for four times a second, and so is the log
-            await asyncio.sleep(0.2)
-            if {"alert", "incident.opened", "released", "risk.cleared"} <= {one.type for one in inhouse.events}:
-                break
-            if inhouse.of("signal"):
-                await asyncio.to_thread(cleared, inhouse)
-        for one in (duty, *following):
-            one.cancel()
-        await asyncio.gather(duty, *following, return_exceptions=True)
+        await asyncio.sleep(0.8)  # what commands did is looked for four times a second
+        duty.cancel()
+        await asyncio.gather(duty, return_exceptions=True)
         house.engine.event("stop", reason="asked to")
 
     found = lived(
         tmp_path_factory.mktemp("day"),
         work,
-        "audit: {parameters: encrypted, deleters: 2, witness: 5}\nincidents: {playbooks: ['shipped:bulk-read', 'shipped:leaking-server']}\n",
+        "audit: {parameters: encrypted, deleters: 2}\nincidents: {playbooks: ['shipped:bulk-read', 'shipped:leaking-server']}\n",
     )
     return {event.type: event for event in found.events}
 
 
 def test_I1_every_type_is_emitted(events: dict[str, Any]) -> None:
     """I1: a type nobody makes happen would be a promise nobody keeps."""
-    missing = set(CATALOGUE) - set(events) - set(ELSEWHERE) - NOT_SHOWN - WATCHED
-    assert missing == set()
+    missing = set(CATALOGUE) - set(events) - set(ELSEWHERE) - NOT_SHOWN
+    assert sorted(missing) == []
     assert NOT_SHOWN & set(events) == set(), "take it out of NOT_SHOWN"
 
 
