@@ -109,7 +109,8 @@ class Backup:
             "id": secrets.token_hex(8), "at": time.time(), "limen": __version__, "config": self._loaded.path.name,
             "places": self._places, "kind": self._config.storage.kind, "tables": counts, "keys": self._keys,
             "log": {
-                "name": checkpoint.origin, "base": self._config.audit.name, "size": checkpoint.size, "root": checkpoint.root.hex(),
+                "name": checkpoint.origin, "base": self._config.audit.name, "size": checkpoint.size,
+                "root": checkpoint.root.hex(),
                 "key": open_log_signer(self._config).verifier_key,
             },
             "longest_token": self._config.identity.max_token_lifetime, "artifacts": self._artifacts(), "outside": left,

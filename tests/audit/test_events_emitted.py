@@ -135,7 +135,7 @@ NOT_SHOWN = {
 }  # fmt: skip
 
 
-DAY = ""DAY,
+DAY = """audit: {parameters: encrypted, deleters: 2}
 incidents: {playbooks: ['shipped:bulk-read', 'shipped:leaking-server']}
 """
 
@@ -246,11 +246,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         await asyncio.gather(duty, return_exceptions=True)
         house.engine.event("stop", reason="asked to")
 
-    found = lived(
-        tmp_path_factory.mktemp("day"),
-        work,
-        "audit: {parameters: encrypted, deleters: 2}\nincidents: {playbooks: ['shipped:bulk-read', 'shipped:leaking-server']}\n",
-    )
+    found = lived(tmp_path_factory.mktemp("day"), work, DAY)
     return {event.type: event for event in found.events}
 
 
