@@ -23,9 +23,10 @@ from limen.adapters.sealed_stream import COST, SealedWriter
 from limen.adapters.snapshots import snapshot
 from limen.archive import Packer, packed_rows
 from limen.audit.journal import journal_path
+from limen.audit.logs import ID
 from limen.audit.note import Checkpoint, NoteError, VerifierKey
 from limen.audit.publish import CHECKPOINT
-from limen.audit.read import load
+from limen.audit.read import PRUNED, load
 from limen.audit.succession import FOLDER as KEY_CHAIN
 from limen.audit.succession import Trusted
 from limen.audit.tiles import ENTRIES, WIDTH, split_bundle, tile_path
@@ -108,7 +109,8 @@ class Backup:
             "id": secrets.token_hex(8), "at": time.time(), "limen": __version__, "config": self._loaded.path.name,
             "places": self._places, "kind": self._config.storage.kind, "tables": counts, "keys": self._keys,
             "log": {
-                "name": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(),
+                "name": checkpoint.origin, "base": self._config.audit.name, "size": checkpoint.size,
+                "root": checkpoint.root.hex(),
                 "key": open_log_signer(self._config).verifier_key,
             },
             "longest_token": self._config.identity.max_token_lifetime, "artifacts": self._artifacts(), "outside": left,
@@ -147,6 +149,10 @@ class Backup:
             level, count = level + 1, count // WIDTH
         for number, _ in enumerate(sorted((directory / KEY_CHAIN).glob("[0-9]*")), 1):
             packer.add(f"{place}/{KEY_CHAIN}/{number}", [(directory / KEY_CHAIN / str(number)).read_bytes()])
+        # After the records: whatever was removed while they were copied stands in it.
+        for name in (PRUNED, ID):
+            if (content := load(directory, name)) is not None:
+                packer.add(f"{place}/{name}", [content])
         packer.add(f"{place}/{CHECKPOINT}", [note])
         return checkpoint
 
@@ -154,7 +160,7 @@ class Backup:
         self, packer: Packer, directory: Path, place: str, level: int | str, index: int, width: int = WIDTH
     ) -> None:
         """A tile, or the beginning of the full one that has taken its place meanwhile. What retention took is not
-        there, and verification tells."""
+        there."""
         path = tile_path(level, index, width)
         data = load(directory, path)
         if data is None and width < WIDTH:

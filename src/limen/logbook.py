@@ -63,18 +63,22 @@ class Logbook:
         """Until cancelled. Raises DependencyFault when the log's name is taken from us, or nothing can be put on
         record."""
         while True:
-            try:
-                await asyncio.to_thread(self._beat)
-                await asyncio.to_thread(self._witness, record)
-                await asyncio.to_thread(self._prune, record)
-                self._tell("")
-            except (Unprovable, NoteError, RolledBack) as fault:
-                self._alarm(str(fault), record)
-            except DependencyFault as fault:
-                if fault.port == "audit" and not fault.retryable:
-                    raise
-                self._tell(str(fault))
+            await asyncio.to_thread(self.turn, record)
             await asyncio.sleep(BEAT)
+
+    def turn(self, record: Record) -> None:
+        """Each duty once. Raises like `run`; any other trouble is said."""
+        try:
+            self._beat()
+            self._witness(record)
+            self._prune(record)
+            self._tell("")
+        except (Unprovable, NoteError, RolledBack) as fault:
+            self._alarm(str(fault), record)
+        except DependencyFault as fault:
+            if fault.port == "audit" and not fault.retryable:
+                raise
+            self._tell(str(fault))
 
     def close(self) -> None:
         """The log is not written any more. Raises DependencyFault."""

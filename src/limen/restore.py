@@ -151,7 +151,8 @@ class _Restoration:
         report = verify(self._audit, self._manifest["log"]["key"])
         if not report.ok or report.root.hex() != self._manifest["log"]["root"]:
             raise NotSealed(f"its log does not verify: {report.problem}", str(self._audit))
-        rows = self._opened.rows() if self._keep_issued else self._forgetting(self._opened.rows())
+        rows = _elsewhere(self._opened.rows())
+        rows = rows if self._keep_issued else self._forgetting(rows)
         make_folder(self._storage.parent)
         count = load(database or self._storage, TABLES, rows)
         key = self._new_keys()
@@ -224,7 +225,7 @@ class _Restoration:
             }  # fmt: skip
             draft.unlink(missing_ok=True)
             draft.with_name(draft.name + ".pub").unlink(missing_ok=True)
-            signer = FileSigner.open(draft, name)
+            signer = FileSigner.open(draft, self._manifest["log"]["base"]).named(name)
             ledger.succeed(signer, "restored")
             ledger.append(orjson.dumps(record))
         finally:
@@ -237,10 +238,20 @@ class _Restoration:
         """The one of the keys in the backup that signed the log last. Raises NotSealed when it is none of them."""
         for path in (log_key, log_key.with_name(log_key.name + ".next"), self._key):
             if path.exists():
-                signer = FileSigner.open(path, name, create=False)
+                signer = FileSigner.open(path, self._manifest["log"]["base"], create=False).named(name)
                 if signer.verifier_key == self._manifest["log"]["key"]:
                     return signer
         raise NotSealed("the key that signs its log is not in it", str(self._audit))
+
+
+def _elsewhere(rows: Iterator[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
+    """Nobody writes these logs where they are now, and their index is empty: it is filled again from the log."""
+    for name, (key, value, expires) in rows:
+        if name == "cursors" and key.startswith("watch/") and key.endswith("/index"):
+            continue
+        if name == "logs" and key.startswith("log/"):
+            value = orjson.dumps(orjson.loads(value) | {"at": 0.0})
+        yield name, (key, value, expires)
 
 
 def _below(directory: Path, path: str) -> Path:

@@ -32,6 +32,8 @@ OF_ONE = {
     "oauth/registration.py": {"_tell": ""},
     "cli/servers.py": {"_recorded": "package"},
     "credentials/sources.py": {"_note": "credential"},
+    "containing.py": {"_tell": ""},
+    "audit/follow.py": {"_tell_log": "follower"},
 }
 # The member that names the second part, and the types in whose writing it is no constant: where, and what it can be.
 SECOND = {
@@ -40,9 +42,12 @@ SECOND = {
     "upstream_issuer": ("accepted",), "vault": ("act",), "labels": ("act",), "protect": ("act",),
     "quarantine": ("act",), "session": ("act",), "approval": ("act",), "revocation": ("act",),
     "parameters": ("act",), "package": ("act",), "key": ("change",), "credential": ("outcome",),
+    "incident": ("act",), "playbook": ("act",), "follower": ("act",), "hold": ("act",), "prune": ("act",),
+    "restart": ("ok",), "certificate": ("ok",), "config": ("change",), "risk": ("act",),
+    "alert_suppression": ("act",), "delivery": ("act",),
 }  # fmt: skip
 OPEN = {
-    ("assemble.py", "catalog"): "new changed returned rejected_again held gone finding approved voted rejected "
+    ("chronicle.py", "catalog"): "new changed returned rejected_again held gone finding approved voted rejected "
     "rolled_back dropped repaired tampered",
     ("oauth/grants.py", "grant"): "access_token_revoked refresh_token_revoked grant_revoked",
     ("cli/content.py", "protect"): "rotated destroyed",
@@ -51,12 +56,20 @@ OPEN = {
     ("identity/misuse.py", "security"): "token.wrong_audience token.expired_burst token.invalid_burst "
     "token.revoked_use handle.probing",
     ("adapters/egress_report.py", "egress"): "refused learned",
+    ("incidents/incident.py", "incident"): "opened noted changed closed",
+    ("incidents/runs.py", "playbook"): "invalid unapproved waits expired fired limited rolled_back",
+    ("cli/playbooks.py", "playbook"): "agreed refused undo",
+    ("incidents/delivery.py", "delivery"): "dead",
+    ("cli/audit_keep.py", "hold"): "lifted lifting",
 }  # fmt: skip
 # Calls that pass a record on whose type somebody else gave it, or that are another kind of event: file -> arguments.
 PASSING = {
+    "audit/follow.py": "OWN",
+    "exporting.py": "OWN",
     "adapters/egress_report.py": "what",
     "assemble.py": "kind",
     "catalog/decide.py": "subject",
+    "cli/alerts.py": "one.severity",
     "cli/connections.py": "event",
     "cli/consents.py": "event",
     "cli/wrapping.py": "found.path",
@@ -81,14 +94,13 @@ PASSING = {
 # Types that are put together from constants of the file they are written in.
 NAMED = {
     "assemble.py": ("revoked", "unrevoked"),
+    "exporting.py": ("follower.behind", "follower.recovered"),
     "credentials/sources.py": ("credential.ok", "credential.refused"),
 }
 CALLS = {"intent": "call.intent", "outcome": "call.outcome", "local": "call.local", "refusal": "call.refused"}
 # They put the first part to what others made.
 THROUGH = {("delegation.py", "credential"), ("continuity.py", "session"), ("gateway/run.py", "egress"),
            ("gateway/run.py", "cell")}  # fmt: skip
-# Written by watchers; each has its own tests.
-WATCHED = {"signal", "alert", "contained", "released", "incident", "playbook"}
 # Forwarded whole: the type is put on by somebody else.
 CELLS = {"gateway/upstream_run.py", "gateway/upstream_stdio.py"}
 
@@ -220,7 +232,7 @@ def test_I1_named_types_stand_in_their_files() -> None:
 
 def test_I1_each_row_is_written() -> None:
     """I1: the catalogue promises nothing that nobody writes."""
-    assert {row for row in CATALOGUE if row not in types()} - WATCHED == set()
+    assert {row for row in CATALOGUE if row not in types()} == set()
 
 
 def test_I1_rows_are_complete() -> None:
@@ -233,6 +245,7 @@ def test_I1_rows_are_complete() -> None:
             "Rejected.",
             "It ended.",
             "It ends.",
+            "It acted.",
         ), row.id
         used |= set(row.members)
     known = {*COMMON, *WHO, *MEMBERS}

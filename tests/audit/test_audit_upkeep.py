@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 import pytest
-from limen.upkeep import Upkeep
 from typer.testing import CliRunner
 
 from limen.audit.events import read_event
@@ -28,7 +27,8 @@ from limen.config.model import Config
 from limen.core.events import Event
 from limen.core.faults import DependencyFault
 from limen.core.ports import owner_of
-from limen.opening import open_signer, open_vault
+from limen.logbook import Logbook
+from limen.opening import open_log_signer, open_signer, open_vault
 from limen.storage import State, open_index
 from limen.watching import Watcher
 
@@ -46,28 +46,23 @@ class Home:
         self.config: Config = load_config(path).config
         self.state, self.signer = State.open(self.config), open_signer(self.config)
         self.said, self.told = list[str](), list[tuple[str, Mapping[str, Any]]]()
-        self.upkeep = Upkeep(self.config, self.signer, self.state, self.said.append)
+        self.logbook = Logbook(self.config, self.signer, open_log_signer(self.config), self.state, self.said.append)
 
     def fill(self, count: int = 1024) -> None:
-        ledger = Ledger.open(self.config.audit.path, self.upkeep.signer, fsync_interval=60)
+        ledger = Ledger.open(self.config.audit.path, self.logbook.signer, fsync_interval=60)
         now = time.time()
         for number in range(count):
             at = now - (count - 1 - number) * 40 * DAY / count
             ledger.append(orjson.dumps({"t": "intent", "ts": at, "sub": "alice", "number": number}))
         ledger.close_now()
-        self.state.cursors.put(f"watch/{self.upkeep.signer.name}/index", str(count).encode())
+        self.state.cursors.put(f"watch/{self.logbook.signer.name}/index", str(count).encode())
 
     def record(self, event: str, fields: Mapping[str, Any]) -> None:
         self.told.append((event, fields))
 
     def turn(self) -> None:
         """Its duties once."""
-
-        async def once() -> None:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(self.upkeep.run(self.record), 3)
-
-        asyncio.run(once())
+        self.logbook.turn(self.record)
 
 
 def test_what_is_too_old_goes_from_the_log_and_from_its_index_by_itself(tmp_path: Path) -> None:
@@ -116,7 +111,7 @@ def test_op_02_a_gateway_whose_name_was_taken_stops(tmp_path: Path) -> None:
     home.fill(10)
     other = Home(tmp_path)
     with pytest.raises(DependencyFault, match="took the log's name"):
-        asyncio.run(asyncio.wait_for(home.upkeep.run(home.record), 20))
+        asyncio.run(asyncio.wait_for(home.logbook.run(home.record), 20))
     other.turn()
     assert other.said == []
 
@@ -154,7 +149,7 @@ def test_i2_proofs_stay_valid_when_a_persons_key_is_destroyed(tmp_path: Path) ->
     vault, owner = open_vault(home.config, home.state), owner_of("https://id.example", "alice")
     sealed = vault.seal(owner, "audit/1", b'{"query":"planted-argument-71c2"}')
     other = vault.seal(owner_of("https://id.example", "bob"), "audit/2", b"{}")
-    ledger = Ledger.open(home.config.audit.path, home.upkeep.signer, fsync_interval=60)
+    ledger = Ledger.open(home.config.audit.path, home.logbook.signer, fsync_interval=60)
     for who, box in (("alice", sealed), ("bob", other)):
         ledger.append(orjson.dumps({"t": "intent", "ts": 1.0, "sub": who, "sealed": box.hex()}))
     ledger.close_now()

@@ -21,6 +21,7 @@ from limen.adapters.egress_report import Report
 from limen.audit.catalogue import CATALOGUE
 from limen.audit.events import read_event, type_of
 from limen.cli.main import app
+from limen.config.playbooks import digest_of, playbook_text
 from limen.core.announce import Announcement
 from limen.sandbox.egress import Denied
 
@@ -79,6 +80,49 @@ ELSEWHERE = {
     "::test_I1_encrypted_opens_for_an_operator_until_its_callers_key_is_destroyed",
     "access_review": "cli/test_access.py::test_an_attestation_is_signed_listed_and_told_to_the_log",
     "attempts_lost": "oauth/test_attempts.py::test_one_address_cannot_fill_the_queue",
+    "alert": "incidents/test_alerts.py::test_an_alert_is_on_record_and_on_its_way_to_those_it_concerns",
+    "alert_decided": "gateway/test_risk.py::test_acknowledging_and_closing_from_the_command_line",
+    "alert_suppressed": "incidents/test_alerts.py::test_suppressed_is_recorded_and_told_to_nobody_until_it_ends",
+    "delivery.dead": "incidents/test_delivery.py"
+    "::test_what_is_refused_for_good_is_set_aside_told_and_can_be_sent_again",
+    "delivery.revived": "incidents/test_delivery.py"
+    "::test_what_is_refused_for_good_is_set_aside_told_and_can_be_sent_again",
+    "containment": "gateway/test_containment.py"
+    "::test_a_quarantined_tool_is_neither_called_nor_listed_by_any_of_its_names",
+    "signal": "gateway/test_decoys.py::test_whoever_calls_it_reaches_no_server_and_is_a_suspect_i9",
+    "security.decoy.called": "gateway/test_decoys.py::test_whoever_calls_it_reaches_no_server_and_is_a_suspect_i9",
+    "security.decoy.canary": "gateway/test_decoys.py::test_a_canary_in_arguments_is_noticed_in_another_form_too_i9",
+    "risk.cleared": "gateway/test_risk.py::test_a_false_alarm_is_taken_back_i7",
+    "restart.ok": "recovery/test_restart.py::test_a_restart_drops_no_call_and_leaves_nothing_of_the_former_cell_j4",
+    "restart.failed": "recovery/test_restart.py::test_a_tampered_artifact_refuses_to_start_and_says_so_g9",
+    "certificate.ok": "recovery/test_renewed_certificate.py"
+    "::test_twenty_callers_and_an_open_connection_do_not_notice_j3",
+    "certificate.failed": "recovery/test_renewed_certificate.py"
+    "::test_a_certificate_without_its_key_changes_nothing_and_is_told",
+    "restored": "recovery/test_backup.py::test_a_gateway_from_nothing_but_its_backup_j4",
+    "config.rollback": "recovery/test_history.py::test_a_tampered_policy_is_seen_compared_and_put_back_op_09",
+    "follower.behind": "export/test_export_engine.py::test_back_pressure_ends_in_refusal_and_is_taken_back",
+    "follower.recovered": "export/test_export_engine.py::test_back_pressure_ends_in_refusal_and_is_taken_back",
+    "follower.dead_letter": "export/test_export_engine.py"
+    "::test_a_refused_record_is_found_put_aside_and_told_and_the_rest_arrives",
+    "follower.rewound": "export/test_export_engine.py::test_a_log_put_back_from_a_copy_is_followed_on_and_told",
+    "follower.forgotten": "export/test_export_gateway.py"
+    "::test_one_that_is_not_configured_any_more_is_shown_and_forgotten",
+    "witnessed": "audit/test_audit_upkeep.py::test_what_is_too_old_goes_from_the_log_and_from_its_index_by_itself",
+    "pruned": "audit/test_audit_upkeep.py::test_what_is_too_old_goes_from_the_log_and_from_its_index_by_itself",
+    "tampered": "audit/test_audit_upkeep.py"
+    "::test_op_02_a_log_that_was_set_back_is_told_of_once_and_nothing_is_removed",
+    "incident.evidence": "incidents/test_five_incidents.py::test_credential_theft",
+    "playbook.fired": "incidents/test_playbooks.py"
+    "::test_attacker_is_locked_and_an_incident_opened_and_the_honest_is_left_alone_j2",
+    "playbook.unapproved": "incidents/test_playbooks.py"
+    "::test_nothing_is_done_before_it_was_approved_nor_after_the_file_changed_j2",
+    "playbook.limited": "incidents/test_playbooks.py"
+    "::test_limits_keep_a_playbook_from_locking_a_company_out_and_say_so_once",
+    "playbook.waits": "incidents/test_playbooks.py"
+    "::test_what_concerns_everybody_waits_for_a_person_and_ends_if_nobody_comes",
+    "playbook.expired": "incidents/test_playbooks.py"
+    "::test_what_concerns_everybody_waits_for_a_person_and_ends_if_nobody_comes",
 }  # fmt: skip
 # Written, and no test yet that looks at the record itself: by machinery whose own tests cover what causes it.
 NOT_SHOWN = {
@@ -86,10 +130,14 @@ NOT_SHOWN = {
     "grant.grant_revoked", "credential.fault", "credential.late", "connected", "connection_failed", "revocation_told",
     "revocation_pending", "upstream_issuer.ok", "consent.denied", "security.consent.forged", "cell.refused",
     "protect.rotated", "protect.destroyed", "recovered", "reload.failed", "keys", "package.installed",
-    "package.deleted", "lock",
+    "package.deleted", "lock", "prune.asked", "behavior.forgotten", "playbook.invalid", "playbook.agreed",
+    "playbook.refused", "playbook.undo", "playbook.rolled_back",
 }  # fmt: skip
-# By those who watch, on branches of their own.
-WATCHED = {"signal", "alert", "contained", "released", "incident", "playbook"}
+
+
+DAY = """audit: {parameters: encrypted, deleters: 2}
+incidents: {playbooks: ['shipped:bulk-read', 'shipped:leaking-server']}
+"""
 
 
 def command(inhouse: Inhouse, *arguments: str) -> str:
@@ -103,13 +151,38 @@ def administered(inhouse: Inhouse, held: str) -> None:
     command(inhouse, "approvals", "approve", held, "--by", "carol")
     command(inhouse, "approvals", "reject", held, "--by", "carol", "--reason", "no")
     revoked = orjson.loads(command(inhouse, "revoke", "user", "mallory", "--reason", "left", "--json"))
-    key = orjson.loads(command(inhouse, "keys", "create", "job", "--server", "up", "--json"))
-    command(inhouse, "keys", "revoke", key["id"])
+    key = orjson.loads(command(inhouse, "keys", "api", "create", "job", "--server", "up", "--json"))
+    command(inhouse, "keys", "api", "revoke", key["id"])
     command(inhouse, "vault", "rotate", "--data")
     command(inhouse, "vault", "shred", "ann", "--issuer", "local", "--yes", "--reason", "left")
     time.sleep(0.6)  # until the gateway has looked
     command(inhouse, "revoke", "undo", revoked["id"], "--by", "carol")
     time.sleep(0.6)  # until the gateway has looked
+
+
+def responded(inhouse: Inhouse) -> None:
+    """What people who watch do with commands."""
+    why = ("--by", "carol", "--reason", "test")
+    command(inhouse, "playbook", "approve", "shipped:bulk-read", *why)
+    command(inhouse, "playbook", "withdraw", digest_of(playbook_text("shipped:bulk-read")), *why)
+    opened = orjson.loads(command(inhouse, "incident", "open", "Odd calls", "--json"))["id"]
+    command(inhouse, "incident", "note", opened, "called ann")
+    command(inhouse, "incident", "assign", opened, "carol")
+    command(inhouse, "incident", "close", opened, "--reason", "it was a test")
+    made = orjson.loads(command(inhouse, "contain", "lock-caller", "mallory", *why, "--json"))
+    command(inhouse, "contain", "release", made["id"], *why)
+    quiet = orjson.loads(
+        command(inhouse, "alerts", "suppress", "*", "--about", "caller=nobody", "--until", "1h", *why, "--json")
+    )
+    command(inhouse, "alerts", "unsuppress", quiet["id"])
+    hold = orjson.loads(command(inhouse, "audit", "hold", "add", "caller", "ann", *why, "--json"))
+    for who in ("carol", "dave"):
+        command(inhouse, "audit", "hold", "release", hold["id"], "--by", who, "--reason", "over")
+    key = orjson.loads(command(inhouse, "keys", "api", "create", "job", "--server", "up", "--json"))
+    command(inhouse, "keys", "api", "regenerate", key["id"], "--overlap", "1")
+    command(inhouse, "keys", "rotate", "handles")
+    command(inhouse, "decoys", "canary", "old wiki")
+    command(inhouse, "decoys", "uproot", "old wiki")
 
 
 async def announced(inhouse: Inhouse) -> None:
@@ -126,7 +199,7 @@ async def announced(inhouse: Inhouse) -> None:
     registry.reject("up", "tool", "send", "alice", "no")
     await inhouse.house.observe(Announcement("up", "2026-07-28", tools=TOOLS))
     await inhouse.house.observe(Announcement("up", "2026-07-28", tools=(TOOLS[0], odd)))
-    inhouse.house.record_history()
+    inhouse.house.chronicle.follow(registry)
 
 
 def networked(emit: Any) -> None:
@@ -158,6 +231,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         await inhouse.call("", method="tools/list", arguments={})
         duty = asyncio.create_task(house.watch_state())
         await asyncio.to_thread(administered, inhouse, held.public["approval"])
+        await asyncio.to_thread(responded, inhouse)
         await announced(inhouse)
         house.unreachable("up", "down")
         house.reachable("up")
@@ -172,14 +246,14 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         await asyncio.gather(duty, return_exceptions=True)
         house.engine.event("stop", reason="asked to")
 
-    found = lived(tmp_path_factory.mktemp("day"), work, "audit: {parameters: encrypted}\n")
+    found = lived(tmp_path_factory.mktemp("day"), work, DAY)
     return {event.type: event for event in found.events}
 
 
 def test_I1_every_type_is_emitted(events: dict[str, Any]) -> None:
     """I1: a type nobody makes happen would be a promise nobody keeps."""
-    missing = set(CATALOGUE) - set(events) - set(ELSEWHERE) - NOT_SHOWN - WATCHED
-    assert missing == set()
+    missing = set(CATALOGUE) - set(events) - set(ELSEWHERE) - NOT_SHOWN
+    assert sorted(missing) == []
     assert NOT_SHOWN & set(events) == set(), "take it out of NOT_SHOWN"
 
 

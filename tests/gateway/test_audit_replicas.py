@@ -66,7 +66,7 @@ def test_a_record_is_found_and_convinces_with_the_key_alone_i2(pair: tuple[Runni
         gateway.until(lambda gateway=gateway: found(gateway, "--caller", "alice"), 30)
         one = found(gateway, "--caller", "bob", "--decision", "deny", "--since", "1h")[0]
         assert (one["tool"], one["type"], one["log says"]) == ("danger", "call.refused", "the same")
-        assert audit(gateway, "query", "--caller", "bob", "--count").strip() == "1"
+        assert audit(gateway, "query", "--caller", "bob", "--decision", "deny", "--count").strip() == "1"
         gateway.until(lambda gateway=gateway: "proof" in found(gateway, "--caller", "bob", "--proof")[0])
         key = audit(gateway, "key").strip()
         (tmp_path / "proof").write_text(found(gateway, "--caller", "bob", "--proof")[0]["proof"])
@@ -94,13 +94,14 @@ def test_op_02_an_index_that_says_something_else_is_shown_to(pair: tuple[Running
     database = sqlite3.connect(gateway.directory / "limen-state" / "audit-index.db", timeout=10)
     with database:
         hidden = database.execute(
-            "SELECT id, tool FROM limen_event WHERE caller = (SELECT number FROM limen_text WHERE text = 'bob')"
+            "SELECT id, tool FROM limen_event WHERE tool IS NOT NULL"
+            " AND caller = (SELECT number FROM limen_text WHERE text = 'bob')"
         ).fetchone()
         database.execute(
             "UPDATE limen_event SET tool = (SELECT number FROM limen_text WHERE text = 'echo') WHERE id = ?",
             hidden[:1],
         )
-    wrong = found(gateway, "--caller", "bob", status=1)[0]
+    wrong = found(gateway, "--caller", "bob", "--decision", "deny", status=1)[0]
     assert (wrong["tool"], wrong["log says"]) == ("echo", "something else")
     assert '"danger"' in wrong["record"]
     assert json.loads(audit(gateway, "index", "check", "--json", status=1))["different"]

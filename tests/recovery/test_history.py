@@ -13,7 +13,7 @@ import pytest
 from gateway.running import Running, running
 from limen.config.load import load_config
 from limen.core.faults import ConfigFault, DependencyFault
-from limen.history import keep_config, kept, policies, policy_text, redacted, restored, text_of
+from limen.history import keep_config, kept, policies, redacted, restored, text_of
 from limen.storage import State
 
 
@@ -93,10 +93,9 @@ def test_damaged_and_unknown_entries_are_said(tmp_path: Path) -> None:
     state.history.put(f"text/{digest}", b"identity: {unsafe_anonymous: false}\n")
     with pytest.raises(DependencyFault, match="damaged"):
         text_of(state.history, one)
-    state.history.put("policies/1", json.dumps({"at": 1.0, "digest": "d", "sha256": "0" * 64}).encode())
-    state.history.put("policy/d", b"permit(principal, action, resource);")
+    state.history.put("policies/1", json.dumps({"at": 1.0}).encode())
     with pytest.raises(DependencyFault, match="damaged"):
-        policy_text(state.history, policies(state.history)[0])
+        policies(state.history)
     for arguments, status in ((["config", "show", one.id], 3), (["config", "show", "nothing"], 1)):
         argv = [sys.executable, "-m", "limen", "-c", str(path), *arguments]
         assert subprocess.run(argv, capture_output=True, timeout=60).returncode == status

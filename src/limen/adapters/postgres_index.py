@@ -102,7 +102,7 @@ class PostgresIndex:
             after = page[-1][1]
 
     def forget(self, log: str, first: int = 0, last: int | None = None) -> None:
-        """See `Index.forget`. Days of which nothing is left go as a whole."""
+        """See `Index.forget`. The partition of a day of which nothing is left is emptied, not dropped."""
         with self._fault() as connection:
             number = self._known_logs(connection).get(log)
             if number is not None:

@@ -25,7 +25,8 @@ class Row:
 
 _CALL: Final = ("method", "name", "args", "in", "revision", "decision", "policy", "catalog")
 _JUDGED: Final = ("upstream", "tool", "digest", "rules")
-_FORWARDED: Final = (*_CALL, *_JUDGED, "drifted", "credential", "approval", "approved_by", "risk", "findings")
+_RISK: Final = ("risk", "findings", "own_risk", "weighed", "because")
+_FORWARDED: Final = (*_CALL, *_JUDGED, "drifted", "credential", "approval", "approved_by", *_RISK)
 _BURST: Final = ("event", "severity", "network", "count", "held_back")
 _DOUBT: Final = ("event", "severity", "score", "signals")
 _FORGED: Final = ("event", "severity", "field", "detail", "address", "transaction", "path", "held_back")
@@ -79,7 +80,7 @@ def _calls() -> tuple[Row, ...]:
             (*_FORWARDED, "reason", "ms", "out", "isError", "resources", "more_resources", "detail")),
         Row("call.local", "call", "info", "A call Limen answered itself: lists, initialize, ping.", _CALL),
         Row("call.refused", "call", "low", "A call was refused; category and severity are its reason's.",
-            (*_CALL, *_JUDGED, "risk", "findings", "reason", "guard", "detail")),
+            (*_CALL, *_JUDGED, *_RISK, "reason", "guard", "detail")),
         Row("authenticated", "authentication", "info", "A credential was accepted that this process did not know.",
             ("transport", "amr", "acr", "auth_time", "expires", "key", "machine")),
         Row("session.begun", "session", "info", "A handshake-era session began.", ("act", "revision")),
@@ -199,15 +200,16 @@ def _things() -> tuple[Row, ...]:
 def _house() -> tuple[Row, ...]:
     return (
         Row("start", "administration", "low", "A gateway begins.",
-            ("version", "config", "policy", "catalog", "loosened", "pid", "transport")),
+            ("version", "config", "text", "policy", "catalog", "loosened", "pid", "transport")),
         Row("stop", "administration", "low", "It ends.", ("reason",)),
-        Row("recovered", "administration", "medium", "The log was cut to its last whole record.", ("detail",)),
         Row("reload.ok", "administration", "low", "Another configuration is in force.",
-            ("ok", "config_before", "config", "policy_before", "policy", "servers", "restart", "loosened")),
+            ("ok", "config_before", "config", "text", "policy_before", "policy", "servers", "restart", "loosened")),
         Row("reload.failed", "administration", "medium", "A configuration was not taken over.",
             ("ok", "config", "policy", "detail")),
         Row("keys", "administration", "info", "A key was replaced, as it is now and then.", ("detail",)),
         Row("key.create", "administration", "low", "An API key was made.",
+            ("change", "key", "owner", "servers", "scopes", "expires", "by", "at")),
+        Row("key.shorten", "administration", "low", "It ends sooner: another one takes its place.",
             ("change", "key", "owner", "servers", "scopes", "expires", "by", "at")),
         Row("key.revoke", "administration", "low", "It was ended.",
             ("change", "key", "owner", "servers", "scopes", "expires", "by", "at")),
@@ -235,23 +237,110 @@ def _house() -> tuple[Row, ...]:
     )  # fmt: skip
 
 
+def _kept() -> tuple[Row, ...]:
+    """What becomes of the log itself, of keys, servers and the configuration."""
+    hold = ("act", "id", "what", "value", "issuer", "by", "reason")
+    rows: tuple[Row, ...] = (
+        Row("witnessed", "administration", "info", "It was stated, signed, how far all logs are.",
+            ("number", "digest", "logs")),
+        Row("tampered", "incident", "critical", "A log is not what was witnessed of it.", ("detail", "severity")),
+        Row("recovered", "administration", "medium", "The log was cut to its last whole record.", ("detail",)),
+        Row("pruned", "administration", "medium", "Old records are being removed on purpose.",
+            ("first", "ranges", "records", "by", "reason")),
+        Row("prune.asked", "administration", "low", "Somebody wants old records removed; others must agree.",
+            ("act", "by", "reason", "ranges")),
+        Row("hold.added", "administration", "medium", "Records are kept, whatever their age.", hold),
+        Row("hold.lifting", "administration", "medium", "Somebody agreed to end that.", hold),
+        Row("hold.lifted", "administration", "medium", "They are not kept any more.", hold),
+        Row("restored", "administration", "high", "The gateway was restored from a backup.",
+            ("backup", "made", "size", "by", "issued")),
+        Row("rotated", "administration", "medium", "Keys were replaced by an operator.",
+            ("key", "now", "why", "by", "reason")),
+        Row("certificate.ok", "administration", "info", "Another TLS certificate is in use.",
+            ("ok", "digest", "begins", "ends", "names")),
+        Row("certificate.failed", "administration", "high", "It could not be taken over.", ("ok", "detail")),
+        Row("restart.ok", "administration", "low", "A server was started anew by an operator.",
+            ("ok", "artifact", "clean", "by", "reason")),
+        Row("restart.failed", "administration", "medium", "It could not be.", ("ok", "detail", "clean", "by",
+            "reason")),
+        Row("config.rollback", "administration", "medium", "An operator put a former configuration back.",
+            ("change", "to", "digest", "by", "reason")),
+        Row("follower.behind", "administration", "medium", "A follower of the log is too far behind.",
+            ("act", "name", "records", "behind_s", "refusing", "severity", "detail")),
+        Row("follower.recovered", "administration", "info", "It has caught up.",
+            ("act", "name", "records", "behind_s", "refusing", "severity", "detail")),
+        Row("follower.dead_letter", "administration", "medium", "It would not take one record, which was put aside.",
+            ("act", "name", "event", "why", "severity")),
+        Row("follower.rewound", "administration", "high", "The log is shorter than what it had read.",
+            ("act", "name", "next", "size", "severity")),
+        Row("follower.forgotten", "administration", "medium", "Its place in the log was deleted.",
+            ("act", "name", "next", "by", "reason")),
+    )  # fmt: skip
+    return rows
+
+
 def _watching() -> tuple[Row, ...]:
     contained = ("id", "action", "value", "issuer", "by", "reason", "incident", "until", "waits")
+    quiet = ("act", "id", "rule", "about", "owner", "reason", "until", "by")
+    decided = ("act", "id", "playbook", "digest", "by", "reason")
+    run = ("act", "id", "playbook", "digest", "trigger", "named", "by", "incident")
+    incident = ("act", "id", "by")
     return (
         Row("signal", "incident", "low", "A suspicion of those who watch.",
-            ("about", "source", "score", "why", "event", "seconds")),
+            ("about", "value", "source", "score", "why", "event", "seconds")),
+        Row("risk.cleared", "incident", "medium", "An operator took suspicions back.",
+            ("act", "about", "value", "by", "reason", "signals")),
+        Row("behavior.forgotten", "incident", "low", "What was usual of somebody is learned anew.",
+            ("about", "value", "by", "reason")),
+        Row("decoys.planted", "incident", "low", "A canary was issued, to be planted.", ("name", "by")),
+        Row("decoys.uprooted", "incident", "low", "It is not looked for any more.", ("name", "by")),
+        Row("security.decoy.called", "incident", "critical", "Somebody called a tool that is none.",
+            ("event", "severity", "name", "method", "args")),
+        Row("security.decoy.canary", "incident", "critical", "A planted value was seen.",
+            ("event", "severity", "where", "name")),
         Row("alert", "incident", "medium", "Something a person should look at; severity is its rule's.",
             ("id", "rule", "severity", "title", "about", "group", "count", "events")),
+        Row("alert_decided", "incident", "low", "A person decided about an alert.", ("act", "id", "rule", "by",
+            "reason")),
+        Row("alert_suppression.begun", "incident", "medium", "Such alerts are not raised for a while.", quiet),
+        Row("alert_suppression.ended", "incident", "low", "They are raised again.", ("act", "id", "by")),
+        Row("alert_suppressed", "incident", "info", "One was not raised.", ("rule", "suppression", "owner", "events")),
+        Row("delivery.dead", "incident", "high", "An alert could not be delivered, and was put aside.",
+            ("act", "route", "alert", "entry", "detail")),
+        Row("delivery.revived", "incident", "low", "It is tried again.", ("act", "route", "alert", "entry", "by")),
         Row("contained", "incident", "high", "An action of containment, in force or waiting for a second person.",
             contained),
-        Row("released", "incident", "medium", "It was taken back.", contained),
-        Row("incident", "incident", "medium", "An incident was opened, noted on, changed or closed.", ("act", "id")),
-        Row("playbook", "incident", "medium", "A playbook began, waits, acted or ended.", ("act", "id", "playbook")),
+        Row("released", "incident", "medium", "It was taken back, or somebody asked for that.",
+            (*contained, "break_glass", "severity")),
+        Row("containment", "incident", "medium", "This process knows what is contained now.",
+            ("added", "gone", "in_force")),
+        Row("incident.opened", "incident", "medium", "An incident began.", (*incident, "title", "severity", "group")),
+        Row("incident.noted", "incident", "info", "Somebody wrote something down about it.", (*incident, "text")),
+        Row("incident.changed", "incident", "low", "Its status or owner changed, or something was linked to it.",
+            (*incident, "owner", "status", "reason", "events", "alerts", "containments", "subjects")),
+        Row("incident.closed", "incident", "low", "It was closed, with a reason.", (*incident, "status", "reason")),
+        Row("incident.evidence", "incident", "medium", "Its evidence was put together.",
+            ("act", "id", "records", "redacted")),
+        Row("playbook.invalid", "incident", "high", "A playbook cannot be read.",
+            ("act", "playbook", "digest", "detail")),
+        Row("playbook.unapproved", "incident", "medium", "A playbook nobody approved is not carried out.",
+            ("act", "playbook", "digest", "detail")),
+        Row("playbook.approved", "incident", "medium", "Somebody approved a playbook.", decided),
+        Row("playbook.withdrawn", "incident", "medium", "Its approvals were taken back.", decided),
+        Row("playbook.waits", "incident", "high", "It would act, and waits for a person.", (*run, "title")),
+        Row("playbook.agreed", "incident", "medium", "A person agreed.", decided),
+        Row("playbook.refused", "incident", "medium", "A person did not agree.", decided),
+        Row("playbook.expired", "incident", "medium", "Nobody agreed in time.", (*run, "detail")),
+        Row("playbook.fired", "incident", "high", "It acted.", (*run, "steps", "applied")),
+        Row("playbook.limited", "incident", "critical", "It would have locked out more than it may.",
+            (*run, "steps", "applied")),
+        Row("playbook.undo", "incident", "medium", "A person wants that taken back.", decided),
+        Row("playbook.rolled_back", "incident", "medium", "What it did was taken back.", (*run, "steps")),
     )  # fmt: skip
 
 
 CATALOGUE: Final = MappingProxyType(
-    {row.id: row for row in (*_calls(), *_security(), *_tokens(), *_things(), *_house(), *_watching())}
+    {row.id: row for row in (*_calls(), *_security(), *_tokens(), *_things(), *_house(), *_kept(), *_watching())}
 )
 
 

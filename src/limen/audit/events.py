@@ -20,7 +20,8 @@ _SECOND: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "key": ("change",), "reload": ("ok",), "upstream_issuer": ("accepted",), "vault": ("act",), "labels": ("act",),
         "protect": ("act",), "quarantine": ("act",), "session": ("act",), "approval": ("act",), "revocation": ("act",),
         "parameters": ("act",), "package": ("act",), "incident": ("act",), "playbook": ("act",),
-        "follower": ("act",), "hold": ("act",), "prune": ("act",),
+        "follower": ("act",), "hold": ("act",), "prune": ("act",), "restart": ("ok",), "certificate": ("ok",),
+        "config": ("change",), "risk": ("act",), "alert_suppression": ("act",), "delivery": ("act",),
     }
 )  # fmt: skip
 _CALLS: Final = MappingProxyType(

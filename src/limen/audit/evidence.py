@@ -15,10 +15,9 @@ from typing import Any, Final
 import orjson
 
 from limen.audit.bundle_check import FORMAT, Wrong, check, pack
-from limen.audit.note import NoteError, open_checkpoint, parse_verifier_key, sign_note
-from limen.audit.publish import CHECKPOINT
-from limen.audit.read import load, read
-from limen.audit.signed import Untrusted
+from limen.audit.note import sign_note
+from limen.audit.signed import SignedRecords
+from limen.audit.succession import chained, succession_notes
 from limen.audit.tiles import WIDTH
 from limen.audit.tree import inclusion_proof, leaf_hash, root_hash
 from limen.core.ports import Signer
@@ -42,6 +41,7 @@ incident.json       the incident: status, notes, what was linked to it
 timeline.md, .json  what happened, in order
 impact.json         who called what, what was read, and where it could go afterwards
 logs/N/             records of one log, each with the proof that it is in the signed checkpoint beside them
+logs/N/keys/        notes by which the log's keys replaced each other: any of these keys is enough to verify it
 definitions/        definitions of tools as they were approved or announced; named by their SHA-256
 policies/           policies as they decided, Cedar and schema; named by their SHA-256
 catalogs/           what was approved when; named by their SHA-256
@@ -53,7 +53,8 @@ That records are in the log is proven, and that none was changed. That none was 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """Chosen records of one log. `note`: its checkpoint, with the lines of witnesses. `later`: not signed yet."""
+    """Chosen records of one log. `note`: its checkpoint, with the lines of witnesses, signed by `key`; `chain`: notes
+    that lead from the log's first key there. `later`: records that are not signed yet; `pruned`: that were removed."""
 
     name: str
     key: str
@@ -61,48 +62,41 @@ class Proven:
     size: int
     records: tuple[tuple[int, bytes, tuple[bytes, ...]], ...]
     later: int
+    chain: tuple[bytes, ...] = ()
+    pruned: int = 0
 
 
 def prove(directory: Path, key_text: str, choose: Choose) -> Proven:
     """Read a whole log once, choose records, and prove each. Raises Untrusted when the log is not what was signed,
     DependencyFault."""
-    note = load(directory, CHECKPOINT)
-    if note is None:
-        raise Untrusted(f"{directory}: the log has no checkpoint")
-    try:
-        key = parse_verifier_key(key_text)
-        checkpoint = open_checkpoint(note, key)
-    except NoteError as fault:
-        raise Untrusted(f"{directory}: the checkpoint must not be believed: {fault}") from None
-    walk = _Walk(checkpoint.size, choose)
-    for index, record in read(directory):
-        walk.take(index, record)
+    signed = SignedRecords(directory, key_text)
+    chain, walk = succession_notes(directory), _Walk(choose)
+    for index, leaf, record in signed.walk():
+        walk.take(index, leaf, record)
     walk.close()
-    if walk.seen != checkpoint.size or root_hash(walk.roots) != checkpoint.root:
-        raise Untrusted(f"{directory}: the records are not those that were signed; see `limen audit verify`")
-    return Proven(checkpoint.origin, key.text, note, checkpoint.size, tuple(walk.proofs()), walk.later)
+    key = signed.key.text
+    if all(key not in (one.before.text, one.after.text) for one in chained(chain)):
+        chain = ()  # it alone is believed, see `Trusted`
+    return Proven(
+        signed.key.name, key, signed.note, signed.size, tuple(walk.proofs()), signed.later, chain, signed.pruned
+    )
 
 
 class _Walk:
     """Keeps the root of each full bundle, and the leaves of those with a chosen record: the tree of these roots is the
     tree of the log."""
 
-    def __init__(self, size: int, choose: Choose) -> None:
-        self._size, self._choose = size, choose
-        self.roots: list[bytes] = []
-        self.seen = self.later = 0
+    def __init__(self, choose: Choose) -> None:
+        self._choose = choose
+        self._roots: list[bytes] = []
         self._leaves: list[bytes] = []
         self._chosen: list[tuple[int, bytes]] = []
         self._kept: dict[int, list[bytes]] = {}
 
-    def take(self, index: int, record: bytes) -> None:
-        """The next one."""
-        if index >= self._size:
-            self.later += 1
-            return
-        self.seen += 1
-        self._leaves.append(leaf_hash(record))
-        if self._choose(index, record):
+    def take(self, index: int, leaf: bytes, record: bytes | None) -> None:
+        """The next one; None: only its hash is left."""
+        self._leaves.append(leaf)
+        if record is not None and self._choose(index, record):
             self._chosen.append((index, record))
         if len(self._leaves) == WIDTH:
             self.close()
@@ -111,9 +105,9 @@ class _Walk:
         """A bundle is complete, or the last."""
         if not self._leaves:
             return
-        if self._chosen and self._chosen[-1][0] // WIDTH == len(self.roots):
-            self._kept[len(self.roots)] = self._leaves
-        self.roots.append(root_hash(self._leaves))
+        if self._chosen and self._chosen[-1][0] // WIDTH == len(self._roots):
+            self._kept[len(self._roots)] = self._leaves
+        self._roots.append(root_hash(self._leaves))
         self._leaves = []
 
     def proofs(self) -> list[tuple[int, bytes, tuple[bytes, ...]]]:
@@ -123,7 +117,7 @@ class _Walk:
         for index, record in self._chosen:
             place = index // WIDTH
             if place not in above:
-                above[place] = inclusion_proof(self.roots, place)
+                above[place] = inclusion_proof(self._roots, place)
             found.append((index, record, (*inclusion_proof(self._kept[place], index % WIDTH), *above[place])))
         return found
 
@@ -153,7 +147,11 @@ def bundle(
         records += len(lines)
         held[f"{folder}/checkpoint"] = log.note
         held[f"{folder}/records.jsonl"] = b"".join(line + b"\n" for line in lines)
-        described.append({"name": log.name, "key": log.key, "folder": folder, "size": log.size, "later": log.later})
+        held |= {f"{folder}/keys/{number}": note for number, note in enumerate(log.chain, 1)}
+        described.append(
+            {"name": log.name, "key": log.key, "folder": folder, "size": log.size, "later": log.later,
+             "keys": len(log.chain), "pruned": log.pruned}
+        )  # fmt: skip
     told = {"id": about["id"], "title": about["title"], "verifier": sha256(verifier).hexdigest()}
     held["README.txt"] = _README.format(**told).encode()
     manifest = orjson.dumps(

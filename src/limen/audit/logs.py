@@ -27,7 +27,7 @@ from limen.core.ports import Table
 
 LIVE: Final = 30.0  # seconds after which a log nobody was heard from is not being written any more
 _PREFIX: Final = "log/"
-_ID: Final = "id"  # the file in a log's directory that tells it from every other log
+ID: Final = "id"  # the file in a log's directory that tells it from every other log
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +135,13 @@ def head_of(directory: Path, key: VerifierKey, since: int) -> Head:
 
 def _identity(directory: Path) -> str:
     """What tells this log from all others, made when there is none. Raises DependencyFault."""
-    found = load(directory, _ID)
+    found = load(directory, ID)
     if found is not None:
         return found.decode("ascii", "replace").strip()
     made = secrets.token_hex(16)
     try:
         make_folder(directory)
-        write_apart(directory, _ID, made.encode() + b"\n")
+        write_apart(directory, ID, made.encode() + b"\n")
     except OSError as fault:
         raise DependencyFault("audit", f"{directory}: {fault.strerror or fault}") from None
     return made

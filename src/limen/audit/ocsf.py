@@ -22,7 +22,7 @@ from limen.core.events import Event
 VERSION: Final = "1.8.0"
 MAPPING: Final = "1"
 _SEVERITY: Final = MappingProxyType({"info": 1, "low": 2, "medium": 3, "high": 4, "critical": 5})
-_FINDINGS: Final = frozenset({"signal", "alert", "finding", "connect_by_another", "connect_mix_up"})
+_FINDINGS: Final = frozenset({"signal", "alert", "finding", "tampered", "connect_by_another", "connect_mix_up"})
 _READS: Final = frozenset(
     {"resources/read", "prompts/get", "completion/complete", "tools/list", "resources/list", "prompts/list",
      "resources/templates/list", "server/discover", "ping"}
@@ -33,6 +33,7 @@ _CHANGES: Final = MappingProxyType(
         "created": 1, "added": 1, "granted": 1, "opened": 1, "registered": 1, "stored": 1, "connected": 1, "start": 10,
         "started": 10, "removed": 4, "deleted": 4, "withdrawn": 4, "shredded": 4, "disconnected": 4, "approved": 8,
         "rejected": 9, "revoked": 9, "unrevoked": 8, "contained": 12, "released": 13, "expired": 11, "ended": 11,
+        "pruned": 4, "forgotten": 4, "uprooted": 4, "lifted": 4, "planted": 1,
     }
 )  # fmt: skip
 _MAPPED: Final = frozenset(

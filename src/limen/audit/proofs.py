@@ -144,17 +144,17 @@ def record_at(directory: Path, index: int) -> bytes | None:
 
 
 class Prover:
-    """Proofs under the present checkpoint of one log."""
+    """Proofs under the present checkpoint of one log, which `key` signed: the one to check them with."""
 
     def __init__(self, directory: Path, key: VerifierKey) -> None:
-        """Raises Unprovable when no checkpoint by this key is there, DependencyFault."""
+        """Raises Unprovable when no checkpoint by this key, or one it led to, is there; DependencyFault."""
         note = load(directory, CHECKPOINT)
         try:
-            self.checkpoint = Trusted(directory, key).open(note or b"")
+            self.checkpoint, self.key = Trusted(directory, key).signed(note or b"")
         except NoteError as fault:
             raise Unprovable(f"the checkpoint must not be believed: {fault}") from None
         self.note: bytes = note or b""
-        self._directory, self._key = directory, key
+        self._directory = directory
         self._tree = StoredTree(directory, self.checkpoint.size)
 
     def prove(self, index: int) -> Proof:
@@ -165,7 +165,7 @@ class Prover:
             raise Unprovable(f"record {index} is not here: removed, or lost (`limen audit verify` tells)")
         proof = Proof(index, hashes, self.note, record)
         try:
-            check_proof(proof, self._key)
+            check_proof(proof, self.key)
         except NoteError as fault:
             raise Unprovable(str(fault)) from None
         return proof

@@ -24,8 +24,8 @@ class Untrusted(Exception):
 
 
 class SignedRecords:
-    """The records below one checkpoint. `later` counts those after it, which nothing vouches for yet; `pruned` those
-    that were removed."""
+    """The records below one checkpoint. `note` is that checkpoint, signed by `key`. `later` counts those after it,
+    which nothing vouches for yet; `pruned` those that were removed."""
 
     def __init__(self, directory: Path, key_text: str) -> None:
         """Raises Untrusted without a checkpoint by this key, DependencyFault when the disk fails."""
@@ -34,43 +34,50 @@ class SignedRecords:
             raise Untrusted("the log has no checkpoint")
         try:
             trusted = Trusted(directory, parse_verifier_key(key_text))
-            checkpoint = trusted.open(note)
+            checkpoint, self.key = trusted.signed(note)
         except NoteError as fault:
             raise Untrusted(f"the checkpoint must not be believed: {fault}") from None
         try:
             self._gone = known_pruned(directory, trusted)
         except NoteError as fault:
             raise Untrusted(f"the note about removed records must not be believed: {fault}") from None
-        self._directory, self.size, self.root, self.later = directory, checkpoint.size, checkpoint.root, 0
-        self.pruned = 0
+        self._directory, self.size, self.root = directory, checkpoint.size, checkpoint.root
+        self.note, self.later, self.pruned = note, 0, 0
 
     def __iter__(self) -> Iterator[bytes]:
         """Every record in order. Raises Untrusted at the end, or before: until then, believe none of them."""
+        return (record for _, _, record in self.walk() if record is not None)
+
+    def walk(self) -> Iterator[tuple[int, bytes, bytes | None]]:
+        """Number, leaf hash and record of each, None for one that was removed on purpose. Raises like `__iter__`."""
         tree, waiting, self.later, self.pruned = TileTree(), list[bytes](), 0, 0
         for index, record in read(self._directory):
             if index >= self.size:
                 self.later += 1
                 continue
             if index > tree.size + len(waiting):
-                tree.absorb(self._removed(tree.size // WIDTH, index // WIDTH))
-            waiting.append(leaf_hash(record))
+                yield from self._removed(tree, index // WIDTH)
+            leaf = leaf_hash(record)
+            waiting.append(leaf)
             if len(waiting) == WIDTH:
                 tree.absorb(waiting)
                 waiting.clear()
-            yield record
+            yield index, leaf, record
         tree.absorb(waiting)
         if tree.size % WIDTH == 0 and tree.size // WIDTH in self._gone:  # up to the last that are signed
-            tree.absorb(self._removed(tree.size // WIDTH, self._gone.until(tree.size // WIDTH)))
+            yield from self._removed(tree, self._gone.until(tree.size // WIDTH))
         if tree.size != self.size:
             raise Untrusted(f"{self.size} records are signed, {tree.size} are there")
         if tree.root() != self.root:
             raise Untrusted("the records are not those that were signed; `limen audit verify` names the first")
 
-    def _removed(self, first: int, last: int) -> Iterator[bytes]:
-        """The stored hashes of bundles first to last - 1, as far as they were removed on purpose."""
-        for index in range(first, last):
+    def _removed(self, tree: TileTree, last: int) -> Iterator[tuple[int, bytes, None]]:
+        """The stored hashes of bundles up to `last` - 1, as far as they were removed on purpose."""
+        for index in range(tree.size // WIDTH, last):
             hashes = load(self._directory, tile_path(0, index)) if index in self._gone else None
             if hashes is None or len(hashes) != WIDTH * 32:
                 raise Untrusted(f"records from {index * WIDTH} on are missing")
             self.pruned += WIDTH
-            yield from (hashes[at : at + 32] for at in range(0, WIDTH * 32, 32))
+            leaves = [hashes[at : at + 32] for at in range(0, WIDTH * 32, 32)]
+            tree.absorb(leaves)
+            yield from ((index * WIDTH + place, leaf, None) for place, leaf in enumerate(leaves))

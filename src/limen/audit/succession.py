@@ -134,6 +134,10 @@ class Trusted:
 
     def open(self, note: bytes) -> Checkpoint:
         """The checkpoint in `note`, by any of the keys within its time. Raises NoteError."""
+        return self.signed(note)[0]
+
+    def signed(self, note: bytes) -> tuple[Checkpoint, VerifierKey]:
+        """The same, and which of the keys signed it. Raises NoteError."""
         first: NoteError | None = None
         for key, end in reversed(self._keys):
             try:
@@ -145,6 +149,6 @@ class Trusted:
                 raise NoteError(
                     f"{checkpoint.size} records are signed by a key that was replaced at record {end}: {key.text}"
                 )
-            return checkpoint
+            return checkpoint, key
         assert first is not None
         raise first

@@ -100,7 +100,7 @@ def verify(
     if checkpoint is not None and len(places) > 1:
         raise Misused("--checkpoint is of one log; for several, use --witness")
     if witness is not None:
-        found = _against(witness, log_key(settings, keys[0] if keys else "", Path()), places)
+        found = _against(witness, log_key(settings, keys[0] if keys else "", None), places)
     else:
         found = [_verified(settings, keys, number, place, earlier) for number, place in enumerate(places)]
     for place, name, report in found:
@@ -155,7 +155,7 @@ def _report(place: Path, name: str, report: Report, as_json: bool, *, alone: boo
         shown = {**found, "root": report.root.hex(), "directory": str(place), "log": name}
         emit(shown) if alone else print(json.dumps(shown))
         return
-    which = "" if alone else f"{name}: "
+    which = "" if alone and "/" not in name else f"{name}: "
     if not report.ok:
         where = "" if report.first_bad is None else f"record {report.first_bad}: "
         line(f"{which}NOT what was signed: {where}{report.problem}", red=True)
@@ -209,9 +209,9 @@ def _print(index: int, record: bytes, as_json: bool) -> None:
     line(f"{index} {when} {members.get('t', '')} {rest}")
 
 
-def log_key(settings: AuditConfig | None, key: str, place: Path) -> VerifierKey:
-    """The key of the log in `place`: as given, else the one beside our signing key, under the log's own name. Raises
-    Misused."""
+def log_key(settings: AuditConfig | None, key: str, place: Path | None) -> VerifierKey:
+    """The key of the log in `place`: as given, else the one beside our signing key; under the log's own name, which may
+    have a suffix. Of no log: as it is. Raises Misused."""
     from limen.audit.logs import key_of
     from limen.audit.note import NoteError, parse_verifier_key
 
@@ -220,7 +220,7 @@ def log_key(settings: AuditConfig | None, key: str, place: Path) -> VerifierKey:
         known = parse_verifier_key(text)
     except NoteError as fault:
         raise Misused(f"--key: {fault}") from None
-    return known if key else key_of(place, known)
+    return known if place is None else key_of(place, known)
 
 
 def key_text(key: str) -> str:

@@ -66,14 +66,11 @@ def prune(
 
 
 def _pruning(settings: Config, state: State) -> Pruning:
-    from limen.audit.logs import key_of
-    from limen.audit.note import parse_verifier_key
     from limen.audit.prune import Pruning
-    from limen.opening import open_signer
+    from limen.opening import open_log_signer
 
-    signer = open_signer(settings)
-    name = key_of(settings.audit.path, parse_verifier_key(signer.verifier_key)).name
-    return Pruning(settings.audit.path, signer.named(name), settings.audit.retention, state.logs, state.cursors)
+    signer = open_log_signer(settings)
+    return Pruning(settings.audit.path, signer, settings.audit.retention, state.logs, state.cursors)
 
 
 def _told(answer: dict[str, Any], text: str, as_json: bool) -> None:

@@ -65,7 +65,7 @@ def prove(
     if as_json:
         emit(answer)
     elif out is not None:
-        line(f"{out}: verify with `limen audit verify-proof {out} --key {known.text}`")
+        line(f"{out}: verify with `limen audit verify-proof {out} --key {prover.key.text}`")
     else:
         typer.echo(text.decode(), nl=False)
 

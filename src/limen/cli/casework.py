@@ -17,6 +17,7 @@ import typer
 
 from limen.audit.events import read_event
 from limen.audit.evidence import Proven, prove
+from limen.audit.logs import key_of, name_of
 from limen.audit.note import NoteError, parse_verifier_key
 from limen.audit.read import read
 from limen.audit.signed import SignedRecords, Untrusted
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _KINDS: Final = {"tools/call": ("tool",), "prompts/get": ("prompt",)}
 _OTHERS: Final = ("resource", "template")
 _WATCHED: Final = 20_000
+_Read = tuple[int, bytes, bytes | None]  # number, leaf hash, record
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,12 @@ def logs_of(config: Config, others: Iterable[str]) -> list[Log]:
     from limen.opening import open_signer
 
     own = open_signer(config)
+    own = own.named(name_of(config.audit.path, own.name))
     found = [Log(config.audit.path, own.verifier_key, own.name)]
     for text in others:
         place, equals, key = text.partition("=")
         try:
-            read_key = parse_verifier_key(key_text(key))
+            read_key = key_of(Path(place), parse_verifier_key(key_text(key)))
         except NoteError as fault:
             raise Misused(f"--log reads DIR=KEY, KEY being name+hash+key or @FILE: {fault}") from None
         if not equals or not Path(place).is_dir():
@@ -71,15 +74,16 @@ def events_of(log: Log) -> Iterator[Event]:
     """Every signed event. Raises Refused, at the end at the latest, when the log is not what was signed."""
     try:
         records = SignedRecords(log.directory, log.key)
-        with _shown(records, records.size, f"reading {log.name}") as shown:
-            for index, record in enumerate(shown):
-                yield read_event(log.name, index, record)
+        with _shown(records.walk(), records.size, f"reading {log.name}") as shown:
+            for index, _, record in shown:
+                if record is not None:
+                    yield read_event(log.name, index, record)
     except Untrusted as fault:
         raise Refused(f"the log cannot be believed, so nothing is concluded from it: {fault}") from None
 
 
 @contextmanager
-def _shown(records: Iterable[bytes], size: int, label: str) -> Iterator[Iterable[bytes]]:
+def _shown(records: Iterable[_Read], size: int, label: str) -> Iterator[Iterable[_Read]]:
     if size < _WATCHED or not sys.stderr.isatty():
         yield records
         return
