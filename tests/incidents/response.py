@@ -110,7 +110,10 @@ def incident_of(gateway: Running, subject: str, kind: str) -> dict[str, Any]:
 def proven(gateway: Running, incident: str, place: Path) -> dict[str, bytes]:
     """Evidence by the documented commands alone; returns the files of the bundle."""
     key = gateway.limen("audit", "key").strip()
-    gateway.until(lambda: json.loads(gateway.limen("audit", "verify", "--json"))["tail"] == 0, 10)
+    report = json.loads(gateway.limen("audit", "verify", "--json"))
+    written = report["size"] + report["tail"]
+    if report["tail"]:
+        gateway.until(lambda: json.loads(gateway.limen("audit", "verify", "--json"))["size"] >= written, 30)
     bundle = place / "bundle.zip"
     gateway.limen("incident", "evidence", incident, "-o", str(bundle))
     assert "verified" in gateway.limen("incident", "verify", str(bundle), "--key", key)
