@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MOST: Final = 1000  # configurations, and policies, that are kept; then the oldest go
 HIDDEN: Final = "***"
 _REMEMBERED: Final = 86_400.0
+_SECRETS: Final = frozenset({"secret", "client_secret", "client_key", "password", "pin", "token"})
+_OF_ROUTES: Final = frozenset({"key", "url"})  # the address of a hook is what lets one write to it
 _ARGUMENT: Final = re.compile(r"(?i)^--?[\w-]*(?:token|secret|passw|key)[\w-]*=[^\s$]|://[^/\s:@]*:[^/\s@]+@")
 
 
@@ -171,6 +173,11 @@ def _is_secret(place: Place, value: str) -> bool:
     if "${" in value or not value:
         return False
     if is_environment(place) and CREDENTIAL_NAME.search(str(place[-1])):
+        return True
+    names = [part for part in place if isinstance(part, str)]
+    if names and (names[-1] in _SECRETS or "headers" in names or "-----BEGIN" in value):
+        return True
+    if names[:1] == ["alerts"] and names[-1] in _OF_ROUTES:
         return True
     return bool(CREDENTIAL_VALUE.search(value)) or (place[:1] == ("mcpServers",) and bool(_ARGUMENT.search(value)))
 

@@ -72,24 +72,35 @@ class Watcher:
             loop.call_soon_threadsafe(ended.set)
 
     def _turn(self) -> bool:
-        """Show one batch. True when there may be more."""
+        """Show one batch to those that are up to date, and one to those that have to catch up: they keep nobody
+        waiting. True when there may be more."""
         now, lanes = time.time(), [lane for lane in self._lanes if not lane.held]
-        seen = 0
-        if lanes:
-            start = min(lane.next for lane in lanes)
-            for index, record in read(self._directory, start):
-                event = read_event(self._log, index, record)
-                for lane in lanes:
-                    # Less than: what was removed before it was shown to a new one is passed over.
-                    if lane.next <= index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
-                        lane.next = index + 1
-                seen += 1
-                if seen == _BATCH:
-                    break
+        newest = max((lane.next for lane in lanes), default=0)
+        first = [lane for lane in lanes if newest - lane.next < _BATCH]
+        more = self._show(first)
+        late = [lane for lane in lanes if newest - lane.next >= _BATCH]
+        more = self._show(late) or more
         if time.monotonic() - self._settled >= _SETTLE:
             self._settled = time.monotonic()
             self._settle(now)
-        return seen == _BATCH
+        return more
+
+    def _show(self, lanes: list[_Lane]) -> bool:
+        """The next batch. Whether it was a whole one."""
+        if not lanes:
+            return False
+        records = read(self._directory, min(lane.next for lane in lanes))
+        for seen, (index, record) in enumerate(records, 1):
+            event = read_event(self._log, index, record)
+            for lane in lanes:
+                # Less than: what was removed before it was shown to a new one is passed over.
+                if lane.next <= index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
+                    lane.next = index + 1
+            if seen == _BATCH:
+                return True
+            if all(lane.held for lane in lanes):
+                break
+        return False
 
     def _settle(self, now: float) -> None:
         for lane in self._lanes:

@@ -25,7 +25,7 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 
-_COMMANDS = """
+COMMANDS = """
 import json, sys
 from limen.cli.main import app
 for arguments in json.loads(sys.argv[1]):
@@ -120,7 +120,7 @@ class Running:
     def approve(self, *tools: tuple[str, str]) -> None:
         """`limen tools approve SERVER TOOL` for each, in one process: starting one costs more than what it does."""
         commands = [["-c", str(self.config), "tools", "approve", *one, "--reason", "test"] for one in tools]
-        argv = [sys.executable, "-c", _COMMANDS, json.dumps(commands)]
+        argv = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -232,7 +232,7 @@ def running(
         time.sleep(1)
         yield gateway
     finally:
-        if gateway.process.poll() is None:
+        if hasattr(gateway, "process") and gateway.process.poll() is None:
             gateway.stop()
         recorder.shutdown()
         recorder.server_close()

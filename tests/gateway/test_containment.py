@@ -221,7 +221,7 @@ def test_a_local_client_is_stopped_as_well(gateway: Running) -> None:
 
 
 def api_key(gateway: Running) -> str:
-    made = json.loads(gateway.limen("keys", "create", "robot", "--server", "one", "--scope", "use", "--json"))
+    made = json.loads(gateway.limen("keys", "api", "create", "robot", "--server", "one", "--scope", "use", "--json"))
     return str(made["key"])
 
 

@@ -65,7 +65,7 @@ class Pair:
 
 
 @contextlib.contextmanager
-def replicas(directory: Path) -> Iterator[Pair]:
+def replicas(directory: Path, prepare: Callable[[Running], None] = lambda gateway: None, **more: Any) -> Iterator[Pair]:
     url, database = new_postgres()
     redis_url, redis = new_redis()
     first, second = directory / "first", directory / "second"
@@ -75,8 +75,9 @@ def replicas(directory: Path) -> Iterator[Pair]:
         "storage": {"kind": "postgres", "url": url, "redis": {"url": redis_url}},
         "audit": {"path": "audit", "key": str(first / "audit.key")},
         "limits": {"rate": 5000, "burst": 5000, "caller": {"rate": 5000, "burst": 5000}},
+        **more,
     }
-    with running(first, approved=("one",), tools=("echo",), **settings) as one:
+    with running(first, approved=("one",), tools=("echo",), prepare=prepare, **settings) as one:
         servers = json.loads(one.config.read_text())["mcpServers"]
         with running(second, approved=(), mcpServers=servers, **settings) as other:
             yield Pair(one, other, database, redis, Operator(one))

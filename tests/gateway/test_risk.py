@@ -132,7 +132,7 @@ def test_in_between_a_person_is_asked_and_an_approval_is_good_for_one_call(gatew
     assert (intent["because"], intent["own_risk"]) == ([f"limen:{signal_of(gateway, 'carol')}"], 0.0)
     assert intent["weighed"] == {"behaviour": pytest.approx(0.6, abs=0.01)}
     shown = json.loads(limen(gateway, "risk", "explain", intent["ref"], "--json"))
-    assert shown[0]["weighed"] == intent["weighed"]
+    assert intent["weighed"] in [one.get("weighed") for one in shown if one["t"] == "intent"]
 
 
 def test_attacks_make_suspicious_by_themselves_and_a_risk_never_feeds_itself(gateway: Running) -> None:

@@ -88,6 +88,21 @@ def test_one_that_cannot_go_on_holds_up_nobody_and_misses_nothing(
     assert mended.seen == list(range(10, 300))
 
 
+def test_one_that_was_away_catches_up_without_holding_up_the_others(
+    ledger: Ledger, cursors: Table, tmp_path: Path
+) -> None:
+    """An hour of records behind: what is new is shown to the others at once, and the one misses nothing."""
+    fill(ledger, 3000)
+    well, ill = Seer("well"), Seer("ill")
+    cursors.put("watch/limen/well", b"2990")
+    shown = list[tuple[str, int]]()
+    well.see = lambda event: (shown.append(("well", event.index)), well.seen.append(event.index))  # type: ignore[method-assign,assign,return-value]
+    ill.see = lambda event: (shown.append(("ill", event.index)), ill.seen.append(event.index))  # type: ignore[method-assign,assign,return-value]
+    asyncio.run(watched(tmp_path / "log", cursors, ill, well, until=3000))
+    assert (well.seen, ill.seen) == (list(range(2990, 3000)), list(range(3000)))
+    assert [name for name, _ in shown[:10]] == ["well"] * 10
+
+
 def test_a_mistake_in_one_that_watches_is_not_passed_over(ledger: Ledger, cursors: Table, tmp_path: Path) -> None:
     class Wrong(Seer):
         def see(self, event: Event) -> None:

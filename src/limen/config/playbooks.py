@@ -32,7 +32,7 @@ def read_playbook(data: bytes, name: str) -> Playbook:
 
 def shipped() -> list[str]:
     """Names of the playbooks that come with us. None is in force before it is named and approved."""
-    folder = resources.files("limen.incidents") / "data"
+    folder = resources.files("limen.incidents") / "data" / "playbooks"
     return sorted(one.name.removesuffix(".yaml") for one in folder.iterdir() if one.name.endswith(".yaml"))
 
 
@@ -43,7 +43,7 @@ def playbook_text(source: str) -> bytes:
     name = source.removeprefix(SHIPPED)
     if not _NAME.fullmatch(name) or name not in shipped():
         raise ConfigFault(f"no such playbook; there are {', '.join(shipped())}", source)
-    return (resources.files("limen.incidents") / "data" / f"{name}.yaml").read_bytes()
+    return (resources.files("limen.incidents") / "data" / "playbooks" / f"{name}.yaml").read_bytes()
 
 
 def load_playbooks(settings: ResponseSettings) -> list[Loaded]:

@@ -93,6 +93,8 @@ class Behavior:
 
     def _whole(self, event: Event) -> Event | None:
         """Who did what: the outcome says so, or the intent of the same call did. None: nobody known did anything."""
+        if event.type == "call.refused" and event.guard in _ANSWERS:
+            return None  # our own answer to a suspicion is no reason for another one
         if event.subject or event.type == "call.refused":
             return event if event.subject and event.method in _CALLS else None
         before = self._pending.get(event.ref)
@@ -263,6 +265,7 @@ class Behavior:
         return len(self._held)
 
 
+_ANSWERS: Final = frozenset({"Weigh", "Halted", "Contained"})
 _CALLS: Final = frozenset({"tools/call", "resources/read", "prompts/get", "completion/complete"})
 _PLACES: Final = {name: number for number, name in enumerate(ASPECTS)}
 

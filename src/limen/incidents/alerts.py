@@ -7,6 +7,7 @@ that depend on nothing but the alert, and the mark is taken off. Whoever finds a
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
@@ -29,6 +30,7 @@ STATE: Final = "rule/"
 KEEP: Final = 30 * 86_400.0  # seconds a closed alert can be looked at
 LASTING: Final = 86_400.0  # an alert that was quiet for so long is over; what comes then is another one
 MAX_EVENTS: Final = 20
+STORM: Final = 100  # new alerts of one rule in an hour; whatever comes beyond is one alert, about nobody alone
 LONGEST_QUIET: Final = 90 * 86_400.0
 _LEFT: Final = 30.0  # seconds after which others finish what somebody left
 _TRIES: Final = 16
@@ -179,6 +181,7 @@ class Alerting:
         self._fired: list[Fired] = []
         self._last, self._swept = -1, 0.0
         self._silenced: dict[tuple[str, str], float] = {}
+        self._new: dict[str, deque[float]] = {}  # rule -> when it raised its newest alerts
 
     def _adopt(self, tally: Tally) -> int:
         raw = self._table.get(self._prefix + tally.rule.id)
@@ -223,6 +226,9 @@ class Alerting:
             if known is not None and fired.at - known.last > LASTING:
                 self._table.put(DONE + known.id, replace(known, state="closed", by="limen").encode(), now + KEEP)
                 known = None
+            if known is None and fired.about and self._storm(fired.rule.id, now):
+                fired = replace(fired, about=(), title=f"{fired.title} (and more than {STORM} like it within an hour)")
+                continue
             if known is None:
                 new = self._fresh(fired, now)
             elif set(fired.events) <= set(known.events):
@@ -230,10 +236,17 @@ class Alerting:
             else:
                 new = _more(known, fired, now)
             if new == known or self._table.swap(OPEN + fired.key, raw, new.encode()):
+                if known is None:
+                    self._new.setdefault(fired.rule.id, deque(maxlen=STORM)).append(now)
                 if new.untold:
                     self._tell(new)
                 return
         raise DependencyFault("alerts", "the record kept changing")
+
+    def _storm(self, rule: str, now: float) -> bool:
+        """Whether strangers could fill the table and everybody's mail with it."""
+        seen = self._new.get(rule)
+        return seen is not None and len(seen) == STORM and 0 <= now - seen[0] < 3600.0
 
     def _fresh(self, fired: Fired, now: float) -> Alert:
         seed = orjson.dumps([fired.key, fired.events or fired.at])
@@ -256,10 +269,13 @@ class Alerting:
         self._table.swap(OPEN + alert.key, alert.encode(), replace(alert, untold=False).encode())
 
     def _finish(self, now: float) -> None:
-        """What somebody left half told: we ourselves before a crash, or another replica that is gone."""
-        for _, raw in self._table.scan(OPEN):
+        """What somebody left half told: we ourselves before a crash, or another replica that is gone. What nobody took
+        up and did not come again for as long as closed ones are kept is forgotten."""
+        for key, raw in list(self._table.scan(OPEN)):
             alert = _readable(raw)
-            if alert is not None and alert.untold and (self._swept == 0.0 or now - alert.told >= _LEFT):
+            if alert is not None and not alert.untold and now - alert.last > KEEP:
+                self._table.swap(key, raw, None)
+            elif alert is not None and alert.untold and (self._swept == 0.0 or now - alert.told >= _LEFT):
                 self._tell(alert)
 
     def _silence(self, quiet: Quiet, fired: Fired, now: float) -> None:

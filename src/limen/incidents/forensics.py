@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from limen.core.events import Event, Subject
+from limen.incidents.incident import stated
 
 AROUND: Final = 3600.0  # seconds before and after the first and last linked event that belong to an incident
 AFTERWARDS: Final = 24 * 3600.0  # seconds in which what was read may have gone somewhere
@@ -79,9 +80,8 @@ class Selection:
         about.append(("server", event.server))
         if event.server and event.name:
             about.append(("tool", f"{event.server}/{event.name}"))
-        stated = event.record.get("about")
-        if isinstance(stated, Mapping):
-            about.append((str(stated.get("kind")), str(event.record.get("value", stated.get("value")))))
+        if event.type in ("alert", "signal"):
+            about.extend(stated(event.record))
         return any(value and (kind, value) in subjects for kind, value in about)
 
 

@@ -22,9 +22,11 @@ from limen.incidents.response_settings import ResponseSettings
 Status = Literal["open", "investigating", "contained", "closed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 Record = Callable[[str, Mapping[str, Any]], None]
+SUBJECTS: Final = ("caller", "client", "session", "server", "tool")
 LINKS: Final = ("events", "alerts", "containments", "subjects")
 MOST: Final = 2000  # of each kind of link; what is beyond is counted
 _TITLE, _TEXT, _TRIES = 200, 4000, 32
+_LOOK: Final = 15.0  # seconds
 _ROW, _GROUP = "incident/", "group/"
 
 
@@ -61,10 +63,38 @@ def subject_text(subject: Subject | Mapping[str, Any]) -> str:
     return f"{kind}:{str(value).replace(chr(0), ' ')}" if kind and value else ""
 
 
+def stated(record: Mapping[str, Any]) -> list[Subject]:
+    """Whom or what an alert or a signal says it is about, narrowest first: a subject, or what a rule grouped by."""
+    about, value = record.get("about"), record.get("value")
+    if isinstance(about, str):
+        about = {"kind": about, "value": value}
+    if not isinstance(about, Mapping):
+        return []
+    row = {str(name): str(one) for name, one in about.items() if isinstance(one, str) and one}
+    if "about" in row:  # grouped by what a signal is about
+        row["kind"] = row["about"]
+    if isinstance(value, str) and value and "kind" in row:
+        row["value"] = value
+    if row.get("kind") and row.get("value"):
+        found = [(row["kind"], row["value"])]
+    else:
+        pairs = [("caller", f"{row['issuer']}\0{row['subject']}")] if row.get("issuer") and row.get("subject") else []
+        pairs += [("caller", row.get("caller", "")), ("session", row.get("session", "")), ("tool", row.get("tool", ""))]
+        if row.get("server") and row.get("name"):
+            pairs.append(("tool", f"{row['server']}/{row['name']}"))
+        found = [*pairs, ("server", row.get("server", "")), ("client", row.get("client", ""))]
+    # An alert shows a caller with a space where the record has a NUL.
+    return [
+        Subject(kind, value if kind != "caller" or "\0" in value else value.replace(" ", "\0", 1))  # type: ignore[arg-type] # one of them
+        for kind, value in found
+        if value and kind in SUBJECTS
+    ]
+
+
 def read_subject(text: str) -> Subject:
     """The other way. Raises ValueError."""
     kind, colon, value = text.partition(":")
-    if not colon or not value or kind not in ("caller", "client", "session", "server", "tool"):
+    if not colon or not value or kind not in SUBJECTS:
         raise ValueError("a subject reads caller:ISSUER SUBJECT, client:ID, session:DIGEST, server:NAME or tool:S/NAME")
     if kind == "caller":
         issuer, space, name = value.partition(" ")
@@ -169,11 +199,10 @@ class Incidents:
     def of_alert(self, event: Event) -> Incident:
         """Open one for an alert, or add it to the one of its group."""
         alert = event.record
-        about = alert.get("about")
         links = {
             "events": [event.id, *(one for one in alert.get("events") or () if isinstance(one, str))],
             "alerts": [str(alert.get("id", ""))],
-            "subjects": [subject_text(about)] if isinstance(about, dict) else [],
+            "subjects": [subject_text(one) for one in stated(alert)[:1]],
         }
         group = str(alert.get("group") or alert.get("rule") or alert.get("id"))
         title = printable(str(alert.get("title") or alert.get("rule") or "alert"))[:_TITLE] or "alert"
@@ -237,7 +266,7 @@ class IncidentWatch:
     name = "incidents"
 
     def __init__(self, incidents: Incidents, settings: ResponseSettings) -> None:
-        self._incidents = incidents
+        self._incidents, self._looked = incidents, float("-inf")
         self._from = SEVERITIES.index(settings.open_from) if settings.open_from != "none" else len(SEVERITIES)
 
     def see(self, event: Event) -> None:
@@ -254,8 +283,10 @@ class IncidentWatch:
                 return  # of another installation's records, or long gone
 
     def settle(self, now: float) -> None:
-        """What was not told."""
-        self._incidents.settle()
+        """What was not told, now and then: there may be many."""
+        if not 0 <= now - self._looked < _LOOK:
+            self._incidents.settle()
+            self._looked = now
 
 
 def printable(text: str) -> str:

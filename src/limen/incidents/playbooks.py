@@ -7,8 +7,8 @@ itself proved them (`about`): a name that somebody merely claimed contains nobod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Annotated, Final, Literal
 
@@ -16,13 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from limen.core.events import SEVERITIES, Event, Severity
 from limen.incidents.actions import ACTIONS, Action
+from limen.incidents.incident import stated
 from limen.incidents.response_settings import Word
+from limen.incidents.rules import plain
 
 OURS: Final = "playbook."  # rules of alerts that playbooks raise: these trigger none
 # Records whose caller was proven before they were written, and records the gateway makes of what it saw itself.
 _PROVEN: Final = frozenset({"intent", "outcome", "local", "refusal", "security", "session", "authenticated"})
 _SEEN: Final = frozenset({"catalog", "finding", "egress", "cell", "lock", "quarantine", "unreachable"})
 _SUMMED_UP: Final = frozenset({"alert", "signal"})
+_DONE: Final = frozenset({"playbook", "incident", "contained", "released"})  # what playbooks do themselves
+_LOOKED_AT: Final = 20  # events of an alert
 _CALLERS: Final = frozenset({"end_session", "lock_caller", "revoke_token", "revoke_grants"})
 SERVERS: Final = frozenset({"quarantine_tool", "quarantine_server", "cut_egress", "read_only"})
 _EVERYBODY: Final = frozenset({"stop_all", "read_only"})
@@ -212,22 +216,34 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _about_summary(event: Event, find: Find) -> About:
-    stated = event.record.get("about")
+def _about_summary(event: Event, find: Find, depth: int = 2) -> About:
+    """What one of its own events was proven to be about, as far as the summary says it is about just that: who merely
+    used a server is not meant by an alert about the server."""
     named = event.record.get("events") if event.type == "alert" else [event.record.get("event")]
-    if not isinstance(stated, Mapping) or not isinstance(named, list):
+    subjects = stated(event.record)
+    if not subjects or not isinstance(named, list) or depth == 0:
         return About()
-    kind, value = stated.get("kind"), event.record.get("value", stated.get("value"))
-    for one in named[:200]:
+    for one in named[-_LOOKED_AT:]:
         found = find(one) if isinstance(one, str) else None
-        if found is None or found.record.get("t") in _SUMMED_UP:
+        if found is None or found.type == "alert":
             continue
-        known = about(found, find)
+        signal = found.record.get("t") in _SUMMED_UP
+        known = _about_summary(found, find, depth - 1) if signal else about(found, find)
         members = {"caller": known.caller, "client": known.client, "session": known.session}
         members |= {"server": known.server, "tool": known.tool}
-        if value and members.get(str(kind)) == value:
-            return known
+        if any(members[kind] and plain(members[kind]) == plain(value) for kind, value in subjects):
+            return _narrowed(known, {kind for kind, _ in subjects})
     return About()
+
+
+def _narrowed(known: About, kinds: set[str]) -> About:
+    """Only those it is about."""
+    server = known.server if kinds & {"server", "tool"} else ""
+    tool = known.tool if "tool" in kinds else ""
+    if kinds & {"caller", "session"}:
+        return replace(known, server=server, tool=tool)
+    client = known.client if "client" in kinds else ""
+    return About(known.issuer if client else "", client=client, server=server, tool=tool)
 
 
 def triggered(playbook: Playbook, event: Event) -> bool:
@@ -235,6 +251,9 @@ def triggered(playbook: Playbook, event: Event) -> bool:
     on = playbook.on
     rule = event.record.get("rule")
     if event.type not in on.event or (isinstance(rule, str) and rule.startswith(OURS)):
+        return False
+    kind = str(event.record.get("t"))
+    if kind == "playbook" or (kind in _DONE and str(event.record.get("by", "")).startswith("playbook:")):
         return False
     if on.rule and rule not in on.rule:
         return False

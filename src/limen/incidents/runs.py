@@ -45,6 +45,7 @@ _SPENT = "spent"
 _TRIES, _LEASE = 32, 30.0
 _CALLERS, _KEYS = 50_000, 10_000
 _QUIET: Final = 60.0
+_MOST: Final = 20  # runs of a playbook in an hour, for each subject it may contain: the table stays small
 
 
 class Playbooks:
@@ -70,6 +71,7 @@ class Playbooks:
         self._active: OrderedDict[str, tuple[float, str]] = OrderedDict()  # caller -> last call, client
         self._counts: OrderedDict[tuple[str, int, str], deque[tuple[float, str]]] = OrderedDict()
         self._done: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._begun: dict[str, OrderedDict[str, float]] = {}  # digest -> events that triggered it, and when
         self._loaded: Sequence[Loaded] = ()
         self._said: dict[str, str] = {}
         self._read = float("-inf")
@@ -168,8 +170,11 @@ class Playbooks:
         named = {name: value for name, value in asdict(known).items() if value}
         first = Run(
             identifier, playbook.playbook, loaded.digest, event.id, event.at, "waits" if waits else "running", named,
-            since=event.at,
+            since=event.at, incident=self._incident_of(event),
         )  # fmt: skip
+        if self._too_many(loaded.digest, playbook, event):
+            self._alarm(first, "a playbook was triggered too often and is not carried out for now", known, event.at)
+            return
         run = self._runs.begin(first)
         if run.state == "waits":
             if run == first:
@@ -177,6 +182,22 @@ class Playbooks:
             return
         if run.state == "running":
             self._carry_out(run, playbook, event.at)
+
+    def _too_many(self, digest: str, playbook: Playbook, event: Event) -> bool:
+        most = _MOST * playbook.limits.per_hour
+        seen = self._begun.setdefault(digest, OrderedDict())
+        while seen and not 0 <= event.at - next(iter(seen.values())) < HOUR:
+            seen.popitem(last=False)
+        if event.id in seen or len(seen) < most:
+            seen[event.id] = event.at
+            return False
+        return True
+
+    def _incident_of(self, event: Event) -> str:
+        """The one that an alert has opened: what is done about it belongs there."""
+        group = event.record.get("group") if event.type == "alert" else None
+        known = self._incidents.of_group(group) if isinstance(group, str) and group else None
+        return known.id if known is not None else ""
 
     def _resume(self, run: Run, playbook: Playbook | None, now: float) -> None:
         if run.state == "waits" and (playbook is None or now - run.since > playbook.expires):

@@ -27,6 +27,10 @@ SOURCES: Final = ("content", "catalog", "behaviour", "flow", "session", "sandbox
 _PENDING: Final = 10_000  # subjects waiting to be written
 _CALLS: Final = 4096  # calls under way whose outcome may come
 _ROOM: Final = 60.0  # seconds between looks at how many there are
+# What is unusual about what many use may be the doing of one of them, who must not be able to take it from the others:
+# even repeated it stays below asking. People are told all the same (rule risk_signal).
+_SHARED: Final = frozenset({"client", "server", "tool"})
+_OF_ALL: Final = 0.24
 _FROM: Final = 0.5  # risk of content from which it is held against somebody
 
 Kind = Literal["caller", "client", "session", "server", "tool"]
@@ -173,5 +177,7 @@ def read_signal(event: Event) -> Signal | None:
         return None
     if not 0.0 < score <= 1.0 or not 1.0 <= seconds <= LONGEST:
         return None
+    if source == "behaviour" and kind in _SHARED:
+        score = min(score, _OF_ALL)
     why, of = str(row.get("why", ""))[:300], str(row.get("event") or event.id)
     return Signal(Subject(cast("Kind", kind), value), source, float(score), why, event.at, of, float(seconds))
