@@ -109,7 +109,7 @@ class House:
         self.say = say
         self.vault: Vault | None = None
         self.token_keys: SigningKeys | None = None
-        self.state = State.open(config)
+        state = self.state = State.open(config)
         self.signer = open_signer(config)
         self.logbook = Logbook(config, self.signer, open_log_signer(config), self.state, say)
         log, signer = directory(config.audit.path), self.logbook.signer
@@ -135,9 +135,7 @@ class House:
         self.upstreams = connect(config, lambda name: self.on_announced(name))
         self._timeouts: dict[str, float] = {}
         self._seen: dict[str, Inspected] = {}
-        self.delegation = Delegation(
-            self.state.vault, self.state.oauth, PublicHttp(), PublicHttp(private=True), self.record
-        )
+        self.delegation = Delegation(state.vault, state.oauth, PublicHttp(), PublicHttp(private=True), self.record)
         self.chronicle = Chronicle(self.state, self.record, say)
         self._put(self.plan(config))
         self.chronicle.keep(self.corridor, self.policy, config.policy)
@@ -211,9 +209,8 @@ class House:
         )
 
     def _limits(self, config: Config) -> dict[type, Any]:
-        counts = self.counts
-        spend = Spend(config.limits, counts.rates, counts.budgets)
-        return {Limit: Limit(config.limits, counts.rates), Spend: spend}
+        limits, counts = config.limits, self.counts
+        return {Limit: Limit(limits, counts.rates), Spend: Spend(limits, counts.rates, counts.budgets)}
 
     def _inspection(self, config: Config, before: Plan | None) -> Inspection:
         """What it is made of is how content is judged, and the secrets of the servers."""

@@ -146,7 +146,7 @@ def test_every_command_has_help_with_an_example_and_json() -> None:
     from typer.main import get_command
 
     every = commands(get_command(app))
-    assert len(every) == 86
+    assert len(every) == 158
     for path, command in every:
         assert "Example: limen" in (command.help or ""), path
         options = {option for parameter in command.params for option in parameter.opts}

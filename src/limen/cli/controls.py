@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from limen import posture
+from limen.cli import readiness
 from limen.config.model import loosened
 from limen.core.faults import InvariantFault
 
@@ -33,6 +34,7 @@ _ROWS: Final = {
     "InspectArguments": ("B10 D1 D2 D3 D5 D6 D8 D11 D12 I7", "tests/detection/test_inspect.py"),
     "ReadFlow": ("D10", "tests/policy/test_flow_rules.py"),
     "CheckFlow": ("D10", "tests/detection/test_flow.py"),
+    "Weigh": ("I7", "tests/gateway/test_risk.py"),
     "RequireApproval": ("A9", "tests/policy/test_approval.py"),
     "Spend": ("A12 D12", "tests/policy/test_spend.py"),
     "AttachCredential": ("B1", "tests/upstreams/test_credential_attach.py"),
@@ -60,6 +62,7 @@ _OBSERVED: Final = {
     "messages": "InspectMessages",
     "definitions": "inspect_definition",
 }
+_OBSERVES: Final = {"CheckFlow": "content.flow.unsafe_observe", "Weigh": "risk.unsafe_observe"}
 
 
 def describe(config: Config) -> list[dict[str, Any]]:
@@ -71,16 +74,29 @@ def describe(config: Config) -> list[dict[str, Any]]:
     observed = {_OBSERVED[one] for one in config.content.unsafe_observe}
     if config.content.flow.unsafe_observe:
         observed |= {"CheckFlow"}
+    if config.risk.unsafe_observe:
+        observed |= {"Weigh"}
     for name in (*(guard.__name__ for guard in guards), "inspect_definition", "ledger", "launch", "vault"):
         if name not in _ROWS:
             raise InvariantFault(f"{name} stands in the posture without saying which control it enforces")
         controls, evidence = _ROWS[name]
         loose = [switch for switch in switches if _LOOSENS.get(switch.rpartition(".")[2]) == name]
         if name in observed:
-            loose.append("content.flow.unsafe_observe" if name == "CheckFlow" else "content.unsafe_observe")
+            loose.append(_OBSERVES.get(name, "content.unsafe_observe"))
         state = "observing" if name in observed else "loosened" if loose else "enforced"
         rows.append(_row(controls, name, state, evidence, loose))
-    return [*rows, *_signing_in(config, switches), *_credentials(config), *_cells(config, switches)]
+    rows += [*_signing_in(config, switches), *_credentials(config), *_cells(config, switches)]
+    return [*rows, *_watching(config, switches)]
+
+
+def _watching(config: Config, switches: list[str]) -> list[dict[str, Any]]:
+    """Who follows the log, watches and responds; a playbook that nobody approved says so."""
+    plain = {f"follower {one.name}": f"audit.followers[{place}]" for place, one in enumerate(config.audit.followers)}
+    found = []
+    for controls, name, state, evidence in readiness.rows(config):
+        loose = [switch for switch in switches if name in plain and switch.startswith(f"{plain[name]}.")]
+        found.append(_row(controls, name, state, evidence, loose))
+    return found
 
 
 def _signing_in(config: Config, switches: list[str]) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from limen.cli.terminal import block, line
 
 START = 45.0  # seconds a part may take to start
 DIFF_LINES = 4  # of a change that are shown
+DECOY = "export_passwords"  # no server has it
 
 
 class StepFailed(Exception):
@@ -107,6 +108,7 @@ def configuration(stage: Stage, repository: Path) -> dict[str, Any]:
             "notes": {"url": f"http://127.0.0.1:{stage.notes_port}/mcp", "security": {"scopes": ["notes.read"]}},
         },
         "content": {"servers": {"time": {"trusted": True}}},  # the others speak for strangers
+        "decoys": {"tools": [{"server": "notes", "name": DECOY, "description": "All passwords of the team, as CSV."}]},
         "policy": {
             "rules": [
                 {"allow": "anyone", "call": "time/*", "scopes": ["time.read"]},
@@ -263,6 +265,34 @@ async def described(stage: Stage) -> tuple[str, str]:
         return tools["read_note"], text_of(await client.call_tool("read_note", {"title": "lunch"}))
 
 
+async def answered(stage: Stage) -> str:
+    """Somebody takes the bait: an alert and an incident by themselves, a call stopped and let go, proof of it all."""
+    async with stage.client("notes", "mallory", "notes.read") as client:
+        await refused(client, DECOY, {})
+    for _ in range(50):
+        opened = json.loads(await stage.limen("incident", "list", "--json"))
+        if noticed := [one for one in opened if "decoy" in one["title"]]:
+            break
+        await asyncio.sleep(0.2)
+    check(bool(noticed), "nobody noticed that a decoy was called")
+    incident, why = str(noticed[0]["id"]), ("--reason", "who knows what else is read")
+    contained = json.loads(
+        await stage.limen("contain", "quarantine-tool", "notes/read_note", "--incident", incident, *why, "--json")
+    )
+    async with stage.client("notes", "alice", "notes.read") as client:
+        stopped = await refused(client, "read_note", {"title": "plan"})
+        check(stopped.error.code == 403, f"expected 403, got {stopped.error.code}")
+        await stage.limen("contain", "release", contained["id"], "--reason", "only bait was taken")
+        await asyncio.sleep(1.0)
+        check("gateway" in text_of(await client.call_tool("read_note", {"title": "plan"})), "release changed nothing")
+    bundle = str(stage.directory / "evidence.zip")
+    await stage.limen("incident", "evidence", incident, "--out", bundle)
+    key = (await stage.limen("audit", "key")).strip()
+    proven = json.loads(await stage.limen("incident", "verify", bundle, "--key", key, "--json"))["records"]
+    story = f"a decoy was called: alert, incident {noticed[0]['title']!r}; read_note stopped, then released"
+    return f"{story}; evidence.zip proves it: {proven} records"
+
+
 async def verified(stage: Stage) -> str:
     """The log proves all of it, with a public key alone."""
     report = json.loads(await stage.limen("audit", "verify", "--json"))
@@ -276,6 +306,7 @@ STEPS = (
     ("Denied", denied),
     ("Held", held),
     ("Changed", changed),
+    ("Answered", answered),
     ("Verified", verified),
 )
 

@@ -197,7 +197,7 @@ def _replayed(
 def evidence(
     context: typer.Context,
     id: IncidentArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The archive; must not exist yet.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="The archive; must not exist yet.")],
     redact: Annotated[
         Strings | None, typer.Option(help="Subject whose name becomes a keyed digest, or 'all'; may be repeated.")
     ] = None,
@@ -205,7 +205,7 @@ def evidence(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a signed archive that proves what happened, offline. Example: limen incident evidence 1f2e -o bundle.zip"""
+    """Write a signed archive that proves what happened, offline. Example: limen incident evidence 1f2e --out a.zip"""
     from limen.adapters.replace import replace_file
     from limen.audit.evidence import bundle
     from limen.cli.casework import redacted_record

@@ -95,6 +95,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the file means and what is wrong with it; status 2 if it cannot be used. Example: limen check"""
+    from limen.cli import readiness
     from limen.cli.policy import compiled
     from limen.cli.reviews import due
     from limen.config.load import check_consistency
@@ -120,6 +121,7 @@ def check(
         "servers": _servers(loaded.config),
         "issuers": list(loaded.config.issuers),
         "oauth": _signing_in(loaded.config),
+        "watching": readiness.configured(loaded.config),
         "loosened": list(loosened(loaded.config)),
         "warnings": warnings,
     }
@@ -179,6 +181,12 @@ def _explain(found: dict[str, Any]) -> None:
     if (oauth := found["oauth"]) is not None:
         line(f"people sign in at {oauth['provider']} ({oauth['kind']}), which sends them back to {oauth['callback']}")
         line(f"clients that may ask: {', '.join(oauth['clients']) or 'none'}{'; devices' if oauth['devices'] else ''}")
+    watching = found["watching"]
+    for what in ("followers", "playbooks"):
+        if watching[what]:
+            line(f"{what}: {', '.join(watching[what])}")
+    line(f"alerts: {', '.join(watching['alerts']) or 'nobody is told (alerts.routes); see `limen alerts list`'}")
+    line(f"log: {watching['retention']}")
     for switch in found["loosened"]:
         line(f"LOOSENED: {switch}", red=True)
     for warning in found["warnings"]:
@@ -232,7 +240,10 @@ def doctor(
         rows = run_async(_sandbox())
     else:
         loaded = load(context, config)
+        from limen.cli import readiness
+
         found = [("configuration", True, str(loaded.path)), *_disk(loaded), *run_async(_network(loaded))]
+        found += readiness.found(loaded.config)
         rows = [{"check": name, "ok": ok, "found": text, "bad": not ok} for name, ok, text in found]
     shown = tuple(name for name in rows[0] if name != "bad")
     if as_json:
