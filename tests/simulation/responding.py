@@ -127,7 +127,8 @@ def responses(result: Result, responding: Responding, of: Of) -> dict[str, Any]:
             continue
         alerted = [one.at for one in told if of(attack, *one.about, one.at)]
         held = [(one.how, one.at) for one in stopped if _of(attack, one, of)]
-        moments = {"alert": alerted, "held": [at for _, at in held], "refused": [at for how, at in held if how == "block"]}
+        moments = {"alert": alerted, "held": [at for _, at in held]}
+        moments["refused"] = [at for how, at in held if how == "block"]
         first = {name: min(times) - attack.begun if times else None for name, times in moments.items()}
         found.setdefault(f"{attack.kind}/{attack.strength}", []).append(first)
     rules: dict[str, int] = {}

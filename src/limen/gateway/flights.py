@@ -32,7 +32,7 @@ class Flights:
         self.bars: Callable[[Context | Permit], str] = lambda facts: ""  # the id of why this must not begin, if so
 
     async def fly(self, facts: Context | Permit, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Do the work. Raises Ended when `end` picked it, whatever the work made of that, and when it must not begin."""
+        """Do the work. Raises Ended when `end` picked it, whatever the work made of that, or it must not begin."""
         task = asyncio.current_task()
         assert task is not None
         self._flying[task] = facts

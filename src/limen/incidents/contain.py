@@ -88,7 +88,7 @@ class Containments(Copied[Standing]):
         super().__init__(table, read_standing, remote=remote, now=now, monotonic=monotonic)
         self._found: dict[tuple[str, str], Standing] = {}
         self._sessions = False
-        self.abroad: frozenset[str] = frozenset()  # servers whose network is not ours: to cut them off is to call no more
+        self.abroad: frozenset[str] = frozenset()  # servers whose network is not ours: cut off, they are not called
         self.version = ""  # names what is contained: the same on every replica
 
     def arrange(self, records: dict[str, Standing]) -> None:
