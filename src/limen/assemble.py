@@ -255,7 +255,7 @@ class House:
         self.delegation.adopt(plan.delegated, plan.fixed[AttachCredential])
         self.issuers, self.policy, self.corridor = plan.issuers, plan.policy, plan.corridor
         self.continuity.adopt(plan.config)
-        self.containments.abroad = frozenset(name for name, one in plan.config.servers.items() if one.url is not None)
+        self.containments.abroad = frozenset(name for name, one in plan.config.servers.items() if not one.confined)
         self._expiry = plan.catalog.next_expiry
         self.chronicle.begin()
         self._timeouts.clear()
@@ -388,7 +388,7 @@ def _corridor(
         parameters=parameters,
         plain_resources=config.audit.resources == "plain",
         messages=_built(built, posture.MESSAGES),
-        decoys=built[Decoy].offered,
+        decoys=built[Contained].offered(built[Decoy].offered),
         marks=inspection.marks,
         scrub=inspection.scrub,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from limen.core.call import Call, Caller, Context, Era, Presented
+from limen.core.faults import DependencyFault
 from limen.gateway.flights import Ended, Flights
 
 
@@ -87,5 +88,37 @@ def test_the_task_goes_on_living_after_its_call_was_ended() -> None:
         flights.end(unwelcome, "incidents.contained")
         assert await task == "done"
         assert ended == [True]
+
+    asyncio.run(test())
+
+
+def test_what_became_unwelcome_while_it_was_decided_does_not_begin() -> None:
+    """J1: deciding can take as long as a call; what is contained meanwhile was not under way and could not be ended."""
+
+    async def test() -> None:
+        flights, begun, readings = Flights(), list[str](), list[str]()
+
+        async def work() -> str:
+            begun.append("begun")
+            return "done"
+
+        async def reads() -> None:
+            readings.append("read")
+
+        async def fails() -> None:
+            raise DependencyFault("table", "gone")
+
+        flights.bars = lambda facts: "incidents.contained" if unwelcome(facts) else ""
+        flights.fresh = reads
+        with pytest.raises(Ended, match=r"incidents\.contained"):
+            await flights.fly(ALICE, work())
+        assert begun == []
+        assert await flights.fly(BOB, work()) == "done"
+        assert (begun, readings) == (["begun"], ["read", "read"])
+        flights.fresh = fails
+        with pytest.raises(Ended, match=r"fault\.dependency"):  # who is contained cannot be told
+            await flights.fly(BOB, work())
+        assert begun == ["begun"]
+        assert len(flights) == 0
 
     asyncio.run(test())

@@ -60,7 +60,7 @@ def refused(gateway: Running, subject: str, reason: str) -> bool:
     return any(one["reason"] == reason and one.get("sub") == subject for one in records(gateway, "refusal"))
 
 
-def tell(gateway: Running, subject: str, score: float, source: str = "behaviour") -> None:
+def tell(gateway: Running, subject: str, score: float, source: str = "session") -> None:
     """A signal, as whoever watches behaviour or a decoy puts it on record."""
     with kept(gateway) as state:
         about = f"{ISSUER}\0{subject}"
@@ -130,7 +130,7 @@ def test_in_between_a_person_is_asked_and_an_approval_is_good_for_one_call(gatew
     assert [status(gateway, "carol"), status(gateway, "carol")] == [200, 403]
     intent = [one for one in records(gateway, "intent") if one.get("sub") == "carol"][-1]
     assert (intent["because"], intent["own_risk"]) == ([f"limen:{signal_of(gateway, 'carol')}"], 0.0)
-    assert intent["weighed"] == {"behaviour": pytest.approx(0.6, abs=0.01)}
+    assert intent["weighed"] == {"session": pytest.approx(0.6, abs=0.01)}
     shown = json.loads(limen(gateway, "risk", "explain", intent["ref"], "--json"))
     assert intent["weighed"] in [one.get("weighed") for one in shown if one["t"] == "intent"]
 

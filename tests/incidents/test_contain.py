@@ -190,6 +190,23 @@ def test_an_old_copy_decides_nothing(remote: bool) -> None:
     assert world.ends(SEND) == ""
 
 
+def test_what_took_too_long_to_read_decides_nothing_and_a_second_reading_may() -> None:
+    """J1: a database that hangs hands over what stood before somebody contained something meanwhile."""
+    world = World(remote=True)
+    look, slow = world.known._look, [3.0, 3.0, 3.0, 0.0]
+
+    def hangs() -> Any:
+        found = look()
+        world.at += slow.pop(0)
+        return found
+
+    world.known._look = hangs  # type: ignore[method-assign]
+    world.at += MAX_AGE + 1
+    assert world.ends(READ) == "fault.dependency"
+    assert world.ends(READ) == ""
+    assert slow == []
+
+
 def test_the_second_guard_reads_anew_as_well() -> None:
     """A call that waited between the two is judged by what is so now."""
     world = World()
@@ -276,3 +293,16 @@ def test_what_is_under_way_is_judged_as_a_new_call_would_be() -> None:
     assert world.known.against(stream) is None
     world.contain("quarantine_server", "mail")
     assert world.known.against(stream) is not None
+
+
+def test_decoys_are_not_what_is_left_when_their_neighbours_are_gone_i9() -> None:
+    world = World()
+    lure = Approved("mail", "tool", "export", "d", b"{}")
+    offered = Contained(world.known).offered(lambda caller, kind, servers: [lure])
+    for kind, value in (
+        ("quarantine_server", "mail"), ("read_only", "*"), ("cut_egress", "mail"), ("quarantine_tool", "mail/export"),
+    ):  # fmt: skip
+        assert offered(ALICE, "tool", ["mail"]) == [lure]
+        record = world.contain(kind, value)
+        assert offered(ALICE, "tool", ["mail"]) == []
+        world.release(record)

@@ -39,7 +39,7 @@ class Desk:
         limits = ContentSettings.model_validate(content).limits
         self.guard = Weigh(self.threats, settings or ThreatSettings(), limits, self.seen, lambda: NOW)
 
-    def suspect(self, score: float, about: Subject = ALICE, source: str = "behaviour", event: str = "log:7") -> None:
+    def suspect(self, score: float, about: Subject = ALICE, source: str = "session", event: str = "log:7") -> None:
         note(self.table, about, [Signal(about, source, score, "because", NOW, event)], NOW)
         self.threats.refresh()
 
@@ -79,7 +79,7 @@ def test_thresholds_i7(desk: Desk, score: float, outcome: str) -> None:
         return
     weighed = desk.weighed()
     assert (weighed.closely, weighed.ask) == (outcome in ("closely", "asks"), outcome == "asks")
-    assert weighed.parts == (("behaviour", score),)
+    assert weighed.parts == (("session", score),)
     assert weighed.because == ("log:7",)
 
 
@@ -110,7 +110,7 @@ def test_two_kinds_of_evidence_add_up_and_one_event_counts_once(desk: Desk) -> N
     desk.suspect(0.4)
     desk.suspect(0.4, Subject("session", sha256(b"s1").hexdigest()[:16]))  # the same source
     assert desk.weighed(Session("s1")).risk == pytest.approx(0.4)
-    desk.suspect(0.4, source="session", event="log:8")
+    desk.suspect(0.4, source="flow", event="log:8")
     assert desk.weighed(Session("s1")).risk == pytest.approx(0.64)
 
 
@@ -179,3 +179,40 @@ def test_nothing_known_costs_next_to_nothing(desk: Desk) -> None:
 
     unit = best(lambda: context.get(Caller))
     assert best(lambda: desk.guard.check(context)) < 60 * unit
+
+
+@pytest.mark.parametrize(
+    ("about", "most"), [(ALICE, 0.79), (Subject("server", "mail"), 0.49), (Subject("client", "app"), 0.49)]
+)
+def test_what_is_only_unusual_refuses_nobody_and_holds_up_nobody_else_i5_i7(
+    desk: Desk, about: Subject, most: float
+) -> None:
+    """However often it is said. Another kind of evidence on top of it counts in full."""
+    for number in range(6):
+        desk.suspect(0.99, about, "behaviour", f"log:{number}")
+    weighed = desk.weighed()
+    assert (weighed.risk, weighed.ask) == (most, about is ALICE)
+    desk.suspect(0.5, about, "operator", "log:9")
+    verdict = desk.check()
+    assert isinstance(verdict, Refuse) == (about is ALICE)
+    assert about is ALICE or desk.weighed().ask
+
+
+def test_a_reading_that_took_too_long_decides_nothing(desk: Desk) -> None:
+    look, slow = desk.threats.refresh, [30.0, 30.0, 30.0, 0.0]
+
+    def hangs() -> None:
+        look()
+        desk.clock += slow.pop(0)
+
+    desk.threats.refresh = hangs  # type: ignore[method-assign]
+    desk.clock += 30.0
+
+    async def asked() -> Verdict:
+        answer = desk.check()
+        assert isinstance(answer, Awaitable)
+        return await answer
+
+    with pytest.raises(DependencyFault, match="too long"):
+        asyncio.run(asked())
+    assert isinstance(asyncio.run(asked()), Pass)

@@ -10,6 +10,7 @@ import pytest
 from limen.adapters.keys import FileSigner
 from limen.audit.ledger import Ledger
 from limen.audit.note import NoteError, parse_verifier_key, sign_checkpoint
+from limen.audit.pruned import Gone, Pruned, known_pruned, sign_pruned
 from limen.audit.signed import SignedRecords
 from limen.audit.succession import Trusted, hand_over, place, read_succession, successions
 from limen.audit.verify import verify
@@ -47,6 +48,19 @@ def test_any_key_of_the_chain_verifies_the_log(log: Path, tmp_path: Path, name: 
     assert report.size == 600
     assert len(list(SignedRecords(log, text))) == 600
     assert [(one.size, one.why) for one in successions(log)] == [(300, "planned"), (600, "emergency")]
+
+
+def test_a_key_that_was_replaced_excuses_no_record_that_came_later(log: Path, tmp_path: Path) -> None:
+    """OP-02: who stole a former key could have the records of the theft missing "on purpose"."""
+    trusted = Trusted(log, parse_verifier_key(key(tmp_path, "c").verifier_key))
+    early, late = (Pruned((Gone(0, last, 1.0, ("ann",), "old"),)) for last in (1, 2))
+    for name, pruned, believed in (("a", early, True), ("a", late, False), ("b", late, True), ("c", late, True)):
+        (log / "pruned").write_bytes(sign_pruned(key(tmp_path, name), pruned))
+        if believed:
+            assert known_pruned(log, trusted) == pruned
+        else:
+            with pytest.raises(NoteError, match="after 300"):
+                known_pruned(log, trusted)
 
 
 def test_a_key_of_another_log_does_not(log: Path, tmp_path: Path) -> None:

@@ -7,20 +7,25 @@ others. Suspicions under `FLOOR` are of interest too, so behaviour is measured b
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import orjson
+
 from contracts.memory import MemoryTable
+from limen.audit.events import read_event
 from limen.core.events import Event, Signal, Watch
 from limen.detection.behavior import Behavior
 from limen.detection.behavior_model import Weights
 from limen.detection.behavior_profile import Oddity
 from limen.detection.behavior_settings import BehaviorSettings
+from limen.vigil import as_fields
 from simulation.injected import Attack, hostile
 from simulation.organisations import DAY, ISSUER, START, Call, Organisation, calls
 
 ALERT = 0.5
+Others = tuple[Callable[[Callable[[Signal], None]], Watch], ...]
 
 
 def events_of(made: list[Call], reached: list[tuple[float, str, str]], index: int, log: str) -> Iterator[Event]:
@@ -72,6 +77,7 @@ class Result:
     seconds: float = 0.0
     signals: list[Signal] = field(default_factory=list)
     days: dict[tuple[str, str, int], tuple[float, dict[str, float]]] = field(default_factory=dict)
+    others: list[Watch] = field(default_factory=list)
 
 
 def run(
@@ -81,13 +87,16 @@ def run(
     last: int,
     attacks: list[Attack],
     weights: dict[str, Weights] | None = None,
-    others: tuple[Callable[[Callable[[Signal], None]], Watch], ...] = (),
+    others: Others = (),
 ) -> Result:
-    """Days 0 to `last`; only what happens from `first` on is judged. `others`: consumers besides behaviour."""
+    """Days 0 to `last`; only what happens from `first` on is judged. `others`: consumers besides behaviour, who
+    are also shown what it says, as they read it back from the log."""
     result = Result(organisation, attacks, first, last)
     settings = BehaviorSettings(entities=20_000)
-    behaviour = Measured(MemoryTable(), settings, result.signals.append, "sim", weights).note(result.days)
-    watches: list[Watch] = [behaviour, *(make(result.signals.append) for make in others)]
+    said: deque[Signal] = deque()  # to be read back, as from the log
+    behaviour = Measured(MemoryTable(), settings, said.append, "sim", weights).note(result.days)
+    result.others = [make(said.append) for make in others]
+    watches: list[Watch] = [behaviour, *result.others]
     index, released = 0, {one.since: [] for one in organisation.tools.values()}
     for tool in organisation.tools.values():
         released[tool.since].append(tool)
@@ -102,10 +111,21 @@ def run(
         for event in day_events:
             for watch in watches:
                 watch.see(event)
+            while said:
+                result.signals.append(said.popleft())
+                if others:
+                    again = signalled(result.signals[-1], len(result.signals), event.at)
+                    for watch in watches:
+                        watch.see(again)
         result.seconds += time.perf_counter() - begun
         index += len(day_events)
         result.events += len(day_events)
     return result
+
+
+def signalled(signal: Signal, index: int, at: float) -> Event:
+    """A suspicion as it is read from the log."""
+    return read_event("said", index, orjson.dumps({"t": "signal", "ts": at, **as_fields(signal)}))
 
 
 def of(attack: Attack, kind: str, value: str, at: float) -> bool:

@@ -17,8 +17,9 @@ import numpy as np
 
 from limen.detection.behavior_model import ALL, CAP, Weights, load_weights
 from simulation.injected import plan
-from simulation.measures import ALERT, Result, areas, measure, run
+from simulation.measures import ALERT, Others, Result, areas, measure, of, run
 from simulation.organisations import HELD_OUT, TUNED, build
+from simulation.responding import Responding, only, responded, responses
 
 SEEDS = (1, 2)
 FIRST, LAST = 45, 110  # days: what happens before is for learning
@@ -26,11 +27,14 @@ BASE = 0.1  # share of hostile days the score is calibrated to, of a subject on 
 EVEN = {group: Weights(-8.0, dict.fromkeys(ALL, 0.4)) for group in ("people", "things")}
 
 
-def one(name: str, seed: int, weights: dict[str, Weights] | None, *, clean: bool, people: int | None = None) -> Result:
+def one(
+    name: str, seed: int, weights: dict[str, Weights] | None, *, clean: bool, people: int | None = None,
+    others: Others = (),
+) -> Result:  # fmt: skip
     """One organisation, with attacks or without."""
     organisation = build(name, seed, LAST, people)
     attacks = [] if clean else plan(organisation, seed, FIRST, LAST)
-    return run(organisation, seed, FIRST, LAST, attacks, weights)
+    return run(organisation, seed, FIRST, LAST, attacks, weights, others)
 
 
 def rows_of(results: list[Result], kinds: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,10 +112,12 @@ RUNS = (("bank", 11), ("support", 11), ("support", 12), ("agency", 11), ("agency
 def measured(run_of: tuple[str, int]) -> dict[str, Any]:
     """One organisation with attacks, and the same without."""
     name, seed = run_of
-    result = one(name, seed, load_weights(), clean=False, people=SIZES[name])
+    result = one(name, seed, load_weights(), clean=False, people=SIZES[name], others=(Responding,))
     told = measure(result)
     told["alone"] = areas(by_trees(result))
-    told["clean"] = measure(one(name, seed, load_weights(), clean=True, people=SIZES[name]))["clean_a_day"]
+    clean = one(name, seed, load_weights(), clean=True, people=SIZES[name], others=(Responding,))
+    told["clean"] = measure(clean)["clean_a_day"]
+    told["responses"], told["clean_responses"] = (responses(each, only(each), of) for each in (result, clean))
     told["events"] = result.events
     return told
 
@@ -120,6 +126,7 @@ def publish(path: str) -> None:
     """Two runs at a time; the file is the table of docs/behavior.md and more."""
     found: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     clean: dict[str, list[float]] = defaultdict(list)
+    answered: dict[str, list[Any]] = defaultdict(list)
     alerts = true = events = 0
     with ProcessPoolExecutor(2) as pool:
         for (name, seed), told in zip(RUNS, pool.map(measured, RUNS), strict=True):
@@ -127,6 +134,7 @@ def publish(path: str) -> None:
                 for place, value in told[column].items():
                     found[place][column] += value if column == "found" else [value]
             clean[name].append(told["clean"])
+            answered[name].append((told["responses"], told["clean_responses"]))
             alerts, true, events = alerts + told["alerts"], true + told["true"], events + told["events"]
             print(name, seed, told["events"], "clean alerts a day", told["clean"], flush=True)
     table = {}
@@ -143,6 +151,7 @@ def publish(path: str) -> None:
         "organisations": list(HELD_OUT), "runs": [list(one) for one in RUNS], "sizes": SIZES, "days": [FIRST, LAST],
         "threshold": ALERT, "events": events, "alerts": alerts, "precision": round(true / max(1, alerts), 3),
         "clean_alerts_a_day": {name: round(sum(v) / len(v), 2) for name, v in clean.items()}, "attacks": table,
+        "responses": responded(answered),
     }  # fmt: skip
     with open(path, "w") as file:
         json.dump(made, file, indent=1)

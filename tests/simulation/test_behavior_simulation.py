@@ -5,43 +5,41 @@ import itertools
 
 import pytest
 
-from limen.core.events import Event, Signal
+from limen.core.events import Signal
 from simulation.injected import Attack, plan
-from simulation.measures import area, measure, run
+from simulation.measures import area, measure, of, run
 from simulation.organisations import START, build, calls
+from simulation.responding import Responding, only, responses
 
 FIRST, LAST = 40, 75
 
 
-def test_ordinary_weeks_make_less_than_five_alerts_a_day_i4() -> None:
-    """Also consumers besides behaviour: here one that counts."""
-    seen: list[str] = []
-
-    class Counting:
-        name = "counting"
-
-        def see(self, event: Event) -> None:
-            seen.append(event.type)
-
-        def settle(self, now: float) -> None:
-            """Nothing to do."""
-
+def test_ordinary_weeks_make_few_alerts_and_refuse_nobody_i4_i7() -> None:
+    """With every shipped rule, and with guard Weigh asked about each call."""
     organisation = build("agency", 21, LAST, people=14)
-    result = run(organisation, 21, FIRST, LAST, [], others=(lambda signal: Counting(),))
+    result = run(organisation, 21, FIRST, LAST, [], others=(Responding,))
     assert measure(result)["clean_a_day"] < 1.0
-    assert len(seen) == result.events > 5_000
-    assert {"call.outcome", "call.refused", "egress.allowed"} <= set(seen)
+    assert result.events > 5_000
+    told = responses(result, only(result), of)
+    assert told["calls"] > 4_000
+    assert told["alerts_a_day"] < 1.0
+    assert told["refused_a_day"] == 0.0
+    assert told["held_a_day"] < 5.0
 
 
 def test_attacks_among_them_are_found_i4_i5_i6() -> None:
     organisation = build("agency", 22, LAST, people=14)
     attacks = [one for one in plan(organisation, 22, FIRST, LAST) if one.strength == 2]
-    result = run(organisation, 22, FIRST, LAST, attacks)
+    result = run(organisation, 22, FIRST, LAST, attacks, others=(Responding,))
     told = measure(result)
     found = {name: times[0] is not None for name, times in told["found"].items()}  # type: ignore[attr-defined]
     assert found["theft/2"]
     assert found["server/2"]
     assert sum(found.values()) >= 3, found
+    answered = responses(result, only(result), of)
+    (theft,) = answered["found"]["theft/2"]
+    assert theft["alert"] is not None and theft["held"] is not None and theft["alert"] < 600
+    assert answered["true"] / answered["alerts"] > 0.5
     areas = told["areas"]
     assert areas["theft/2"] > 0.95 and areas["server/2"] > 0.8  # type: ignore[index]
     said = [one for one in result.signals if one.score >= 0.5]

@@ -17,6 +17,7 @@ import orjson
 from limen.audit.note import NoteError, VerifierKey, open_note, sign_note
 from limen.audit.read import PRUNED, load
 from limen.audit.succession import Trusted
+from limen.audit.tiles import WIDTH
 from limen.core.ports import Signer
 from limen.protocol.jsonrpc import canonical
 
@@ -105,9 +106,13 @@ def known_pruned(directory: Path, trusted: Trusted) -> Pruned:
     if note is None:
         return Pruned()
     refused = NoteError("no key may sign it")
-    for key in reversed(trusted.keys):
+    for key, end in trusted.spans:
         try:
-            return open_pruned(note, key)
+            found = open_pruned(note, key)
         except NoteError as fault:
             refused = fault
+            continue
+        if end is not None and any(gone.last * WIDTH > end for gone in found.gone):
+            raise NoteError(f"records after {end} are named by a key that was replaced there: {key.text}")
+        return found
     raise refused

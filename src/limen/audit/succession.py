@@ -132,6 +132,11 @@ class Trusted:
         """All of them, the one that signs now first."""
         return tuple(key for key, _ in reversed(self._keys))
 
+    @property
+    def spans(self) -> tuple[tuple[VerifierKey, int | None], ...]:
+        """The same, each with the record at which it was replaced."""
+        return tuple(reversed(self._keys))
+
     def open(self, note: bytes) -> Checkpoint:
         """The checkpoint in `note`, by any of the keys within its time. Raises NoteError."""
         return self.signed(note)[0]

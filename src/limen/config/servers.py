@@ -147,6 +147,11 @@ class ServerConfig(BaseModel):
             raise ValueError("an argument holds a NUL character")
         return value
 
+    @property
+    def confined(self) -> bool:
+        """Whether it runs here, with no other network than we give it."""
+        return self.command is not None and not self.security.unsafe_no_sandbox
+
     @model_validator(mode="after")
     def _one_kind(self) -> ServerConfig:
         if (self.command is None) == (self.url is None):

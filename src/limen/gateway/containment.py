@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from limen.assemble import House
 from limen.core.call import Caller, Context, Session
+from limen.core.copied import MAX_AGE
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Permit
 from limen.gateway.app import Gateway
@@ -40,6 +43,20 @@ def obey(house: House, gateway: Gateway, cells: Cells) -> None:
         gateway.flights.end(unwelcome, "identity.revoked")
         gateway.suspensions.end(unwelcome)
 
+    async def anew() -> None:
+        for one in (known, house.revocations):
+            if (reading := one.fresh()) is not None:
+                await reading
+
+    def fresh() -> Awaitable[None] | None:
+        return anew() if known.age > MAX_AGE or house.revocations.age > MAX_AGE else None
+
+    def bars(facts: Context | Permit) -> str:
+        if known.against(facts) is not None:
+            return "incidents.contained"
+        return "identity.revoked" if unwelcome(facts) else ""
+
     cells.barred = barred
+    gateway.flights.fresh, gateway.flights.bars = fresh, bars
     house.on_contained, house.on_revoked = changed, revoked
     changed()

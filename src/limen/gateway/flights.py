@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from limen.core.call import Context
+from limen.core.faults import DependencyFault
 from limen.core.verdict import Permit
 
 Answer = TypeVar("Answer")
@@ -26,24 +27,38 @@ class Flights:
     def __init__(self) -> None:
         self._flying: dict[asyncio.Task[Any], Context | Permit] = {}
         self._ended: dict[asyncio.Task[Any], str] = {}
+        # Deciding takes its time: whoever became unwelcome meanwhile was not under way yet, and could not be ended.
+        self.fresh: Callable[[], Awaitable[None] | None] = lambda: None  # what to wait for before `bars` may be asked
+        self.bars: Callable[[Context | Permit], str] = lambda facts: ""  # the id of why this must not begin, if so
 
     async def fly(self, facts: Context | Permit, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Do the work. Raises Ended when `end` picked it, whatever the work made of that."""
+        """Do the work. Raises Ended when `end` picked it, whatever the work made of that, or it must not begin."""
         task = asyncio.current_task()
         assert task is not None
         self._flying[task] = facts
         try:
+            if reason := await self._barred(facts):
+                raise Ended(reason)
             answer = await work
         except asyncio.CancelledError:
             if task in self._ended and not task.uncancel():
                 raise Ended(self._ended[task]) from None
             raise
         finally:
+            work.close()  # where it did not begin
             del self._flying[task]
             ended = self._ended.pop(task, None)
         if ended is not None:
             raise Ended(ended)
         return answer
+
+    async def _barred(self, facts: Context | Permit) -> str:
+        if (reading := self.fresh()) is not None:
+            try:
+                await reading
+            except DependencyFault:
+                return "fault.dependency"
+        return self.bars(facts)
 
     def end(self, unwelcome: Callable[[Context | Permit], object], reason: str) -> int:
         """End everything for which this is true. How many there were."""

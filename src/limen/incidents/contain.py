@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Final, Protocol
@@ -24,6 +24,7 @@ from limen.incidents.actions import ACTIONS, Action, Applied
 HERE: Final = frozenset({"end_session", "quarantine_tool", "quarantine_server", "cut_egress", "read_only", "stop_all"})
 ALL: Final = "*"
 _PASS: Final = Pass()
+Offers = Callable[[Caller, str, Sequence[str]], Iterable[Approved]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Containments(Copied[Standing]):
         super().__init__(table, read_standing, remote=remote, now=now, monotonic=monotonic)
         self._found: dict[tuple[str, str], Standing] = {}
         self._sessions = False
-        self.abroad: frozenset[str] = frozenset()  # servers we reach over a network: to cut them off is to call no more
+        self.abroad: frozenset[str] = frozenset()  # servers whose network is not ours: cut off, they are not called
         self.version = ""  # names what is contained: the same on every replica
 
     def arrange(self, records: dict[str, Standing]) -> None:
@@ -195,6 +196,12 @@ class Contained:
     def shown(self, rules: Sight) -> Shown:
         """Lists by the same records, below the rules."""
         return Shown(self._known, rules)
+
+    def offered(self, decoys: Offers) -> Offers:
+        """The same for what only looks like a tool: it must not be what is left when its neighbours are gone."""
+        return lambda caller, kind, servers: [
+            item for item in decoys(caller, kind, servers) if self._known.calling(item) is None
+        ]
 
     def _judge(self, context: Context) -> Verdict:
         record = self._known.calling(context.get(Approved))

@@ -20,7 +20,7 @@ import orjson
 from limen.core.events import Signal, Subject
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
-from limen.incidents.risk import FAINT, by_source, ends, left, risk_of, together
+from limen.incidents.risk import FAINT, by_source, ends, left, risk_of, worth
 
 KINDS: Final[tuple[str, ...]] = get_args(get_type_hints(Subject)["kind"])
 MAX_SUBJECTS: Final = 10_000
@@ -165,8 +165,8 @@ class Standing:
     def sources(self, now: float) -> dict[str, tuple[float, list[float]]]:
         """Source -> what its signals are worth together, and each of them."""
         if int(now) != self._second:
-            worth = by_source(self.suspect.signals, now)
-            self._sources = {source: (together(scores), scores) for source, scores in worth.items()}
+            kind, found = self.suspect.subject.kind, by_source(self.suspect.signals, now)
+            self._sources = {source: (worth(kind, source, scores), scores) for source, scores in found.items()}
             self._second = int(now)
         return self._sources
 

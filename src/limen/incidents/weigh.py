@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from limen.core.call import Approved, Caller, Cleared, Context, Inspected, Session, Weighed
+from limen.core.faults import DependencyFault
 from limen.core.verdict import Pass, Verdict, refuse
 from limen.incidents.risk import Limits, explained, fused, rescaled, together
 from limen.incidents.risk_settings import ThreatSettings
@@ -66,8 +67,11 @@ class Weigh:
         return self._judge(context)
 
     async def _after_reading(self, context: Context) -> Verdict:
-        await self._threats.current()
-        return self._judge(context)
+        for _ in range(2):  # the first may have begun long before we asked
+            await self._threats.current()
+            if self._threats.age <= self._settings.age:
+                return self._judge(context)
+        raise DependencyFault("threats", "what is suspected took too long to read")
 
     def _judge(self, context: Context) -> Verdict:
         inspected, cleared, approved = context.get(Inspected), context.get(Cleared), context.get(Approved)
