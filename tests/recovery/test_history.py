@@ -158,18 +158,3 @@ def test_a_file_that_is_being_written_is_not_taken_over_op_09(gateway: Running) 
     change(gateway, json.dumps(whole))
     assert gateway.call("danger", gateway.token())[1]["error"]
     assert gateway.records("reload", 4000)[-1]["ok"]
-
-
-def test_secrets_of_routes_and_followers_are_left_out() -> None:
-    text = b"""alerts:
-  routes:
-    - {kind: webhook, name: siem, url: "https://hooks.example/T0/secret-part", secret: a key of at least 24 characters}
-    - {kind: slack, name: chat, url: "${env:HOOK}"}
-audit: {key: /var/limen/audit.key}
-"""
-    kept, hidden = redacted(text, "limen.yaml")
-    assert b"secret-part" not in kept
-    assert b"24 characters" not in kept
-    assert b"${env:HOOK}" in kept
-    assert b"/var/limen/audit.key" in kept
-    assert len(hidden) == 2
