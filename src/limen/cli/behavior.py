@@ -18,7 +18,8 @@ app = group("What is usual for each caller, client, server and tool.")
 decoys = group("Tools and values planted for thieves.")
 KindOption = Annotated[str, typer.Option("--kind", help="caller, client, server or tool; default: whichever fits.")]
 SubjectArgument = Annotated[
-    str, typer.Argument(metavar="SUBJECT", help="A caller's `sub`, a client id, a server, or server/tool.")
+    str,
+    typer.Argument(metavar="SUBJECT", help="[KIND:]VALUE: a caller's `sub`, a client id, a server, or server/tool."),
 ]
 _KINDS: Final = ("caller", "client", "server", "tool")
 
@@ -27,6 +28,9 @@ def _found(state: State, subject: str, kind: str) -> list[Profile]:
     """All profiles of that name. Raises Misused, Refused."""
     from limen.detection.behavior import read_profiles
 
+    before, colon, name = subject.partition(":")
+    if colon and not kind and before in _KINDS:  # as `limen risk` names them
+        kind, subject = before, name
     if kind and kind not in _KINDS:
         raise Misused(f"--kind is one of {', '.join(_KINDS)}")
     found = [

@@ -27,6 +27,11 @@ _COLUMNS: Final = ("id", "action", "value", "issuer", "until", "waits", "inciden
 IncidentOption = Annotated[str, typer.Option(help="The incident this belongs to.")]
 
 
+def _why(reason: str) -> None:
+    if not reason.strip():
+        raise Misused("--reason is needed: why is recorded with each")
+
+
 def _put(
     context: typer.Context,
     kind: str,
@@ -42,6 +47,7 @@ def _put(
 ) -> None:
     from limen.incidents.actions import Action
 
+    _why(reason)
     action = Action(kind, value, issuer, read_until(until, time.time()))
     with opened(context, config) as (settings, state):
         try:
@@ -259,6 +265,7 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Take it back. Example: limen contain release 5e884898da280471 --reason "false alarm" """
+    _why(reason)
     with opened(context, config) as (settings, state):
         try:
             applied = _hands(settings, state).release(id, by=user(by), reason=reason, break_glass=break_glass)

@@ -22,7 +22,7 @@ FailedOption = Annotated[bool, typer.Option("--failed", help="Only those that en
 ServerOption = Annotated[str, typer.Option(help="Only of this server or bundle.")]
 UserOption = Annotated[str, typer.Option(help="Only of this person (subject).")]
 ClientOption = Annotated[str, typer.Option(help="Only of this client.")]
-MostOption = Annotated[int, typer.Option("-n", min=1, max=10_000, help="The newest so many.")]
+MostOption = Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="The newest so many.")]
 
 
 def _open(context: typer.Context, config: Path | None) -> Kept:
