@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from limen.audit.events import read_event
 from limen.audit.read import read
-from limen.core.events import Watch
+from limen.core.events import Event, Watch
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 
 _POLL: Final = 0.25  # seconds
 _SETTLE: Final = 1.0
+_MOST_SKIPPED: Final = 16  # mistakes in a row; then nothing is watched any more, and the gateway ends
 _BATCH: Final = 64  # events at a time; then the interpreter is given up for as long as they took: calls come first
 
 
@@ -26,10 +27,16 @@ class Watcher:
     """One thread, one pass over the log, a cursor for each who watches: what one cannot take stops only that one."""
 
     def __init__(
-        self, directory: Path, log: str, watches: Sequence[Watch], cursors: Table, say: Callable[[str], None]
+        self,
+        directory: Path,
+        log: str,
+        watches: Sequence[Watch],
+        cursors: Table,
+        say: Callable[[str], None],
+        record: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self._directory, self._log, self._cursors = directory, log, cursors
-        self._lanes = [_Lane(watch, self._start(watch), say) for watch in watches]
+        self._lanes = [_Lane(watch, self._start(watch), say, record) for watch in watches]
         self._stop = threading.Event()
         self._settled = 0.0
         self._broken = ""  # why the thread ended by itself
@@ -94,8 +101,8 @@ class Watcher:
             event = read_event(self._log, index, record)
             for lane in lanes:
                 # Less than: what was removed before it was shown to a new one is passed over.
-                if lane.next <= index and not lane.held and lane.take("see", partial(lane.watch.see, event)):
-                    lane.next = index + 1
+                if lane.next <= index and not lane.held:
+                    lane.see(event)
             if seen == _BATCH:
                 return True
             if all(lane.held for lane in lanes):
@@ -123,10 +130,29 @@ class Watcher:
 class _Lane:
     """How far one of them has come. Once something went wrong, nothing more is shown to it before the next settle."""
 
-    def __init__(self, watch: Watch, start: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, watch: Watch, start: int, say: Callable[[str], None], record: Callable[[str, Mapping[str, Any]], None]
+    ) -> None:
         self.watch, self.next, self.kept, self.held = watch, start, start, False
-        self._say = say
+        self._say, self._record = say, record
         self._troubles: set[str] = set()
+        self._skipped = 0  # in a row
+
+    def see(self, event: Event) -> None:
+        """Show it. One that a mistake of ours cannot take is put on record and passed over: whoever finds out how to
+        make such a record must not end the gateway with it. Raises what is wrong when that is so of many in a row."""
+        try:
+            if not self.take("see", partial(self.watch.see, event)):
+                return
+            self._skipped = 0
+        except Exception as error:
+            self._skipped += 1
+            if self._skipped > _MOST_SKIPPED:
+                raise
+            detail = f"{type(error).__name__}: {error}"[:500]
+            self._record("unwatched", {"watch": self.watch.name, "event": event.id, "detail": detail})
+            self._say(f"{self.watch.name}: {event.id} was passed over: {detail}")
+        self.next = event.index + 1
 
     def take(self, step: str, do: Callable[[], None]) -> bool:
         """Whether that was done. What cannot be done is said once, and so is that it can again."""

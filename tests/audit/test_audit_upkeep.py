@@ -132,7 +132,7 @@ def test_who_begins_to_watch_a_pruned_log_begins_where_it_begins(tmp_path: Path)
             pass
 
     async def watched() -> None:
-        watcher = Watcher(home.config.audit.path, "limen", [Seer()], home.state.cursors, home.said.append)
+        watcher = Watcher(home.config.audit.path, "limen", [Seer()], home.state.cursors, home.said.append, home.record)
         task = asyncio.create_task(watcher.run())
         while len(seen) < 512:
             await asyncio.sleep(0.05)

@@ -110,6 +110,8 @@ ELSEWHERE = {
     "::test_one_that_is_not_configured_any_more_is_shown_and_forgotten",
     "witnessed": "audit/test_audit_upkeep.py::test_what_is_too_old_goes_from_the_log_and_from_its_index_by_itself",
     "pruned": "audit/test_audit_upkeep.py::test_what_is_too_old_goes_from_the_log_and_from_its_index_by_itself",
+    "unwatched": "watching/test_watcher.py"
+    "::test_a_record_that_hits_a_mistake_of_ours_ends_no_gateway_and_is_on_record",
     "tampered": "audit/test_audit_upkeep.py"
     "::test_op_02_a_log_that_was_set_back_is_told_of_once_and_nothing_is_removed",
     "incident.evidence": "incidents/test_five_incidents.py::test_credential_theft",

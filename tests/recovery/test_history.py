@@ -53,7 +53,7 @@ def test_a_tampered_policy_is_seen_compared_and_put_back_op_09(gateway: Running)
     assert done["gateways"] == 1
     assert gateway.config.read_text() == honest
     opened, back = gateway.records("reload")
-    assert back["policy"] == opened["policy_before"] and back["config"] == oldest["text"]
+    assert back["policy"] == opened["policy_before"] and back["text"] == oldest["text"]
     last = limen(gateway, "config", "history")[0]
     assert (last["text"], last["by"], last["reason"]) == (oldest["text"], "ann", "OP-09")
     gateway.until(lambda: gateway.records("config"))

@@ -46,7 +46,9 @@ def cursors(tmp_path: Path) -> Table:
 async def watched(log: Path, cursors: Table, *seers: Seer, until: int = 300) -> list[str]:
     """Run until the first of them has seen so many; returns what was said."""
     said = list[str]()
-    task = asyncio.create_task(Watcher(log, "limen", seers, cursors, said.append).run())
+    task = asyncio.create_task(
+        Watcher(log, "limen", seers, cursors, said.append, lambda event, told: said.append(f"{event} {told}")).run()
+    )
     for _ in range(400):
         if task.done() or len(seers[0].seen) >= until:
             break
@@ -103,11 +105,26 @@ def test_one_that_was_away_catches_up_without_holding_up_the_others(
     assert [name for name, _ in shown[:10]] == ["well"] * 10
 
 
-def test_a_mistake_in_one_that_watches_is_not_passed_over(ledger: Ledger, cursors: Table, tmp_path: Path) -> None:
-    class Wrong(Seer):
-        def see(self, event: Event) -> None:
-            raise KeyError("ours")
+class Wrong(Seer):
+    """Makes a mistake at each of these."""
 
-    fill(ledger, 3)
+    def see(self, event: Event) -> None:
+        if event.index in self.bad:
+            raise KeyError("ours")
+        super().see(event)
+
+
+def test_a_record_that_hits_a_mistake_of_ours_ends_no_gateway_and_is_on_record(
+    ledger: Ledger, cursors: Table, tmp_path: Path
+) -> None:
+    fill(ledger, 40)
+    wrong = Wrong("wrong", frozenset({3, 20}))
+    said = asyncio.run(watched(tmp_path / "log", cursors, wrong, until=38))
+    assert wrong.seen == [index for index in range(40) if index not in wrong.bad]
+    assert [text for text in said if text.startswith("unwatched") and "limen:3" in text]
+
+
+def test_one_that_makes_nothing_but_mistakes_is_not_passed_over(ledger: Ledger, cursors: Table, tmp_path: Path) -> None:
+    fill(ledger, 40)
     with pytest.raises(DependencyFault, match="KeyError"):
-        asyncio.run(watched(tmp_path / "log", cursors, Wrong("wrong")))
+        asyncio.run(watched(tmp_path / "log", cursors, Wrong("wrong", frozenset(range(40)))))

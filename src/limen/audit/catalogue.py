@@ -243,6 +243,8 @@ def _kept() -> tuple[Row, ...]:
     rows: tuple[Row, ...] = (
         Row("witnessed", "administration", "info", "It was stated, signed, how far all logs are.",
             ("number", "digest", "logs")),
+        Row("unwatched", "incident", "critical", "One that watches could not take a record, and passed it over.",
+            ("watch", "event", "detail")),
         Row("tampered", "incident", "critical", "A log is not what was witnessed of it.", ("detail", "severity")),
         Row("recovered", "administration", "medium", "The log was cut to its last whole record.", ("detail",)),
         Row("pruned", "administration", "medium", "Old records are being removed on purpose.",

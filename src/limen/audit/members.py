@@ -67,6 +67,7 @@ MEMBERS: Final = MappingProxyType(
         "key": "id of a key",
         "machine": "nobody signed in for this",
         "why": "what made it so",
+        "watch": "one of those who watch",
         "act": "what was done",
         "version": "of Limen",
         "config": "digest of the configuration in force",

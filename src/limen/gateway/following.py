@@ -23,6 +23,6 @@ def following_log(house: House) -> list[Callable[[], Coroutine[Any, Any, None]]]
     exporter = open_exporter(house.config, state, house.record, house.say, hold, name)
     counted, serving = open_metrics(house.config, exporter, house.ledger)
     watches = [*open_watches(house.config, state, house.record, name), *counted]
-    watcher = Watcher(audit.path, name, watches, state.cursors, house.say)
+    watcher = Watcher(audit.path, name, watches, state.cursors, house.say, house.record)
     delivery = open_delivery(house.config, state, house.record, house.say)
     return [watcher.run, exporter.run, *serving, delivery.run, partial(house.logbook.run, house.record)]
