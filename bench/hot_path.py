@@ -1,5 +1,5 @@
 """What a call costs here, and what it cost in another state of the source. Run by hand:
-python bench/hot_path.py --before DIRECTORY [--rounds 400] [--turns 9]     (git archive COMMIT src | tar -x -C DIRECTORY)
+python bench/hot_path.py --before DIRECTORY [--rounds 400] [--turns 9]  (git archive COMMIT src | tar -x -C DIRECTORY)
 
 Processor time of a call from `decide` to the rendered answer in one process, with a real log and a server that answers
 at once; both states take turns, each in a process of its own, and of each the best turn counts. `calling`: the thread
