@@ -149,7 +149,6 @@ class House:
         self._feeds.first(self.plan_in_force.inspection)
 
     # configuration
-
     def plan(self, config: Config, before: Plan | None = None, registry: Registry | None = None) -> Plan:
         """Compile a configuration. What it shares with `before` is kept: keys that were fetched, callers' limits.
 
@@ -183,8 +182,7 @@ class House:
         policy = open_policy(config, registry, catalog)
         corridor = _corridor(fixed, inspection, catalog, policy, config, self._parameters(config, inspection))
         if isinstance(registry, LockedRegistry):
-            event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
-            self.ledger.append(orjson.dumps(event))
+            self._emit({"t": "lock", "digest": registry.lock.digest, "key": registry.lock.key})
         return Plan(config, registry, issuers, inspection, delegated, fixed, policy, catalog, corridor)
 
     def _open_keys(self, config: Config) -> None:
@@ -211,9 +209,8 @@ class House:
         )
 
     def _limits(self, config: Config) -> dict[type, Any]:
-        counts = self.counts
-        spend = Spend(config.limits, counts.rates, counts.budgets)
-        return {Limit: Limit(config.limits, counts.rates), Spend: spend}
+        limits, of = config.limits, self.counts
+        return {Limit: Limit(limits, of.rates), Spend: Spend(limits, of.rates, of.budgets)}
 
     def _inspection(self, config: Config, before: Plan | None) -> Inspection:
         """What it is made of is how content is judged, and the secrets of the servers."""
