@@ -147,7 +147,6 @@ class House:
         self._feeds.first(self.plan_in_force.inspection)
 
     # configuration
-
     def plan(self, config: Config, before: Plan | None = None, registry: Registry | None = None) -> Plan:
         """Compile a configuration. What it shares with `before` is kept: keys that were fetched, callers' limits.
 
@@ -181,8 +180,7 @@ class House:
         policy = open_policy(config, registry, catalog)
         corridor = _corridor(fixed, inspection, catalog, policy, config, self._parameters(config, inspection))
         if isinstance(registry, LockedRegistry):
-            event = {"t": "lock", "ts": time.time(), "digest": registry.lock.digest, "key": registry.lock.key}
-            self.ledger.append(orjson.dumps(event))
+            self._emit({"t": "lock", "digest": registry.lock.digest, "key": registry.lock.key})
         return Plan(config, registry, issuers, inspection, delegated, fixed, policy, catalog, corridor)
 
     def _open_keys(self, config: Config) -> None:
