@@ -64,6 +64,8 @@ OPEN = {
 }  # fmt: skip
 # Calls that pass a record on whose type somebody else gave it, or that are another kind of event: file -> arguments.
 PASSING = {
+    "logbook.py": "self.head",
+    "containing.py": "event",
     "audit/follow.py": "OWN",
     "exporting.py": "OWN",
     "adapters/egress_report.py": "what",
