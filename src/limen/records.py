@@ -19,6 +19,7 @@ from limen.corridor import Corridor
 
 _DETAIL: Final = 500
 _URIS: Final = 32
+_URI: Final = 200  # characters of each: a record holds 65 535 bytes, and some characters take six of them
 _MET: Final = 10_000
 
 
@@ -117,7 +118,7 @@ def outcome(reason: str, started: float, detail: str, result: dict[str, Any] | N
             record["isError"] = True
         if found := list(_resources(result)):
             told = dict.fromkeys(found[: _URIS + 1])
-            record["resources"] = [one[:512] if plain else uri_digest(one) for one in list(told)[:_URIS]]
+            record["resources"] = [one[:_URI] if plain else uri_digest(one) for one in list(told)[:_URIS]]
             if len(found) > _URIS:
                 record["more_resources"] = len(found) - _URIS
     return record
