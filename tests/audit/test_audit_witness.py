@@ -29,8 +29,8 @@ class Replicas:
         self.key = parse_verifier_key(self.signer.verifier_key)
 
     def enter(self, name: str, host: str = "host", now: float = NOW, signer: FileSigner | None = None) -> Head:
-        public = (signer or self.signer).public_key
-        return self.logs.enter(self.home / name, "limen", lambda text: VerifierKey(text, public), host, now)
+        key = VerifierKey("limen", (signer or self.signer).public_key)
+        return self.logs.enter(self.home / name, key, key, host, now)
 
     def grow(self, head: Head, directory: str, count: int, text: bytes = b"x") -> None:
         ledger = Ledger.open(self.home / directory, self.signer.named(head.name), fsync_interval=60)
@@ -147,7 +147,8 @@ def test_op_02_statements_are_signed_chained_and_well_made(replicas: Replicas, t
     twice = Statement(0, "", NOW, (last.logs[0], last.logs[0]))
     with pytest.raises(NoteError, match="well made"):
         read_statement(sign_statement(replicas.signer, twice), replicas.key)
-    forged = Head(one.name, FileSigner.open(tmp_path / "other", "limen").verifier_key, "", "", "", 0.0, b"x")
+    other = FileSigner.open(tmp_path / "other", "limen").verifier_key
+    forged = Head(one.name, other, other, "", "", "", 0.0, b"x")
     with pytest.raises(NoteError):
         advance(note, replicas.key, [forged], NOW)
     following = advance(note, replicas.key, [], NOW)

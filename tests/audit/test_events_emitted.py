@@ -81,7 +81,7 @@ ELSEWHERE = {
     "access_review": "cli/test_access.py::test_an_attestation_is_signed_listed_and_told_to_the_log",
     "attempts_lost": "oauth/test_attempts.py::test_one_address_cannot_fill_the_queue",
     "alert": "incidents/test_alerts.py::test_an_alert_is_on_record_and_on_its_way_to_those_it_concerns",
-    "alert_decided": "gateway/test_risk.py::test_acknowledging_and_closing_from_the_command_line",
+    "alert_decided": "gateway/test_risk_gateway.py::test_acknowledging_and_closing_from_the_command_line",
     "alert_suppressed": "incidents/test_alerts.py::test_suppressed_is_recorded_and_told_to_nobody_until_it_ends",
     "delivery.dead": "incidents/test_delivery.py"
     "::test_what_is_refused_for_good_is_set_aside_told_and_can_be_sent_again",
@@ -92,7 +92,7 @@ ELSEWHERE = {
     "signal": "gateway/test_decoys.py::test_whoever_calls_it_reaches_no_server_and_is_a_suspect_i9",
     "security.decoy.called": "gateway/test_decoys.py::test_whoever_calls_it_reaches_no_server_and_is_a_suspect_i9",
     "security.decoy.canary": "gateway/test_decoys.py::test_a_canary_in_arguments_is_noticed_in_another_form_too_i9",
-    "risk.cleared": "gateway/test_risk.py::test_a_false_alarm_is_taken_back_i7",
+    "risk.cleared": "gateway/test_risk_gateway.py::test_a_false_alarm_is_taken_back_i7",
     "restart.ok": "recovery/test_restart.py::test_a_restart_drops_no_call_and_leaves_nothing_of_the_former_cell_j4",
     "restart.failed": "recovery/test_restart.py::test_a_tampered_artifact_refuses_to_start_and_says_so_g9",
     "certificate.ok": "recovery/test_renewed_certificate.py"

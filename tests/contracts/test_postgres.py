@@ -16,10 +16,10 @@ from stores import new_postgres, shared_postgres
 
 
 def test_writers_of_many_connections_never_lose_a_swap() -> None:
-    name, wins = f"race_{uuid.uuid4().hex[:8]}", list[int]()
+    name, wins, place = f"race_{uuid.uuid4().hex[:8]}", list[int](), shared_postgres()
 
     def count() -> None:
-        table, won = PostgresTable(Link(shared_postgres()), name), 0
+        table, won = PostgresTable(Link(place), name), 0
         for index in range(40):
             while True:
                 old = table.get("n")

@@ -27,8 +27,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         patch.setattr(kit, "Recorder", Patient)
         extra = ("pause", "late", "later")
         with running(
-            tmp_path_factory.mktemp("sessions"), extra=extra, tools=("echo", "pause"), approved=("one",)
-        ) as one:
+            tmp_path_factory.mktemp("sessions"), extra=extra, tools=("echo", "pause"), approved=("one",),
+            risk={"unsafe_observe": True},  # the same people are attackers in one test and victims in the next
+        ) as one:  # fmt: skip
             yield one
 
 

@@ -204,7 +204,11 @@ def test_by_command_with_a_record_of_it(alone: Running) -> None:
     assert made in listed
     limen("undo", made["id"])
     until(200, alone, token, time.monotonic())
-    recorded = [(one["t"], one["by"], one["reason"]) for one in audit(alone) if one.get("id") == made["id"]]
+    recorded = [
+        (one["t"], one["by"], one["reason"])
+        for one in audit(alone)
+        if one.get("id") == made["id"] and one["t"] != "revocation"
+    ]  # what the command itself says
     assert recorded == [("revoked", "ops", "left"), ("unrevoked", "ops", "left")]
     refused = [one for one in audit(alone) if one["t"] == "refusal" and one.get("sub") == "oscar"]
     assert (refused[-1]["reason"], refused[-1]["guard"]) == ("identity.revoked", "Revoked")

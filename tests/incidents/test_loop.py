@@ -138,11 +138,11 @@ def test_open_alerts_nobody_looks_at_end_some_day(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tool", "server", "client"])
 def test_what_one_does_to_a_tool_is_not_held_against_all_who_use_it_op(tmp_path: Path, kind: str) -> None:
-    """Whoever makes a shared tool behave unusually must not take it from the others; the one who does it is stopped."""
+    """Whoever makes a shared tool behave unusually must not take it from the others; who does it is held."""
     log = Log(tmp_path)
     for number in range(40):
         log.say(t="signal", about=kind, value="x/y", source="behaviour", score=0.99, why="odd", event=f"limen:{number}")
     log.say(t="signal", about="caller", value=ALICE[1], source="behaviour", score=0.99, why="odd", event="limen:1")
     risks = log.risks()
     assert risks[(kind, "x/y")] < 0.5
-    assert risks[ALICE] >= 0.8
+    assert risks[ALICE] >= 0.5  # a person is asked: behaviour alone refuses nobody

@@ -86,7 +86,7 @@ def test_ordinary_use_makes_nobody_suspicious(log: Log) -> None:
         ({"t": "refusal", **WHO, **CALL, "reason": "flow.blocked"}, ("session", WHO["session"]), 0.4),
         ({"t": "refusal", **WHO, **CALL, "reason": "policy.denied", "guard": "RequireApproval"}, ALICE, 0.3),
         ({"t": "catalog", "change": "rejected_again", "server": "mail", "name": "send"}, ("tool", "mail/send"), 0.3),
-        ({"t": "finding", "server": "mail", "detail": "x"}, ("server", "mail"), 0.5),
+        ({"t": "finding", "server": "mail", "detail": "x"}, ("server", "mail"), 0.25),
         ({"t": "egress", "server": "mail", "what": "refused"}, ("server", "mail"), 0.2),
         ({"t": "refusal", **WHO, **CALL, "reason": "content.blocked", "risk": 1, "findings": ["feed.x"]}, ALICE, 0.5),
         ({"t": "signal", "about": "caller", "value": ALICE[1], "source": "decoy", "score": 0.95, "why": "a decoy",

@@ -78,7 +78,8 @@ WEIGHTS: Final[Mapping[str, Weight]] = MappingProxyType(
         # The approved definition stays in service, so a change is a reason to look at what it does.
         "catalog.changed": Weight("catalog", "announces another definition", {"tool": 0.2}, DAY),
         "catalog.rejected_again": Weight("catalog", "announces what was rejected", {"tool": 0.35, "server": 0.2}, DAY),
-        "finding": Weight("catalog", "was caught at something", {"server": 0.5}, DAY),
+        # Below asking: what was approved of it stays in service; people are told, and calls are watched closely.
+        "finding": Weight("catalog", "was caught at something", {"server": 0.25}, DAY),
         "call.outcome/catalog.result": Weight("catalog", "answers other than approved", {"tool": 0.1}, DAY),
         # A server that wants where it may not go. Learning what it needs is no attack, and is not counted.
         "egress.refused": Weight("sandbox", "wanted where it may not go", {"server": 0.2}, DAY),
