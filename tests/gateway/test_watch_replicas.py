@@ -58,8 +58,8 @@ def test_a_playbook_of_one_stops_calls_of_the_other_and_of_one_that_starts_later
     pair.other.limen("playbook", "rollback", run["id"], "--by", "ann", "--reason", "it was a migration")
     for gateway in (pair.one, pair.other):
         gateway.until(lambda gateway=gateway: pair.status(gateway, "mallory") == 200, SLOW)  # type: ignore[misc]
-    (incident,) = json.loads(pair.one.limen("incident", "list", "--json"))
-    assert incident["containments"] == run["applied"]
+    incidents = json.loads(pair.one.limen("incident", "list", "--json"))  # the alert's of the other replica may be one
+    assert run["applied"] in [incident["containments"] for incident in incidents]
 
 
 def test_a_suspicion_of_one_raises_the_risk_on_the_other_i7(pair: Pair) -> None:
