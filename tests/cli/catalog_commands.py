@@ -11,6 +11,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
+import launched
 from limen.cli import context as cli_context
 from limen.cli.main import app
 from limen.config.load import load_config
@@ -63,14 +64,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def program(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     """A real process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "limen", *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = launched.limen(*arguments, cwd=cwd, env=environment())
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     return done
 

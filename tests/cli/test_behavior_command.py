@@ -1,14 +1,13 @@
 """`limen behavior`: what is usual for somebody, in words, and how it is forgotten (I4)."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+import launched
 from limen.adapters.sqlite import open_tables
 from limen.detection.behavior import Behavior
 from limen.detection.behavior_settings import BehaviorSettings
@@ -35,8 +34,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def limen(config: Path, *arguments: str, status: int = 0) -> Any:
-    argv = [sys.executable, "-m", "limen", "-c", str(config), *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = launched.limen("-c", str(config), *arguments)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 

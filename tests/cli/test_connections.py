@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import launched
 from credentials.account_kit import ALICE, BOB, House
 from limen.config.load import load_config
 from limen.core.faults import ConfigFault
@@ -18,8 +17,7 @@ from limen.storage import State
 
 
 def limen(directory: Path, *arguments: str, status: int = 0) -> str:
-    argv = [sys.executable, "-m", "limen", "-c", str(directory / "limen.yaml"), "connections", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = launched.limen("-c", str(directory / "limen.yaml"), "connections", *arguments)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 

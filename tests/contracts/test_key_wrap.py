@@ -156,6 +156,49 @@ def test_a_key_removed_from_the_keyring_is_not_replaced(tmp_path):
             wrap.wrap(KEY, b"")
 
 
+class Wavering:
+    """A keyring whose service takes over a change of its own file: at first it denies what it has."""
+
+    def __init__(self, real, denials, how):
+        self.real, self.denials, self.how = real, denials, how
+
+    def get_password(self, entry, user):
+        self.denials -= 1
+        if self.denials >= 0:
+            return self.how()
+        return self.real.get_password(entry, user)
+
+    def set_password(self, entry, user, text):
+        self.real.set_password(entry, user, text)
+
+
+def _nothing():
+    return None
+
+
+def _not_there():
+    import secretstorage
+
+    raise secretstorage.exceptions.ItemNotFoundException("Item does not exist!")
+
+
+@pytest.mark.parametrize("how", [_nothing, _not_there])
+def test_a_keyring_that_denies_a_key_for_a_moment_has_it_all_the_same(tmp_path, monkeypatch, how):
+    """B4: nothing is made in its place, which would lose all that is under it; one that goes on denying is a fault."""
+    with in_keyring(tmp_path) as opener:
+        wrap = opener()
+        wrapped = wrap.wrap(KEY, b"")
+        real = wrap._backend
+        monkeypatch.setattr("limen.adapters.os_keyring._trusted", lambda backend: Wavering(real, 2, how))
+        again = opener()
+        assert again.unwrap(wrapped, b"") == KEY
+        again._backend = Wavering(real, 2, how)
+        assert again.unwrap(wrapped, b"") == KEY
+        again._backend = Wavering(real, 99, how)
+        with pytest.raises(DependencyFault):
+            again.unwrap(wrapped, b"")
+
+
 # a hardware module
 
 

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import launched
 from export.following import Heard, http_server
 from gateway.running import Running, running
 
@@ -62,8 +62,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, R
 
 def standing(gateway: Running) -> tuple[int, dict[str, Any]]:
     """Status of `limen audit followers --json`, and what it says of the webhook."""
-    argv = [sys.executable, "-m", "limen", "-c", str(gateway.config), "audit", "followers", "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = launched.limen("-c", str(gateway.config), "audit", "followers", "--json")
     return done.returncode, next(one for one in json.loads(done.stdout) if one["name"] == "hook")
 
 

@@ -6,8 +6,6 @@ import http.server
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,20 +16,14 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+import launched
+
 ISSUER = "https://idp.example"
 KEY = ECKey.generate_key("P-256", {"kid": "test", "alg": "ES256", "use": "sig"})
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
 }
-
-COMMANDS = """
-import json, sys
-from limen.cli.main import app
-for arguments in json.loads(sys.argv[1]):
-    if status := app(arguments, standalone_mode=False):
-        sys.exit(status)
-"""
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
@@ -88,7 +80,7 @@ class Running:
     port: int
     directory: Path
     recorder: Any
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: launched.Program = field(init=False)
 
     @property
     def config(self) -> Path:
@@ -97,8 +89,7 @@ class Running:
     def start(self) -> None:
         """Start, and wait until it listens."""
         with open(self.directory / "gateway.log", "ab") as log:
-            argv = [sys.executable, "-m", "limen", "-c", str(self.config), "serve"]
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
+            self.process = launched.start(["-c", str(self.config), "serve"], out=log)
         for _ in range(900):
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", self.port), 0.2).close()
@@ -114,15 +105,12 @@ class Running:
 
     def limen(self, *arguments: str) -> str:
         """One command of the CLI."""
-        argv = [sys.executable, "-m", "limen", "-c", str(self.config), *arguments]
-        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        return launched.limen("-c", str(self.config), *arguments, check=True).stdout
 
     def approve(self, *tools: tuple[str, str]) -> None:
-        """`limen tools approve SERVER TOOL` for each, in one process: starting one costs more than what it does."""
-        commands = [["-c", str(self.config), "tools", "approve", *one, "--reason", "test"] for one in tools]
-        argv = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
+        """`limen tools approve SERVER TOOL` for each."""
+        for one in tools:
+            self.limen("tools", "approve", *one, "--reason", "test")
 
     def token(self, subject: str = "alice", server: str = "one", **claims: Any) -> str:
         """A signed access token for one route."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import launched
 from gateway.running import ISSUER, KEY, META, Running, running
 from limen.adapters.sealed_stream import NotSealed, SealedReader, SealedWriter
 from limen.archive import Packer, unpacked
@@ -86,9 +87,7 @@ def test_a_gateway_from_nothing_but_its_backup_j4(
         assert (told["by"], told["size"]) == ("ann", done["records"])
         (tmp_path / "later").write_bytes(later)
         argv = ["audit", "verify", "--json", "--key", had["first"], "--checkpoint", str(tmp_path / "later")]
-        compared = subprocess.run(
-            [sys.executable, "-m", "limen", "-c", str(again.config), *argv], capture_output=True, text=True, timeout=60
-        )
+        compared = launched.limen("-c", str(again.config), *argv)
         assert compared.returncode == 1  # who remembers a later checkpoint is told that records are missing
     finally:
         if again.process.poll() is None:
@@ -112,8 +111,7 @@ def test_without_keys_nothing_starts_until_they_are_put_back(
     with Opened(tmp_path / "bare.backup", SECRET) as opened:
         assert not [name for name in opened.manifest["entries"] if name.endswith(".key") or "-keys/" in name]
         assert restore(opened, tmp_path / "bare", by="ann")["log_key"] == ""
-    argv = [sys.executable, "-m", "limen", "-c", str(tmp_path / "bare" / "limen.yaml"), "serve", "--port", str(_free())]
-    refused = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    refused = launched.limen("-c", str(tmp_path / "bare" / "limen.yaml"), "serve", "--port", str(_free()))
     assert refused.returncode == 2 and "restore it" in refused.stderr
     state = origin.directory / "limen-state"
     for name in ("audit.key", "audit.key.pub", "audit-log.key", "audit-log.key.pub"):
@@ -135,12 +133,10 @@ def test_a_file_that_is_not_as_it_was_written_is_refused_before_anything_is_writ
     else:
         secret = "another passphrase"
     (tmp_path / "bad").write_bytes(data)
-    argv = [sys.executable, "-m", "limen", "backup", "restore", str(tmp_path / "bad"), "--into", str(tmp_path / "out")]
     if where in ("middle", "cut"):  # the program too
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=60, env={"LIMEN_BACKUP_PASSPHRASE": secret, "PATH": "",
-            "PYTHONPATH": ":".join(sys.path)},
-        )  # fmt: skip
+        environment = {"LIMEN_BACKUP_PASSPHRASE": secret, "PATH": ""}
+        argv = ["backup", "restore", str(tmp_path / "bad"), "--into", str(tmp_path / "out")]
+        done = launched.limen(*argv, env=environment)
         assert done.returncode == 2 and "changed or cut off" in done.stderr
     with pytest.raises(NotSealed):
         Opened(tmp_path / "bad", secret)
@@ -288,8 +284,7 @@ def _listed(gateway: Running, session: str) -> int:
 
 
 def _limen(directory: Path, *arguments: str) -> str:
-    argv = [sys.executable, "-m", "limen", "-c", str(directory / "limen.yaml"), *arguments]
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    return launched.limen("-c", str(directory / "limen.yaml"), *arguments, check=True).stdout
 
 
 def _free() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import launched
 from gateway.running import Running, running
 from limen.config.load import load_config
 from limen.core.faults import ConfigFault, DependencyFault
@@ -76,8 +77,7 @@ def test_a_rollback_that_does_not_check_changes_nothing(gateway: Running) -> Non
     rows = limen(gateway, "config", "history")
     (gateway.directory / "rules.cedar").unlink()
     before = gateway.config.read_text()
-    argv = [sys.executable, "-m", "limen", "-c", str(gateway.config), "config", "rollback", rows[1]["id"], "--yes"]
-    refused = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    refused = launched.limen("-c", str(gateway.config), "config", "rollback", rows[1]["id"], "--yes")
     assert refused.returncode == 2, refused.stdout
     assert gateway.config.read_text() == before
 
@@ -97,8 +97,7 @@ def test_damaged_and_unknown_entries_are_said(tmp_path: Path) -> None:
     with pytest.raises(DependencyFault, match="damaged"):
         policies(state.history)
     for arguments, status in ((["config", "show", one.id], 3), (["config", "show", "nothing"], 1)):
-        argv = [sys.executable, "-m", "limen", "-c", str(path), *arguments]
-        assert subprocess.run(argv, capture_output=True, timeout=60).returncode == status
+        assert launched.limen("-c", str(path), *arguments).returncode == status
     state.history.put("config/5", b"{")
     with pytest.raises(DependencyFault, match="config/5"):
         kept(state.history)

@@ -4,8 +4,6 @@ import hashlib
 import http.client
 import json
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+import launched
 from gateway.running import Running, running
 from gateway.test_client_certificates import LIST, SENT, SERVERS, client, connected, free_port, pems, token
 
@@ -93,8 +92,7 @@ def test_a_certificate_without_its_key_changes_nothing_and_is_told(gateway: Runn
     issue(gateway.directory, half=True)
     gateway.until(lambda: "certificate not taken over" in gateway.log)
     assert met(gateway) == before
-    argv = [sys.executable, "-m", "limen", "-c", str(gateway.config), "keys", "rotate", "tls"]
-    refused = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    refused = launched.limen("-c", str(gateway.config), "keys", "rotate", "tls")
     assert refused.returncode == 1 and "cannot be used" in refused.stdout
     digest = issue(gateway.directory)
     done = json.loads(gateway.limen("keys", "rotate", "tls", "--json"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import launched
 from gateway.running import Running, running
 from limen.adapters.local_programs import digest_of
 from limen.config.servers import ServerConfig
@@ -42,8 +43,7 @@ def gateway(tmp_path: Path) -> Iterator[Running]:
 
 
 def restart(gateway: Running, *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "limen", "-c", str(gateway.config), "servers", "restart", "one", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=90)
+    return launched.limen("-c", str(gateway.config), "servers", "restart", "one", *arguments, timeout=90)
 
 
 def said(gateway: Running) -> str:
@@ -106,6 +106,5 @@ def test_a_tampered_artifact_refuses_to_start_and_says_so_g9(gateway: Running, c
 
 
 def test_what_cannot_be_restarted_is_said(gateway: Running) -> None:
-    argv = [sys.executable, "-m", "limen", "-c", str(gateway.config), "servers", "restart", "two"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = launched.limen("-c", str(gateway.config), "servers", "restart", "two")
     assert done.returncode == 1 and "no such server" in done.stderr

@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import launched
 from gateway.running import ISSUER, KEY, META, Running, running
 from limen.adapters.handlekeys import HandleKeys
 from limen.identity.handles import STATE, Handles
@@ -95,8 +95,7 @@ def test_rotating_all_says_what_there_is_nothing_of(gateway: Running) -> None:
 
 
 def test_an_emergency_needs_a_reason(gateway: Running) -> None:
-    argv = [sys.executable, "-m", "limen", "-c", str(gateway.config), "keys", "rotate", "log", "--emergency"]
-    assert subprocess.run(argv, capture_output=True, timeout=60).returncode == 2
+    assert launched.limen("-c", str(gateway.config), "keys", "rotate", "log", "--emergency").returncode == 2
 
 
 def test_the_log_key_is_replaced_while_nobody_runs(tmp_path: Path) -> None:
@@ -105,8 +104,7 @@ def test_the_log_key_is_replaced_while_nobody_runs(tmp_path: Path) -> None:
     (tmp_path / "limen-state").mkdir(mode=0o700)
 
     def limen(*arguments: str) -> dict[str, Any]:
-        argv = [sys.executable, "-m", "limen", "-c", str(tmp_path / "limen.yaml"), *arguments, "--json"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        done = launched.limen("-c", str(tmp_path / "limen.yaml"), *arguments, "--json")
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found
@@ -116,8 +114,7 @@ def test_the_log_key_is_replaced_while_nobody_runs(tmp_path: Path) -> None:
     assert limen("audit", "verify", "--key", first)["ok"]
     assert limen("audit", "key")["key"] != first
     (tmp_path / "limen-state" / "audit-log.key").unlink()
-    argv = [sys.executable, "-m", "limen", "-c", str(tmp_path / "limen.yaml"), "keys", "rotate", "log"]
-    lost = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    lost = launched.limen("-c", str(tmp_path / "limen.yaml"), "keys", "rotate", "log")
     assert lost.returncode == 1 and "restore it" in lost.stdout
 
 

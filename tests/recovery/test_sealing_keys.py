@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+import launched
 from limen.adapters.datakeys import FileKeyStore
 from limen.adapters.signing_keys import SigningKeys
 from limen.config.load import load_config
@@ -33,8 +32,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def rotate(config: Path, *arguments: str) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "limen", "-c", str(config), "keys", "rotate", *arguments, "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=90)
+    done = launched.limen("-c", str(config), "keys", "rotate", *arguments, "--json", timeout=90)
     assert done.returncode == 0, done.stderr + done.stdout
     found: dict[str, Any] = json.loads(done.stdout)
     return found

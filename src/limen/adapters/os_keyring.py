@@ -7,6 +7,7 @@ is refused, whoever chose it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,14 @@ from keyring.errors import KeyringError
 
 from limen.adapters.kek_ring import KekRing, line, parse, since
 from limen.adapters.private_files import PrivateFiles
-from limen.core.faults import ConfigFault, DependencyFault
+from limen.core.faults import ConfigFault, DependencyFault, Fault
 
 _TRUSTED: Final = frozenset(
     f"keyring.backends.{name}" for name in ("SecretService", "libsecret", "kwallet", "macOS", "Windows")
 )
 _USER: Final = "key-encryption key"
+_PATIENCE: Final = 3  # times it is asked again
+_MOMENT: Final = 0.1  # seconds between
 
 
 class KeyringKeyWrap(PrivateFiles, KekRing):
@@ -36,7 +39,7 @@ class KeyringKeyWrap(PrivateFiles, KekRing):
         super().__init__(directory, "keyring")
         self._entry, self._backend = entry, _trusted(keyring.get_keyring())
         with self._failing(), self._locked():
-            if self._backend.get_password(entry, _USER) is None:
+            if self._asked() is None:
                 if not create:
                     raise ConfigFault("the key-encryption key is not in the keyring; restore it", entry)
                 self._keep(line(1))
@@ -59,10 +62,26 @@ class KeyringKeyWrap(PrivateFiles, KekRing):
             return parse(self._text(), self._entry)
 
     def _text(self) -> bytes:
-        text = self._backend.get_password(self._entry, _USER)
+        text = self._asked()
         if text is None:
             raise DependencyFault("keyring", "the key-encryption key is gone", retryable=False)
         return text.encode("ascii", "replace")
+
+    def _asked(self) -> str | None:
+        """A service that is taking over a change of its own file knows nothing for a moment (gnome-keyring does that),
+        or denies it in words of the bus it is asked over. Only what it says several times is believed: a key that is
+        made where one was would lose everything under it."""
+        for _ in range(_PATIENCE):
+            try:
+                text = self._backend.get_password(self._entry, _USER)
+            except KeyringError:
+                raise
+            except Exception:  # noqa: BLE001 - the bus's own; asked again, and the last time it is a fault
+                text = None
+            if text is not None:
+                return text
+            time.sleep(_MOMENT)
+        return self._backend.get_password(self._entry, _USER)
 
     def _keep(self, ring: bytes) -> None:
         self._backend.set_password(self._entry, _USER, ring.decode("ascii"))
@@ -75,7 +94,9 @@ class KeyringKeyWrap(PrivateFiles, KekRing):
         try:
             with self._fault():
                 yield
-        except (KeyringError, RuntimeError) as error:
+        except Fault:
+            raise
+        except Exception as error:  # noqa: BLE001 - a keyring's own, the bus's, or the library's
             raise DependencyFault("keyring", f"cannot be used: {type(error).__name__}") from None
 
 

@@ -34,7 +34,7 @@ _ROWS: Final = {
     "InspectArguments": ("B10 D1 D2 D3 D5 D6 D8 D11 D12 I7", "tests/detection/test_inspect.py"),
     "ReadFlow": ("D10", "tests/policy/test_flow_rules.py"),
     "CheckFlow": ("D10", "tests/detection/test_flow.py"),
-    "Weigh": ("I7", "tests/gateway/test_risk.py"),
+    "Weigh": ("I7", "tests/incidents/test_weigh.py"),
     "RequireApproval": ("A9", "tests/policy/test_approval.py"),
     "Spend": ("A12 D12", "tests/policy/test_spend.py"),
     "AttachCredential": ("B1", "tests/upstreams/test_credential_attach.py"),

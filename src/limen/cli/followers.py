@@ -30,6 +30,7 @@ def followers(
     with opened(context, config) as (settings, state):
         log = name_of(settings.audit.path, settings.audit.name)
         known = {one.name: one.kind for one in settings.audit.followers}
+        limits = {one.name: one.limit for one in settings.audit.followers}
         before = cursor_key(log, "")
         kept = {key.removeprefix(before): int(value) for key, value in state.cursors.scan(before)}
         if forget:
@@ -44,8 +45,10 @@ def followers(
         for name in sorted({*known, *kept}):
             standing = read_standing(state.cursors.get(state_key(log, name)))
             records, seconds = standing.lag(now)
+            # What it told last may be older than its being behind.
+            late = standing.behind or bool(records and name in limits and limits[name].exceeded(records, seconds))
             row = {"name": name, "kind": known.get(name, ""), "next": kept.get(name, 0), "records_behind": records}
-            row |= {"seconds_behind": round(seconds, 1), "behind": standing.behind, "sent": standing.sent}
+            row |= {"seconds_behind": round(seconds, 1), "behind": late, "sent": standing.sent}
             row |= {"dead_letters": standing.dead, "last_success": standing.success or None}
             rows.append({**row, "last_error": standing.error or None, "failures": standing.failures})
     if as_json:

@@ -12,7 +12,7 @@ from collections import Counter as Tally
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from hmac import compare_digest
 from typing import Final, NoReturn, Protocol
 
@@ -28,10 +28,15 @@ from limen.oauth.settings import TokenSettings
 from limen.oauth.web import SCOPE, OAuthError, Visit
 
 _REMEMBERED: Final = 10_000  # codes of which we know when, or that not, they were answered
-_PROCESS: Final = secrets.token_hex(8)  # this one, whatever configurations it has seen
 _DRIFT: Final = 1.0  # seconds the clocks of two replicas may differ
 
 Record = Callable[[str, Mapping[str, object]], object]
+
+
+@cache
+def _this_process() -> str:
+    """Whatever configurations it has seen. No constant: processes forked after the import would share it."""
+    return secrets.token_hex(8)
 
 
 class Polled(Protocol):
@@ -137,12 +142,12 @@ class Redeemer:
         *,
         devices: Polled | None = None,
         alone: bool = False,
-        process: str = _PROCESS,
+        process: str = "",
         now: Callable[[], float] = time.time,
     ) -> None:
         self._codes, self._families, self._mint, self._ties = codes, families, mint, ties
         self._settings, self._devices, self._alone, self._now = settings, devices, alone, now
-        self._process, self.flights = process, Flights()
+        self._process, self.flights = process or _this_process(), Flights()
         self._untold: deque[str] = deque(maxlen=_REMEMBERED)  # families of answers that were never given
 
     def redeem_code(self, job: Job) -> Given:
