@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -132,7 +132,7 @@ class AlertSettings(Part):
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"two {what} have the same name")
-        if unknown := sorted(set(self.disable) - {one.id for one in shipped()}):
+        if self.disable and (unknown := sorted(set(self.disable) - {one.id for one in shipped()})):
             raise ValueError(f"no shipped rule: {', '.join(unknown)}")
         return self
 
@@ -156,5 +156,4 @@ class AlertSettings(Part):
 def shipped() -> tuple[Rule, ...]:
     """The rules that come with this release."""
     text = files("limen.incidents").joinpath("data/alerts.yaml").read_text("utf-8")
-    rows: list[dict[str, Any]] = yaml.safe_load(text)
-    return tuple(TypeAdapter(Rule).validate_python(row) for row in rows)
+    return TypeAdapter(tuple[Rule, ...]).validate_python(yaml.safe_load(text))
