@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import struct
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple, Protocol
 
 from limen.core.events import SEVERITIES, Event, Severity
 
 _BATCH: Final = 2000  # rows written at once
+SOON: Final = 0.5  # seconds after which an answer says how far it goes
+_FIRST, _MOST = 1000, 64_000  # rows looked at for the first part of an answer, and for the largest
 _LONGEST: Final = 512  # characters: databases do not index more, and nobody asks for more
 
 
@@ -126,7 +130,12 @@ class Index(Protocol):
         ...
 
     def count(self, query: Query) -> int:
-        """How many there are, whatever the limit and the page."""
+        """How many there are, whatever the limit and the page, and however long that takes: see `counted`."""
+        ...
+
+    def behind(self, query: Query, rows: int) -> float | None:
+        """When was the row, in the order of the question, before which at most `rows` need be looked at to answer it?
+        None: there are not so many."""
         ...
 
     def explain(self, query: Query) -> str:
@@ -142,6 +151,74 @@ class Index(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Counted(NamedTuple):
+    """How many rows were found. `since`: only of those from then on, for time ran out; None: all were counted."""
+
+    number: int
+    since: float | None
+
+
+class Page(NamedTuple):
+    """Rows, and where the next page begins (None: there are no more). `reached`: time ran out there, in seconds since
+    the epoch, before the page was full; the next one goes on from there."""
+
+    rows: list[tuple[Row, Place]]
+    after: Place | None
+    reached: float | None = None
+
+
+def counted(index: Index, query: Query, seconds: float | None = SOON) -> Counted:
+    """Count, the newest first, for about so long (None: until all are counted). Raises DependencyFault."""
+    began, total = time.monotonic(), 0
+    for part in _parts(index, replace(query, newest_first=True, after="")):
+        if seconds is not None and time.monotonic() - began > seconds and part.until != query.until:
+            return Counted(total, part.until)
+        total += index.count(part)
+    return Counted(total, None)
+
+
+def page(index: Index, query: Query, seconds: float | None = SOON) -> Page:
+    """At most `limit` rows, found in about so long. Raises ValueError for an `after` that is none, DependencyFault."""
+    began, found, first, limit = time.monotonic(), list[tuple[Row, Place]](), True, query.limit
+    for part in _parts(index, _from(query)):
+        if not first and seconds is not None and time.monotonic() - began > seconds:
+            edge = part.until if query.newest_first else part.since
+            assert edge is not None
+            return Page(found, Place(edge, 0), edge)
+        first = False
+        found += index.find(replace(part, limit=limit + 1 - len(found)))
+        if len(found) > limit:
+            return Page(found[:limit], found[limit - 1][1])
+    return Page(found, None)
+
+
+def _from(query: Query) -> Query:
+    """The same question, of no time that lies before the page."""
+    if not query.after:
+        return query
+    at = read_place(query.after).at
+    if query.newest_first:
+        end = math.nextafter(at, math.inf)
+        return replace(query, until=end if query.until is None else min(end, query.until))
+    return replace(query, since=at if query.since is None else max(at, query.since))
+
+
+def _parts(index: Index, query: Query) -> Iterator[Query]:
+    """The same question of one span of time after the other, in its order, each of so few rows that it is answered at
+    once: a condition can be met by millions of which hardly any meets the others too."""
+    rows = _FIRST
+    while (edge := index.behind(query, rows)) is not None:
+        if query.newest_first:
+            yield replace(query, since=edge)
+            query = replace(query, until=edge)
+        else:
+            edge = math.nextafter(edge, math.inf)
+            yield replace(query, until=edge)
+            query = replace(query, since=edge)
+        rows = min(rows * 4, _MOST)
+    yield query
 
 
 class Indexing:
