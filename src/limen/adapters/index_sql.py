@@ -23,6 +23,8 @@ TEXTS: Final = (
 STORED: Final = ("id", "at", "severity", *TEXTS, "ref", "trace", "risk")
 NUMBERS: Final = 1 << 40
 LEVELS: Final = (1, 2, 3, 4)  # severities that have an index of their own
+_TOGETHER: Final = ("caller", "tool", "decision", "type")
+_FEW: Final = ("ref", "session")  # found by these are few rows
 MOST_CACHED: Final = 200_000  # texts and their numbers
 PAGE: Final = 5000  # rows read, or numbers deleted, in one statement
 LISTED: Final = ", ".join(STORED)
@@ -31,9 +33,19 @@ LISTED: Final = ", ".join(STORED)
 def indexes(tail: str) -> dict[str, str]:
     """Name -> what follows ON: each column that can be asked for, in order of time; and each severity. `tail` is the
     order of rows: SQLite ends every index with the id by itself."""
-    named = {f"limen_event_{name}": f"({name}, {tail}) WHERE {name} IS NOT NULL" for name in COLUMNS if name in INDEXED}
+    named = {
+        f"limen_event_{name}": f"({', '.join((name, tail, *_beside(name)))}) WHERE {name} IS NOT NULL"
+        for name in COLUMNS
+        if name in INDEXED
+    }
     grave = {f"limen_event_severity_{level}": f"({tail}) WHERE severity >= {level}" for level in LEVELS}
     return {**named, **grave}
+
+
+def _beside(name: str) -> list[str]:
+    """What is most often asked for together stands in each other's index: a row that meets one condition of two is
+    passed over without a look at it."""
+    return [] if name in _FEW else [other for other in _TOGETHER if other != name]
 
 
 def packed(log: int, number: int) -> int:
@@ -155,6 +167,10 @@ class SqlIndex(ABC):
         """The connection, opened if it was not, for one thread at a time; its errors are DependencyFaults."""
 
     @abstractmethod
+    def _within(self, connection: Any, seconds: float | None) -> AbstractContextManager[Any]:
+        """Statements that may take so long, None: any time. Raises TooLong."""
+
+    @abstractmethod
     def _run(self, connection: Any, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows of a statement that is made of our own names only."""
 
@@ -176,17 +192,17 @@ class SqlIndex(ABC):
         where, values = clause
         return self._run(connection, f"{what} FROM {self._table(connection, asked, way)} WHERE {where}", values)
 
-    def find(self, query: Query) -> list[tuple[Row, Place]]:
+    def find(self, query: Query, seconds: float | None = None) -> list[tuple[Row, Place]]:
         """See `Index.find`."""
-        with self._fault() as connection:
+        with self._fault() as connection, self._within(connection, seconds):
             asked = self._asked(connection, query)
             if asked is None:
                 return []
             return self._loaded(connection, self._select(connection, f"SELECT {LISTED}", asked, asked.page()))
 
-    def count(self, query: Query) -> int:
+    def count(self, query: Query, seconds: float | None = None) -> int:
         """See `Index.count`."""
-        with self._fault() as connection:
+        with self._fault() as connection, self._within(connection, seconds):
             asked = self._asked(connection, query)
             if asked is None:
                 return 0

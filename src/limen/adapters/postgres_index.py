@@ -10,7 +10,7 @@ import psycopg
 
 from limen.adapters.index_sql import LISTED, STORED, TEXTS, SqlIndex, indexes
 from limen.adapters.postgres import translated
-from limen.audit.index import Row
+from limen.audit.index import Row, TooLong
 
 _DAY: Final = 86_400
 _DAYS: Final = range(17_000, 47_000)  # 2016 to 2098: what is outside shares one partition
@@ -52,6 +52,16 @@ class PostgresIndex(SqlIndex):
             except psycopg.Error:
                 self._logs, self._days = {}, set()
                 raise
+
+    @contextmanager
+    def _within(self, connection: psycopg.Connection[Any], seconds: float | None) -> Iterator[None]:
+        most = 0 if seconds is None else max(1, round(seconds * 1000))  # 0: any time
+        try:
+            with connection.transaction():
+                connection.execute("SELECT set_config('statement_timeout', %s, true)", (str(most),))
+                yield
+        except psycopg.errors.QueryCanceled:
+            raise TooLong from None
 
     def _run(self, connection: psycopg.Connection[Any], statement: str, values: Sequence[Any] = ()) -> list[Any]:
         cursor = connection.execute(statement.encode(), values)

@@ -5,19 +5,22 @@ The file is opened when it is first needed, so that a damaged one stops the inde
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from limen.adapters.index_sql import LISTED, STORED, Asked, SqlIndex, Way, indexes
-from limen.audit.index import Row
+from limen.audit.index import Row, TooLong
 from limen.core.faults import DependencyFault
 
 _VERSION: Final = 1
 _PROBED: Final = 100_000  # rows counted to find out which of several indexes leaves the fewest
+_STEPS: Final = 10_000  # of SQLite's machine between two looks at the clock: well below a millisecond
 _MARKS: Final = ", ".join("?" * len(STORED))
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS limen_text (number INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT",
@@ -65,6 +68,19 @@ class SqliteIndex(SqlIndex):
         where, values = asked.first(way, _PROBED)
         table = self._table(connection, asked, way)
         return int(self._run(connection, f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE {where})", values)[0][0])  # noqa: S608 - our own names
+
+    @contextmanager
+    def _within(self, connection: sqlite3.Connection, seconds: float | None) -> Iterator[None]:
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            raise TooLong from None
+        finally:
+            connection.set_progress_handler(None, 0)
 
     def _run(self, connection: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         return connection.execute(statement, values).fetchall()

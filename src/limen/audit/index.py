@@ -18,8 +18,8 @@ from typing import Final, NamedTuple, Protocol
 from limen.core.events import SEVERITIES, Event, Severity
 
 _BATCH: Final = 2000  # rows written at once
-SOON: Final = 0.5  # seconds after which an answer says how far it goes
-_FIRST, _MOST = 1000, 64_000  # rows looked at for the first part of an answer, and for the largest
+SOON: Final = 0.6  # seconds after which an answer says how far it goes
+_FIRST = 1000  # rows looked at for the first part of an answer
 _LONGEST: Final = 512  # characters: databases do not index more, and nobody asks for more
 
 
@@ -118,6 +118,10 @@ def read_place(text: str) -> Place:
         raise ValueError("does not say where a page ended") from None
 
 
+class TooLong(Exception):
+    """There is no answer in the time there is."""
+
+
 class Index(Protocol):
     """Keeps rows. All methods raise DependencyFault."""
 
@@ -125,12 +129,13 @@ class Index(Protocol):
         """All of them or none. Rows that are there already stay as they are."""
         ...
 
-    def find(self, query: Query) -> list[tuple[Row, Place]]:
-        """At most `limit` rows, in order of time. Raises ValueError for an `after` that is none."""
+    def find(self, query: Query, seconds: float | None = None) -> list[tuple[Row, Place]]:
+        """At most `limit` rows, in order of time. Raises ValueError for an `after` that is none, TooLong when it
+        takes longer."""
         ...
 
-    def count(self, query: Query) -> int:
-        """How many there are, whatever the limit and the page, and however long that takes: see `counted`."""
+    def count(self, query: Query, seconds: float | None = None) -> int:
+        """How many there are, whatever the limit and the page. Raises TooLong when it takes longer."""
         ...
 
     def behind(self, query: Query, rows: int) -> float | None:
@@ -171,27 +176,41 @@ class Page(NamedTuple):
 
 def counted(index: Index, query: Query, seconds: float | None = SOON) -> Counted:
     """Count, the newest first, for about so long (None: until all are counted). Raises DependencyFault."""
-    began, total = time.monotonic(), 0
-    for part in _parts(index, replace(query, newest_first=True, after="")):
-        if seconds is not None and time.monotonic() - began > seconds and part.until != query.until:
+    end, total = _end(seconds), 0
+    for number, part in enumerate(_parts(index, replace(query, newest_first=True, after=""))):
+        try:
+            total += index.count(part, _left(end) if number else None)
+        except TooLong:
             return Counted(total, part.until)
-        total += index.count(part)
     return Counted(total, None)
 
 
 def page(index: Index, query: Query, seconds: float | None = SOON) -> Page:
     """At most `limit` rows, found in about so long. Raises ValueError for an `after` that is none, DependencyFault."""
-    began, found, first, limit = time.monotonic(), list[tuple[Row, Place]](), True, query.limit
-    for part in _parts(index, _from(query)):
-        if not first and seconds is not None and time.monotonic() - began > seconds:
-            edge = part.until if query.newest_first else part.since
-            assert edge is not None
-            return Page(found, Place(edge, 0), edge)
-        first = False
-        found += index.find(replace(part, limit=limit + 1 - len(found)))
+    end, found, limit = _end(seconds), list[tuple[Row, Place]](), query.limit
+    for number, part in enumerate(_parts(index, _from(query))):
+        try:
+            found += index.find(replace(part, limit=limit + 1 - len(found)), _left(end) if number else None)
+        except TooLong:
+            reached = part.until if query.newest_first else part.since
+            assert reached is not None
+            return Page(found, Place(reached, 0), reached)
         if len(found) > limit:
             return Page(found[:limit], found[limit - 1][1])
     return Page(found, None)
+
+
+def _end(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _left(end: float | None) -> float | None:
+    """Seconds until then. Raises TooLong when there are none."""
+    if end is None:
+        return None
+    if (left := end - time.monotonic()) <= 0:
+        raise TooLong
+    return left
 
 
 def _from(query: Query) -> Query:
@@ -206,18 +225,22 @@ def _from(query: Query) -> Query:
 
 
 def _parts(index: Index, query: Query) -> Iterator[Query]:
-    """The same question of one span of time after the other, in its order, each of so few rows that it is answered at
-    once: a condition can be met by millions of which hardly any meets the others too."""
-    rows = _FIRST
-    while (edge := index.behind(query, rows)) is not None:
-        if query.newest_first:
-            yield replace(query, since=edge)
-            query = replace(query, until=edge)
-        else:
-            edge = math.nextafter(edge, math.inf)
-            yield replace(query, until=edge)
-            query = replace(query, since=edge)
-        rows = min(rows * 4, _MOST)
+    """The same question of one span of time after the other, in its order: the first of so few rows that it is answered
+    at once, each other four times as long as the one before. Where time runs out, little was in vain."""
+    edge = index.behind(query, _FIRST)
+    start = index.behind(query, 0)
+    last = index.behind(replace(query, newest_first=not query.newest_first), 0)
+    if edge is not None and start is not None and last is not None:
+        width = max(abs(start - edge), 1.0)
+        while edge > last if query.newest_first else edge < last:
+            if query.newest_first:
+                yield replace(query, since=edge)
+                query, edge = replace(query, until=edge), edge - 4 * width
+            else:
+                edge = math.nextafter(edge, math.inf)
+                yield replace(query, until=edge)
+                query, edge = replace(query, since=edge), edge + 4 * width
+            width *= 4
     yield query
 
 
