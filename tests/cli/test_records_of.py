@@ -120,3 +120,17 @@ def test_a_long_count_says_how_far_it_goes(inhouse: Inhouse, monkeypatch: pytest
     status, said = command(inhouse, "audit", "query", "--type", "call.intent", "--limit", "4")
     assert (status, "looked as far as" in said, "--after" in said) == (0, True, True)
     assert command(inhouse, "audit", "query", "--type", "call.intent", "--exact")[1].count("call.intent") == 6
+
+
+def test_the_check_names_rows_that_are_missing_different_or_too_many(inhouse: Inhouse) -> None:
+    """The attack on each; the honest twin before it."""
+    assert command(inhouse, "audit", "index", "check")[0] == 0
+    first, second = (event.index for event in inhouse.of("call.intent")[1:3])
+    number = f"id & {(1 << 40) - 1}"
+    changed(inhouse, f"DELETE FROM limen_event WHERE {number} = {first}")
+    changed(inhouse, f"UPDATE limen_event SET risk = 1 WHERE {number} = {second}")
+    changed(inhouse, "INSERT INTO limen_event (id, at, severity, risk) SELECT max(id) + 700, 1, 0, 0 FROM limen_event")
+    beyond = size(inhouse) - 1 + 700
+    status, said = command(inhouse, "audit", "index", "check", "--json")
+    wrong = json.loads(said)
+    assert (status, wrong["missing"], wrong["different"], wrong["surplus"]) == (1, [first], [second], [beyond])

@@ -218,6 +218,7 @@ def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
     Example: limen audit index check
     """
     from limen.audit.index import row_of
+    from limen.audit.proofs import record_at
     from limen.storage import open_index
 
     settings = load(context, config).config
@@ -225,18 +226,27 @@ def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
     wrong: dict[str, list[int]] = {"missing": [], "different": [], "surplus": []}
     index, count = open_index(settings), 0
     try:
-        rows = {row.number: row for row in index.numbers(name)}
-        last = max(rows, default=-1)
+        rows = index.numbers(name)  # both in order of number, so that neither need be held whole
+        row = next(rows, None)
         for event in _events(settings.audit.path, name, "comparing"):
-            row = rows.pop(event.index, None)
-            if row is None and event.index > last:
-                break  # not indexed yet
-            if row != row_of(event):
-                wrong["missing" if row is None else "different"].append(event.index)
+            while row is not None and row.number < event.index:
+                wrong["surplus"].append(row.number)
+                row = next(rows, None)
+            if row is None:
+                break  # what follows is not indexed yet
+            if row.number > event.index:
+                wrong["missing"].append(event.index)
+            else:
+                if row != row_of(event):
+                    wrong["different"].append(event.index)
+                row = next(rows, None)
             count += 1
+        while row is not None:
+            if record_at(settings.audit.path, row.number) is None:  # not one that was written meanwhile
+                wrong["surplus"].append(row.number)
+            row = next(rows, None)
     finally:
         index.close()
-    wrong["surplus"] = sorted(rows)
     if as_json:
         emit({"log": name, "records": count, **wrong})
     else:
