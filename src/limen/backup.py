@@ -22,6 +22,7 @@ from limen import __version__
 from limen.adapters.sealed_stream import COST, SealedWriter
 from limen.adapters.snapshots import snapshot
 from limen.archive import Packer, packed_rows
+from limen.audit.folders import sync_folder
 from limen.audit.journal import journal_path
 from limen.audit.logs import ID
 from limen.audit.note import Checkpoint, NoteError, VerifierKey
@@ -78,7 +79,7 @@ class Backup:
                 sink.flush()
                 os.fsync(handle)
             os.link(draft, goal)  # never over another one
-            _sync(goal.parent)
+            sync_folder(goal.parent)
         except OSError as fault:
             raise DependencyFault("backup", f"{goal}: {fault.strerror or fault}") from fault
         finally:
@@ -256,11 +257,3 @@ def check_passphrase(passphrase: str) -> None:
 
 def _with(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,8 +27,8 @@ from limen.adapters.sealed_stream import NotSealed, SealedReader
 from limen.adapters.signing_keys import SigningKeys
 from limen.adapters.snapshots import Row, load
 from limen.archive import MANIFEST, Entry, read_manifest, unpacked, unpacked_rows
+from limen.audit.folders import make_folder, sync_folder
 from limen.audit.ledger import Ledger
-from limen.audit.publish import make_folder
 from limen.audit.verify import verify
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.identity.api_keys import ApiKey
@@ -127,7 +127,7 @@ def restore(
         if goal.exists():
             goal.rmdir()
         os.rename(draft, goal)
-        _sync(goal.parent)
+        sync_folder(goal.parent)
     except OSError as fault:
         raise DependencyFault("restore", f"{fault.filename or goal}: {fault.strerror or fault}") from fault
     finally:
@@ -160,7 +160,7 @@ class _Restoration:
         path.write_bytes(configuration)
         path.chmod(0o600)
         for folder, _, _ in os.walk(self._draft):
-            _sync(Path(folder))
+            sync_folder(Path(folder))
         return {
             "id": self._manifest["id"], "made": self._manifest["at"], "rows": count, "records": report.size,
             "root": report.root.hex(), "log_key": key, "keys": self._manifest["keys"],
@@ -275,11 +275,3 @@ def _write(path: Path, content: Iterator[bytes]) -> None:
 
 def _drained(content: Iterator[bytes]) -> int:
     return sum(map(len, content))
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from limen.adapters.postgres_index import PostgresIndex
 from limen.adapters.sqlite_index import SqliteIndex
-from limen.audit.index import COLUMNS, INDEXED, Index, Indexing, Query, Row, row_of
+from limen.audit import index as asking
+from limen.audit.index import COLUMNS, INDEXED, Counted, Index, Indexing, Query, Row, counted, page, row_of
 from limen.core.events import Event
 from limen.core.faults import DependencyFault
 from stores import new_postgres
@@ -134,6 +136,61 @@ def test_pages_join_without_gaps_or_repeats(index: Index, everything: list[Row])
         assert found == expected(everything, Query(caller="user-5", newest_first=newest))
     with pytest.raises(ValueError, match="page"):
         index.find(Query(after="nonsense"))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_an_answer_in_parts_is_the_answer(
+    index: Index, everything: list[Row], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_FIRST", 10)
+    query = replace(QUESTIONS[name], limit=60)
+    right = expected(everything, query)
+    assert counted(index, query, None) == Counted(len(right), None)
+    found = page(index, query, None)
+    assert [row for row, _ in found.rows] == right[:60]
+    assert (found.after is None, found.reached) == (len(right) <= 60, None)
+    if found.after is not None:
+        following = page(index, replace(query, after=found.after.text()), None)
+        assert [row for row, _ in following.rows] == right[60:120]
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_an_answer_that_takes_too_long_says_how_far_it_goes_and_nothing_is_lost(
+    index: Index, everything: list[Row], newest: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two conditions that many rows meet, each of them, and hardly any both; no time at all."""
+    monkeypatch.setattr(asking, "_FIRST", 100)
+    query = Query(client="client-3", tool="tool-2", decision="deny", newest_first=newest)
+    right, found, pages = expected(everything, query), list[Row](), 0
+    while True:
+        one = page(index, query, 0.0)
+        found, pages = found + [row for row, _ in one.rows], pages + 1
+        if one.after is None:
+            break
+        assert one.reached is not None
+        seen = [row for row in right if (row.at >= one.reached if newest else row.at < one.reached)]
+        assert found == seen
+        query = replace(query, after=one.after.text())
+    assert (found, pages > 5) == (right, True)
+    some = counted(index, query, 0.0)
+    assert some.since is not None
+    assert some.number == sum(row.at >= some.since for row in right) < len(right)
+
+
+def test_rows_at_the_same_moment_are_neither_lost_nor_told_twice(tmp_path: Path) -> None:
+    """A clock that stands still: everything is on the border between two parts."""
+    index = SqliteIndex(tmp_path / "index.db")
+    index.add([row_of(Event("limen", number, START, "call.intent", "call", subject="ann")) for number in range(5000)])
+    assert counted(index, Query(caller="ann"), 0.0).number == 5000
+    for newest in (True, False):
+        query, found = Query(caller="ann", limit=1700, newest_first=newest), list[int]()
+        while (one := page(index, query, 0.0)).rows:
+            found += [row.number for row, _ in one.rows]
+            if one.after is None:
+                break
+            query = replace(query, after=one.after.text())
+        assert found == sorted(range(5000), reverse=newest)
+    index.close()
 
 
 def test_rows_shown_twice_are_there_once_and_can_be_forgotten(index: Index, everything: list[Row]) -> None:

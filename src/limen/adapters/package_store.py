@@ -25,6 +25,7 @@ from typing import Final
 
 from limen.adapters import package_tree
 from limen.adapters.package_install import fetch, interpreter, runtime_of
+from limen.audit.folders import sync_folder
 from limen.core.faults import DependencyFault
 from limen.core.ports import Signer
 from limen.sandbox.launch import Plan, command_of, compare
@@ -189,7 +190,7 @@ class PackageStore:
                 goal.rename(self._work / f"broken-{secrets.token_hex(8)}")  # put right what was tampered with
             made.rename(goal)
         goal.chmod(0o555)
-        _sync(self._trees)
+        sync_folder(self._trees)
 
     def _write(self, package: Package, record: Record) -> None:
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -204,7 +205,7 @@ class PackageStore:
             draft.replace(goal)
         finally:
             draft.unlink(missing_ok=True)
-        _sync(self._records)
+        sync_folder(self._records)
 
     def collect(self, wanted: Iterable[Package], *, dry: bool = False) -> list[str]:
         """Delete records nobody wants, trees no record names, and what interrupted installations left. Returns
@@ -277,11 +278,3 @@ def _forget(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise DependencyFault("package store", f"{error.filename or path}: {error.strerror or error}") from None
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

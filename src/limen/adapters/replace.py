@@ -7,6 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from limen.audit.folders import sync_folder
 from limen.core.faults import DependencyFault
 
 
@@ -33,7 +34,7 @@ def replace_file(path: Path, data: bytes, expected: bytes | None, *, mode: int =
             draft.replace(goal)
         finally:
             draft.unlink(missing_ok=True)
-        _sync(goal.parent)
+        sync_folder(goal.parent)
     except OSError as error:
         raise DependencyFault("file", f"{path}: {error.strerror or error}") from None
 
@@ -42,14 +43,6 @@ def remove_file(path: Path) -> None:
     """Delete it, if it is there. Raises DependencyFault."""
     try:
         path.unlink(missing_ok=True)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise DependencyFault("file", f"{path}: {error.strerror or error}") from None
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

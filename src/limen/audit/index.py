@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import struct
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple, Protocol
 
 from limen.core.events import SEVERITIES, Event, Severity
 
 _BATCH: Final = 2000  # rows written at once
+SOON: Final = 0.6  # seconds after which an answer says how far it goes
+_FIRST = 1000  # rows looked at for the first part of an answer
 _LONGEST: Final = 512  # characters: databases do not index more, and nobody asks for more
 
 
@@ -114,6 +118,10 @@ def read_place(text: str) -> Place:
         raise ValueError("does not say where a page ended") from None
 
 
+class TooLong(Exception):
+    """There is no answer in the time there is."""
+
+
 class Index(Protocol):
     """Keeps rows. All methods raise DependencyFault."""
 
@@ -121,12 +129,18 @@ class Index(Protocol):
         """All of them or none. Rows that are there already stay as they are."""
         ...
 
-    def find(self, query: Query) -> list[tuple[Row, Place]]:
-        """At most `limit` rows, in order of time. Raises ValueError for an `after` that is none."""
+    def find(self, query: Query, seconds: float | None = None) -> list[tuple[Row, Place]]:
+        """At most `limit` rows, in order of time. Raises ValueError for an `after` that is none, TooLong when it
+        takes longer."""
         ...
 
-    def count(self, query: Query) -> int:
-        """How many there are, whatever the limit and the page."""
+    def count(self, query: Query, seconds: float | None = None) -> int:
+        """How many there are, whatever the limit and the page. Raises TooLong when it takes longer."""
+        ...
+
+    def behind(self, query: Query, rows: int) -> float | None:
+        """When was the row, in the order of the question, before which at most `rows` need be looked at to answer it?
+        None: there are not so many."""
         ...
 
     def explain(self, query: Query) -> str:
@@ -142,6 +156,92 @@ class Index(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Counted(NamedTuple):
+    """How many rows were found. `since`: only of those from then on, for time ran out; None: all were counted."""
+
+    number: int
+    since: float | None
+
+
+class Page(NamedTuple):
+    """Rows, and where the next page begins (None: there are no more). `reached`: time ran out there, in seconds since
+    the epoch, before the page was full; the next one goes on from there."""
+
+    rows: list[tuple[Row, Place]]
+    after: Place | None
+    reached: float | None = None
+
+
+def counted(index: Index, query: Query, seconds: float | None = SOON) -> Counted:
+    """Count, the newest first, for about so long (None: until all are counted). Raises DependencyFault."""
+    end, total = _end(seconds), 0
+    for number, part in enumerate(_parts(index, replace(query, newest_first=True, after=""))):
+        try:
+            total += index.count(part, _left(end) if number else None)
+        except TooLong:
+            return Counted(total, part.until)
+    return Counted(total, None)
+
+
+def page(index: Index, query: Query, seconds: float | None = SOON) -> Page:
+    """At most `limit` rows, found in about so long. Raises ValueError for an `after` that is none, DependencyFault."""
+    end, found, limit = _end(seconds), list[tuple[Row, Place]](), query.limit
+    for number, part in enumerate(_parts(index, _from(query))):
+        try:
+            found += index.find(replace(part, limit=limit + 1 - len(found)), _left(end) if number else None)
+        except TooLong:
+            reached = part.until if query.newest_first else part.since
+            assert reached is not None
+            return Page(found, Place(reached, 0), reached)
+        if len(found) > limit:
+            return Page(found[:limit], found[limit - 1][1])
+    return Page(found, None)
+
+
+def _end(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _left(end: float | None) -> float | None:
+    """Seconds until then. Raises TooLong when there are none."""
+    if end is None:
+        return None
+    if (left := end - time.monotonic()) <= 0:
+        raise TooLong
+    return left
+
+
+def _from(query: Query) -> Query:
+    """The same question, of no time that lies before the page."""
+    if not query.after:
+        return query
+    at = read_place(query.after).at
+    if query.newest_first:
+        end = math.nextafter(at, math.inf)
+        return replace(query, until=end if query.until is None else min(end, query.until))
+    return replace(query, since=at if query.since is None else max(at, query.since))
+
+
+def _parts(index: Index, query: Query) -> Iterator[Query]:
+    """The same question of one span of time after the other, in its order: the first of so few rows that it is answered
+    at once, each other four times as long as the one before. Where time runs out, little was in vain."""
+    edge = index.behind(query, _FIRST)
+    start = index.behind(query, 0)
+    last = index.behind(replace(query, newest_first=not query.newest_first), 0)
+    if edge is not None and start is not None and last is not None:
+        width = max(abs(start - edge), 1.0)
+        while edge > last if query.newest_first else edge < last:
+            if query.newest_first:
+                yield replace(query, since=edge)
+                query, edge = replace(query, until=edge), edge - 4 * width
+            else:
+                edge = math.nextafter(edge, math.inf)
+                yield replace(query, until=edge)
+                query, edge = replace(query, since=edge), edge + 4 * width
+            width *= 4
+    yield query
 
 
 class Indexing:

@@ -34,9 +34,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from limen.audit.folders import make_folder, sync_folder
 from limen.audit.journal import FOLDER, Journal, Mark, Segment
 from limen.audit.note import NoteError
-from limen.audit.publish import Publisher, make_folder, sync_folder
+from limen.audit.publish import Publisher
 from limen.audit.recover import recover
 from limen.audit.tiles import frame
 from limen.audit.waiters import Waiter, settle

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import orjson
 
+from limen.audit.folders import make_folder
 from limen.audit.ledger import lock_directory
 from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Prover
-from limen.audit.publish import CHECKPOINT, make_folder, write_apart
+from limen.audit.publish import CHECKPOINT, write_apart
 from limen.audit.read import load
 from limen.audit.succession import chained, succession_notes
 from limen.core.faults import ConfigFault, DependencyFault

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from limen.audit.folders import make_folder, sync_folder
 from limen.audit.journal import Mark, Segment, journal_path
 from limen.audit.note import sign_checkpoint
 from limen.audit.succession import FOLDER, hand_over, successions
@@ -57,22 +58,6 @@ def write_apart(directory: Path, name: str, data: bytes) -> None:
         os.fsync(handle)
     os.replace(draft, directory / name)
     sync_folder(directory)
-
-
-def make_folder(folder: Path) -> None:
-    """The folder and those above it, for nobody else to look into. Raises OSError."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Names made or moved in `folder` are on disk. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Publisher:

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from limen.audit.folders import make_folder, sync_folder
 from limen.audit.journal import FOLDER, Journal, Segment, journal_path
 from limen.audit.note import Checkpoint, NoteError, VerifierKey, sign_checkpoint
 from limen.audit.pruned import Pruned, known_pruned
-from limen.audit.publish import CHECKPOINT, DRAFT, make_folder, sync_folder, write_whole
+from limen.audit.publish import CHECKPOINT, DRAFT, write_whole
 from limen.audit.succession import Trusted
 from limen.audit.tiles import ENTRIES, WIDTH, Tile, TileTree, split_bundle, tile_path
 from limen.audit.tree import EMPTY_ROOT, leaf_hash

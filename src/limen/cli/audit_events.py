@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
 from limen.cli.context import ByOption, ConfigOption, JsonOption, ReasonOption, Refused, opened, user
@@ -84,13 +82,10 @@ def parameters(
 
 def _intent(config: Config, reference: str) -> dict[str, Any]:
     """The record of the call with this reference that was about to be sent."""
-    from limen.audit.read import read
+    from limen.cli.records_of import records_of
 
-    place: Path = config.audit.path
-    wanted = orjson.dumps(reference)
-    for _, record in read(place, 0) if place.is_dir() else ():
-        if wanted in record:
-            found = orjson.loads(record)
-            if isinstance(found, dict) and found.get("t") == "intent" and found.get("ref") == reference:
-                return found
+    for scan in (False, True):
+        for record in records_of(config, reference, scan=scan).values():
+            if record.get("t") == "intent":
+                return record
     raise Refused(f"{reference}: no such call was sent, as far as this log goes")

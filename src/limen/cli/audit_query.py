@@ -6,7 +6,6 @@ import base64
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -61,6 +60,9 @@ def query(
     order: Annotated[str, typer.Option(help="newest or oldest first.")] = "newest",
     after: Annotated[str, typer.Option(help="Where the page before ended.")] = "",
     count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="However long it takes: count all, or look through all.")
+    ] = False,
     proof: Annotated[
         bool, typer.Option("--proof", help="With each record, proof that it is in the signed log.")
     ] = False,
@@ -69,9 +71,11 @@ def query(
 ) -> None:
     """Find records. Each is read back from its log; status 1 if one is not what the index says.
 
+    An answer that takes longer than about half a second says how far it goes: see --after and --exact.
+
     Example: limen audit query --caller alice --decision deny --since 24h
     """
-    from limen.audit.index import Query
+    from limen.audit.index import SOON, Query, counted
     from limen.storage import open_index
 
     if severity not in SEVERITIES or order not in ("newest", "oldest") or decision not in ("", "allow", "deny"):
@@ -82,33 +86,43 @@ def query(
         reason=reason, type=kind, session=session, ref=ref, log=log, severity=severity,
         since=moment(since), until=moment(until), newest_first=order == "newest", limit=limit, after=after,
     )  # fmt: skip
-    index = open_index(settings)
+    index, seconds = open_index(settings), None if exact else SOON
     try:
         if count:
-            found = index.count(asked)
-            emit({"count": found}) if as_json else line(str(found))
+            found = counted(index, asked, seconds)
+            if as_json:
+                emit({"count": found.number, "exact": found.since is None, "counted_since": found.since})
+            else:
+                line(str(found.number) if found.since is None else
+                     f"at least {found.number}: counted back to {_when(found.since)}; --exact counts all")  # fmt: skip
             return
-        shown, following = _found(settings, index, asked, proof)
+        shown, following, reached = _found(settings, index, asked, proof, seconds)
     except ValueError as error:
         raise Misused(f"--after {error}") from None
     finally:
         index.close()
     if as_json:
-        emit({"records": shown, "after": following})
+        emit({"records": shown, "after": following, "reached": reached})
     else:
         table(_SHOWN, [_cells(one) for one in shown], red="wrong")
+        if reached is not None:
+            line(f"looked as far as {_when(reached)}; --exact looks through all")
         if following:
             line(f"more: --after {following}")
     if any(one["log says"] == "something else" for one in shown):
         raise typer.Exit(1)
 
 
-def _found(config: Config, index: Index, asked: Query, proof: bool) -> tuple[list[dict[str, Any]], str]:
-    """The hits of one page with what the log says of each, and where the next page begins ("" for no more)."""
-    rows = index.find(replace(asked, limit=asked.limit + 1))
-    page = rows[: asked.limit]
+def _found(
+    config: Config, index: Index, asked: Query, proof: bool, seconds: float | None
+) -> tuple[list[dict[str, Any]], str, float | None]:
+    """The hits of one page with what the log says of each, where the next page begins ("" for no more), and how far
+    was looked if time ran out."""
+    from limen.audit.index import page
+
+    found = page(index, asked, seconds)
     back = _Back(config, proof)
-    return [back.read(row) for row, _ in page], page[-1][1].text() if len(rows) > asked.limit else ""
+    return [back.read(row) for row, _ in found.rows], found.after.text() if found.after else "", found.reached
 
 
 class _Back:
@@ -150,8 +164,11 @@ class _Back:
 
 
 def _cells(found: Mapping[str, Any]) -> dict[str, Any]:
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(found["at"]))
-    return {**found, "time": stamp, "wrong": found["log says"] == "something else"}
+    return {**found, "time": _when(found["at"]), "wrong": found["log says"] == "something else"}
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
 
 
 def moment(text: str, now: float | None = None) -> float | None:
@@ -201,6 +218,7 @@ def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
     Example: limen audit index check
     """
     from limen.audit.index import row_of
+    from limen.audit.proofs import record_at
     from limen.storage import open_index
 
     settings = load(context, config).config
@@ -208,18 +226,27 @@ def check(context: typer.Context, config: ConfigOption = None, as_json: JsonOpti
     wrong: dict[str, list[int]] = {"missing": [], "different": [], "surplus": []}
     index, count = open_index(settings), 0
     try:
-        rows = {row.number: row for row in index.numbers(name)}
-        last = max(rows, default=-1)
+        rows = index.numbers(name)  # both in order of number, so that neither need be held whole
+        row = next(rows, None)
         for event in _events(settings.audit.path, name, "comparing"):
-            row = rows.pop(event.index, None)
-            if row is None and event.index > last:
-                break  # not indexed yet
-            if row != row_of(event):
-                wrong["missing" if row is None else "different"].append(event.index)
+            while row is not None and row.number < event.index:
+                wrong["surplus"].append(row.number)
+                row = next(rows, None)
+            if row is None:
+                break  # what follows is not indexed yet
+            if row.number > event.index:
+                wrong["missing"].append(event.index)
+            else:
+                if row != row_of(event):
+                    wrong["different"].append(event.index)
+                row = next(rows, None)
             count += 1
+        while row is not None:
+            if record_at(settings.audit.path, row.number) is None:  # not one that was written meanwhile
+                wrong["surplus"].append(row.number)
+            row = next(rows, None)
     finally:
         index.close()
-    wrong["surplus"] = sorted(rows)
     if as_json:
         emit({"log": name, "records": count, **wrong})
     else:

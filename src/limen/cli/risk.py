@@ -142,17 +142,12 @@ def _follows(suspect: Any, now: float, settings: Config) -> str:
 
 
 def _explain_call(settings: Config, ref: str, as_json: bool) -> None:
-    """What the log says of one call. Reads the whole log of this replica."""
-    import orjson
-
+    """What the log of this replica says of one call."""
     from limen.audit.logs import name_of
-    from limen.audit.read import read
+    from limen.cli.records_of import records_of
 
     name = name_of(settings.audit.path, settings.audit.name)
-    wanted, found = ref.encode(), []
-    for index, raw in read(settings.audit.path):
-        if wanted in raw and (record := orjson.loads(raw)).get("ref") == ref:
-            found.append({"event": f"{name}:{index}", **record})
+    found = [{"event": f"{name}:{number}", **record} for number, record in sorted(records_of(settings, ref).items())]
     if not found:
         raise Refused(f"no call {ref} in the log")
     shown = ("event", "t", "reason", "guard", "risk", "own_risk", "weighed", "because", "findings", "flow", "detail")
