@@ -157,6 +157,8 @@ class Revocations(Copied[Revocation]):
         self._found: dict[tuple[str, str, str], Revocation] = {}
         self._sessions = self._grants = self._people = False
         self._epoch: Epoch | None = None
+        # What an issuer's people are called where they come with tokens of ours, "" for people who never do.
+        self.ours: Callable[[str], str] = lambda issuer: ""
 
     def _look(self) -> tuple[float, bytes | None, list[Revocation] | None]:
         found = super()._look()
@@ -202,6 +204,8 @@ class Revocations(Copied[Revocation]):
             keys.append(("grant", issuer, caller.token_id.partition(".")[0]))
         if self._people and (provider := caller.provider):  # operators know people by it, and lock them out by it
             keys.append(("user", provider, caller.subject))
+        if self._people and (ours := self.ours(issuer)):  # locked out by our token, and back with the provider's own
+            keys.append(("user", ours, caller.subject))
         for key in keys:
             record = found.get(key)
             if record is not None and (record.until is None or self._now() < record.until):
