@@ -4,6 +4,7 @@ more than is so. Each with its honest twin."""
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 from incidents.stand_ins import World, intent, refusal
 from incidents.test_containing import World as Hall
 from limen.config.playbooks import playbook_text, read_playbook, shipped
-from limen.core.call import Caller
+from limen.core.call import Approved, Caller
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.people import two_people
 from limen.identity.revoked import Revocation, Revocations, find, revocations, revoke
 from limen.incidents.actions import Action, Applied
+from limen.incidents.contain import Containments
+from limen.incidents.incident import IncidentWatch, read_subject
 from limen.incidents.playbooks import digest_of
 from limen.incidents.ran import Runs
+from limen.incidents.rules import plain
 
 LOCK = """
 playbook: lock
@@ -338,6 +342,18 @@ def test_whoever_gets_in_by_a_name_can_be_kept_out_by_it(tmp_path: Path, name: s
             hall.apply("lock_caller", unseen)
 
 
+def test_a_quarantined_uri_is_not_read_by_a_template_it_fits(tmp_path: Path) -> None:
+    hall = Hall(tmp_path)
+    hall.apply("quarantine_tool", "files/file:///pay/2026")
+    known = Containments(hall.state.contained)
+    known.refresh()
+    template = Approved("files", "template", "file:///{+path}", "d", b"{}", "read")
+    assert known.calling(template, "file:///pay/2026") is not None
+    assert known.calling(template, "file:///pay/2025") is None
+    assert known.calling(template) is None  # it is listed: it is good for others
+    assert known.calling(replace(template, server="mail"), "file:///pay/2026") is None
+
+
 def test_who_is_locked_out_by_our_token_does_not_come_back_with_the_providers(tmp_path: Path) -> None:
     hall = Hall(tmp_path)
     ours, provider = "https://limen.example", "https://idp.example"
@@ -349,6 +365,35 @@ def test_who_is_locked_out_by_our_token_does_not_come_back_with_the_providers(tm
     assert known.find(Caller(provider, "alice"), None) is not None
     assert known.find(Caller("https://other.example", "alice"), None) is None
     assert known.find(Caller(provider, "bob"), None) is None
+
+
+@pytest.mark.parametrize("name", ["ann\u3000lee", "ann  lee", "n" * 254 + "x"])
+def test_an_incident_is_about_who_did_it_and_not_about_who_is_called_alike(name: str) -> None:
+    """What an alert shows of a name is made plain and cut; evidence is gathered by the whole of it."""
+    world = World()
+    watch = IncidentWatch(world.incidents, world.settings, world.events.get)
+    call = world.see(refusal(name))
+    signal = world.see({"t": "signal", "about": "caller", "value": f"https://idp\0{name}", "event": call.id})
+    for number, events in enumerate(([call.id], [signal.id], ["elsewhere:7"])):
+        about = {"issuer": "https://idp", "subject": plain(name)}
+        watch.see(
+            world.see(
+                {
+                    "t": "alert",
+                    "id": f"a{number}",
+                    "group": f"g{number}",
+                    "rule": "r",
+                    "severity": "high",
+                    "title": "x",
+                    "about": about,
+                    "events": events,
+                }
+            )
+        )
+    found = {one.group: one.subjects for one in world.incidents.all()}
+    assert found["g0"] == found["g1"] == (f"caller:https://idp {name}",)
+    assert found["g2"] == (f"caller:https://idp {plain(name)}",)  # all that is known here
+    assert read_subject(found["g0"][0]).value == call.caller
 
 
 def test_disk_full_in_the_middle_of_a_run_is_made_good() -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from limen.core.events import SEVERITIES, Event, Severity
 from limen.incidents.actions import ACTIONS, Action
-from limen.incidents.incident import stated
+from limen.incidents.incident import Find, stated
 from limen.incidents.response_settings import Word
 from limen.incidents.rules import plain
 
@@ -191,9 +191,6 @@ class About:
     @property
     def caller(self) -> str:
         return f"{self.issuer}\0{self.subject}" if self.subject else ""
-
-
-Find = Callable[[str], Event | None]
 
 
 def about(event: Event, find: Find) -> About:

@@ -22,13 +22,12 @@ from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.incidents.actions import ACTIONS, Action, Applied, Hands
 from limen.incidents.approved import Approvals
-from limen.incidents.incident import Incidents, Record, subject_text
+from limen.incidents.incident import Find, Incidents, Record, subject_text
 from limen.incidents.playbooks import (
     OURS,
     SERVERS,
     About,
     Condition,
-    Find,
     Loaded,
     Playbook,
     about,
