@@ -233,7 +233,7 @@ class House:
         self.ledger.append(orjson.dumps({**event, "ts": time.time()}))
 
     def _refused(self, reason: str, facts: Context | Permit) -> None:
-        self.continuity.misuse.refused(reason, facts)
+        self.continuity.misuse.refused(self.revocations.held_against(reason, facts), facts)
         self.plan_in_force.inspection.refused(reason, facts)
 
     def adopt(self, plan: Plan) -> None:

@@ -13,9 +13,11 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+from unicodedata import category
 
 from limen.core.copied import RECORD, identifier, tell
 from limen.core.faults import DependencyFault
+from limen.core.people import AUTOMATIC, two_people
 from limen.credentials.connection import PREFIX as CONNECTIONS
 from limen.credentials.connection import read as read_connection
 from limen.credentials.held import Held
@@ -38,6 +40,8 @@ _NOTE, _WAITS, _DONE = "a/", "p/", "d/"
 _REMEMBERED: Final = 30 * 86_400.0
 _TRIES: Final = 50
 _REVOKED: Final = MappingProxyType({"lock_caller": "user", "block_client": "client", "revoke_token": "token"})
+# Whoever got in by a name can be kept out by it: what tokens may not hold either (see `identity.token`), no more.
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _OF_SERVER: Final = frozenset({"quarantine_server", "cut_egress", "read_only"})
 
 
@@ -62,7 +66,7 @@ class Containing:
             return standing.applied()
         if self._people.to_apply(action.kind) > 1:
             first = self._first(wanted)
-            if first is None or _same(first.by, wanted.by):
+            if first is None or not two_people(first.by, wanted.by):
                 return (first or wanted).applied(waits=True)
             wanted = replace(wanted, by=f"{first.by} and {by}", until=_later(first.until, wanted.until))
         if action.kind == "revoke_grants":
@@ -127,7 +131,7 @@ class Containing:
         _mandatory(by, reason)
         if kind not in ACTIONS:
             raise ValueError(f"not an action: {kind}")
-        if not value or len(value) > 255 or len(action.issuer) > 2048 or not value.isprintable():
+        if not value or len(value) > 255 or len(action.issuer) > 2048 or _UNSEEN & {*map(category, value)}:
             raise ValueError("what is contained has a name of 1 to 255 characters")
         if action.issuer and kind not in ("lock_caller", "block_client", "revoke_token", "revoke_grants"):
             raise ValueError(f"{kind} has no issuer")
@@ -152,17 +156,21 @@ class Containing:
             raise ValueError(f"{server} runs outside a sandbox, where nothing cuts its network: stop its program")
 
     def _first(self, wanted: Standing) -> Standing | None:
-        """Who asked before; None when this is the first, which is noted."""
+        """Who asked before; None when this is the first, which is noted. What a playbook asked for, the first person
+        who asks for it as well takes over: a playbook is nobody."""
         key = _WAITS + wanted.id
-        if (raw := self._table.get(key)) is not None:
-            return read_standing(wanted.id, raw)
+        raw = self._table.get(key)
+        if raw is not None:
+            first = read_standing(wanted.id, raw)
+            if not first.by.startswith(AUTOMATIC) or wanted.by.startswith(AUTOMATIC):
+                return first
         self._tell("contained", wanted, by=wanted.by, reason=wanted.reason, waits=True)
-        if self._table.swap(key, None, wanted.dump(), self._now() + PENDING):
+        if self._table.swap(key, raw, wanted.dump(), self._now() + PENDING):
             return None
         return self._first(wanted)
 
     def _seconded(self, held: Standing, by: str) -> bool:
-        return self._is_asked(held) and not _same(held.asked, by)
+        return self._is_asked(held) and two_people(held.asked, by)
 
     def _is_asked(self, held: Standing) -> bool:
         return bool(held.asked) and self._now() - held.asked_at < PENDING
@@ -188,7 +196,11 @@ class Containing:
         return held if wanted.kind in HERE or self._covers(held) else None
 
     def _put(self, wanted: Standing) -> Standing:
-        """The record, once what it says is so."""
+        """The record, once what it says is so.
+
+        Of a caller the note comes first: it keeps what was revoked before, which nobody could tell from our own
+        revocation afterwards. A note alone is in force nowhere, and is said nowhere to be.
+        """
         key = _place(wanted.kind) + wanted.id
         if sum(1 for _ in self._table.scan(key[:2])) >= MAX_RECORDS:
             raise ValueError(f"there are {MAX_RECORDS} containments already: give them an end, or release some")
@@ -198,20 +210,34 @@ class Containing:
             held = before if before is not None and (wanted.kind in HERE or self._covers(before)) else None
             after = replace(wanted, until=_later(held.until, wanted.until)) if held is not None else wanted
             if wanted.kind in _REVOKED:
-                after = self._cover(after, held)
-            if self._table.swap(key, raw, after.dump(), after.until):
+                after = self._above(after, before)
+            if not self._table.swap(key, raw, after.dump(), after.until):
+                continue
+            if wanted.kind in HERE:
                 return after
+            try:
+                self._cover(after)
+            except ValueError:  # no room: the note must not stand in the way of `limen revoke`
+                self._table.swap(key, after.dump(), raw, before.until if before is not None else None)
+                raise
+            now = _readable(wanted.id, self._table.get(key))
+            if now is not None and _later(now.until, after.until) == now.until:
+                return after  # and nobody released or shortened it meanwhile
         raise DependencyFault("containments", "too many changes of one record at once")
 
-    def _cover(self, after: Standing, held: Standing | None) -> Standing:
-        """Revoke it, for no shorter than it is already, and keep what stood before."""
+    def _above(self, after: Standing, before: Standing | None) -> Standing:
+        """With what stood before any of ours. Where there is a note, begun or in force, that one knows."""
+        found = find(self._state.revocations, _REVOKED[after.kind], after.issuer, after.value)
+        if found is None:
+            return after
+        return replace(after, beneath=before.beneath if before is not None else json.dumps(asdict(found)))
+
+    def _cover(self, after: Standing) -> None:
+        """Revoke it, for no shorter than it is already."""
         table, kind = self._state.revocations, _REVOKED[after.kind]
         found = find(table, kind, after.issuer, after.value)
         until = after.until if found is None else _later(found.until, after.until)
         revoke(table, Revocation(kind, after.value, after.issuer, after.reason, after.by, after.at, until))
-        if held is not None:
-            return replace(after, beneath=held.beneath)
-        return replace(after, beneath=json.dumps(asdict(found)) if found is not None else "")
 
     def _covers(self, held: Standing) -> bool:
         """Whether what this record says is so: somebody may have undone it by the command for revocations."""
@@ -295,10 +321,8 @@ def covered(state: State, revocation: Revocation) -> str:
 def _mandatory(by: str, reason: str) -> None:
     if not by.strip() or not reason.strip():
         raise ValueError("who decides, and why, is recorded: both are needed")
-
-
-def _same(one: str, other: str) -> bool:
-    return one.strip().casefold() == other.strip().casefold()
+    if not by.isprintable():
+        raise ValueError("who decides has a name on one line, of letters that can be seen")
 
 
 def _place(kind: str) -> str:

@@ -39,7 +39,7 @@ def open_watches(config: Config, state: State, record: Record, log: str) -> list
     def suspect(signal: Signal) -> None:
         record("signal", as_fields(signal))
 
-    bus = state.bus
+    bus, find = state.bus, partial(find_event, config.audit.path, log)
     watches: list[Watch] = []
     if config.audit.index:
         watches.append(Indexing(open_index(config)))
@@ -49,7 +49,7 @@ def open_watches(config: Config, state: State, record: Record, log: str) -> list
         DecoyWatch(Canaries(state.behavior, config.decoys.canary_values), record, suspect),
         Suspicion(state.threats, lambda: bus.publish("threats") if bus is not None else None),
         open_alerting(config, state, record, log),
-        IncidentWatch(Incidents(state.incidents, record), config.incidents),
+        IncidentWatch(Incidents(state.incidents, record), config.incidents, find),
         playbook_watch(config, state, record, Containing(config, state, record), log),
     ]
     return watches

@@ -7,10 +7,11 @@ import pytest
 from catalog.catalogue import ECHO, announce, approve_all, offered, tool
 from contracts.memory import MemoryTable
 from limen.catalog.findings import Assessment, Finding, conclude
-from limen.catalog.govern import AUTOMATON, LEVELS, person
+from limen.catalog.govern import AUTOMATON, LEVELS
 from limen.catalog.observe import ANOTHER_SERVER
 from limen.catalog.registry import Governance, NeedsReason, NothingPending, Registry, Vote
 from limen.core.call import Approved
+from limen.core.people import person
 
 FOUR_EYES = Governance(approvers=2)
 HOME = {"command": "sha256:aaaa", "argv": "server --stdio"}

@@ -48,10 +48,21 @@ def test_who_is_named_depends_on_who_is_known_i9() -> None:
     scene.see("security.decoy.canary", record={"where": "credential"})
     assert [(one.subject.kind, one.score) for one in scene.signals] == [
         ("caller", 0.95),
-        ("client", 0.95),
-        ("server", 0.7),
+        ("client", 0.45),
+        ("server", 0.45),
     ]
     assert all(one.source == "decoy" for one in scene.signals)
+
+
+def test_who_was_sent_one_is_neither_stopped_nor_held_up_by_it_i9() -> None:
+    """Whoever found a canary can mail it to everybody, and have a server look up a name with it in it."""
+    scene, who = Scene(), {"issuer": "i", "client": "c"}
+    scene.see("security.decoy.canary", subject="ann", record={"where": "result"}, **who)
+    scene.see("security.decoy.canary", subject="ann", record={"where": "arguments"}, **who)
+    scene.see("security.decoy.canary", subject="thief", record={"where": "arguments"}, **who)
+    scene.see("security.decoy.called", subject="ann", server="hr", name="export", **who)
+    scene.see("security.decoy.canary", server="web", record={"where": "egress"})
+    assert [one.score for one in scene.signals] == [0.45, 0.79, 0.95, 0.95, 0.45]
 
 
 def test_what_inspection_found_is_put_on_record_once_i9() -> None:

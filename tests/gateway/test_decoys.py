@@ -37,7 +37,9 @@ def listed(gateway: Running, subject: str, **claims: Any) -> list[str]:
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
     headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/list"}
     _, _, body = gateway.post(message, gateway.token(subject, **claims), "one", **headers)
-    return sorted(one["name"] for one in body["result"]["tools"])
+    names = [one["name"] for one in body["result"]["tools"]]
+    assert names == sorted(names)  # a decoy does not stand at the end of a list that is in order
+    return names
 
 
 def called(gateway: Running, event: str, **about: str) -> list[dict[str, Any]]:

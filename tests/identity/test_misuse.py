@@ -20,11 +20,14 @@ class Watched:
         self.misuse = Misuse(MisuseSettings(**settings), self.events.append, self.clock)
 
     def refused(
-        self, reason: str, address: str = HOME, caller: Caller | None = None, count: int = 1, every: float = 1.0
-    ):
-        call = Call("tools/list", "hr", "hr", Era.MODERN, "2026-07-28", peer=Peer("http", address))
-        context = Context(call, Presented((b"Bearer secret",)), 0.0, "r")
-        for _ in range(count):
+        self, reason: str, address: str = HOME, caller: Caller | None = None, count: int = 1, every: float = 1.0,
+        handle: str = "",
+    ):  # fmt: skip
+        for number in range(count):
+            shown = handle or f"another-{number}"
+            call = Call("tools/list", "hr", "hr", Era.MODERN, "2026-07-28", peer=Peer("http", address),
+                        session=shown, request_state=shown)  # fmt: skip
+            context = Context(call, Presented((b"Bearer secret",)), 0.0, "r")
             self.misuse.refused(reason, context.having((caller,)) if caller else context)
             self.clock.now += every
 
@@ -57,6 +60,11 @@ def each_once(watched: Watched) -> None:
         watched.refused("identity.session", caller=replace(ALICE, subject=f"s{number}"))
 
 
+def one_that_ended(reason: str) -> Any:
+    """An agent with many calls under way, whose session was just ended: because of somebody else, perhaps."""
+    return lambda watched: watched.refused(reason, caller=ALICE, count=40, every=0.1, handle="gone")
+
+
 SCENARIOS = {  # event -> attacks with their honest twins
     "token.two_networks": [(lambda watched: watched.used(HOME, CAFE, HOME), out_and_back)],
     "token.wrong_audience": [
@@ -71,6 +79,8 @@ SCENARIOS = {  # event -> attacks with their honest twins
     "token.revoked_use": [(many("identity.revoked", 1), many("identity.missing", 50))],
     "handle.probing": [
         (many("identity.session", 5, caller=ALICE), each_once),
+        (many("identity.session", 5, caller=ALICE), one_that_ended("identity.session")),
+        (many("identity.state", 5, caller=ALICE), one_that_ended("identity.state")),
         (many("identity.state", 5, caller=ALICE), many("identity.state", 1, caller=ALICE)),
     ],
 }

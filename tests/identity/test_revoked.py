@@ -200,3 +200,21 @@ def test_a_writer_that_died_before_it_told_is_noticed_all_the_same() -> None:
     world.known.refresh()
     world.at += 6
     assert world.ends() == "identity.revoked"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "held"),
+    [("user", "alice", ""), ("client", "app", ""), ("token", "t-1", "identity.revoked"),
+     ("key", "k-1", "identity.revoked")],
+)  # fmt: skip
+def test_who_is_locked_out_is_no_thief_and_who_uses_a_revoked_token_may_be(kind: str, value: str, held: str) -> None:
+    """A client that tries again while its user is locked out, or its maker is, must not make suspects of them."""
+    world = World()
+    world.revoke(kind, value)
+    call = Call("ping", "s", "s", Era.MODERN, "2026-07-28")
+    context = Context(call, Presented(), 0.0, "ref", {Caller: ALICE})
+    assert world.ends() == "identity.revoked"  # and is told the same
+    assert world.known.held_against("identity.revoked", context) == held
+    world.revoke("token", "t-1")
+    assert world.known.held_against("identity.revoked", context) == "identity.revoked"
+    assert world.known.held_against("identity.session", context) == "identity.session"

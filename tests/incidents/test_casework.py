@@ -108,9 +108,10 @@ def test_timeline_and_impact_over_replicas_say_who_what_and_where_j5() -> None:
     chosen = [one for log in (east, west) for s in [Selection(scope)] for one in log if s.belongs(one)]
     rows = timeline(chosen)
     assert [(row["name"], row.get("outcome")) for row in rows] == [("read", "ok"), ("send", None)]
-    text = markdown("[x](http://evil)\n# a", rows, found)
+    text = markdown("[x](http://evil) www.evil.example\n# a", rows, found)
     assert "\n# a" not in text
-    assert "\\[x\\](http://evil)" in text
+    assert "\\[x\\](http\\[:\\]//evil) www\\[.\\]evil.example" in text  # not even one that stands there as it is
+    assert "call.intent" in text
 
 
 DEVICE = 'principal.device == "managed"'

@@ -29,7 +29,7 @@ from limen.alerting import open_mailer
 from limen.core.faults import DependencyFault
 from limen.incidents.alert_settings import AlertSettings, MailRoute
 from limen.incidents.delivery import Delivery, way
-from limen.incidents.formats import mail, pagerduty, slack, teams, title
+from limen.incidents.formats import facts, mail, pagerduty, slack, teams, title, webhook
 from limen.incidents.outbox import Entry, entries, put
 
 SECRET = "a key of at least 24 characters"
@@ -280,6 +280,20 @@ def test_a_title_cannot_add_headers_to_a_mail() -> None:
 
 def test_titles_are_bounded() -> None:
     assert len(title(entry(title="x" * 10_000))) <= 250
+    assert len(title(entry(title="a.bc" * 10_000))) <= 250
+
+
+@pytest.mark.parametrize("bait", ["https://evil.example/reset", "evil.example/reset", "www.evil.example", "//evil.co"])
+def test_an_address_somebody_chose_as_a_name_is_no_link_in_a_warning(bait: str) -> None:
+    """Mail programs make links of plain text, and a warning of the gateway's own is believed."""
+    one = entry(title=f"A token of {bait} is used by somebody else", about=[["subject", bait]])
+    shown = [mail(one, "limen@example.com", ("soc@example.com",)), slack(one), teams(one), pagerduty(one, "k", "us")]
+    for text in shown:
+        assert b"evil.example" not in text and b"evil.co" not in text and b"https://evil" not in text
+    assert "evil[.]" in title(one)
+    said = facts(entry(title="Answers of mail/send v1.2", about=[["server", "mail/send v1.2 at 198.51.100.7"]]))
+    assert ("server", "mail/send v1.2 at 198.51.100.7") in said
+    assert json.loads(webhook(one))["data"]["about"]["subject"] == bait  # programs compare it
 
 
 # mail

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,20 +13,23 @@ from limen.incidents.risk import CERTAIN, REFERENCE, Limits, ends, fused, left, 
 from limen.incidents.suspicion import WEIGHTS
 
 WHO = Subject("caller", "https://id.example\0alice")
-SOURCES = st.sampled_from(("content", "session", "decoy", "behaviour"))
+SOURCES = st.sampled_from(("content", "session", "decoy", "behaviour", "catalog"))
 SIGNALS = st.lists(
     st.builds(Signal, st.just(WHO), SOURCES, st.floats(0.0, 1.0), st.just("x"), st.floats(0, 1e4), st.just("l:1"),
               st.floats(1, 1e5)),
     max_size=12,
 )  # fmt: skip
+SERVER = Subject("server", "mail")
 SHARE = st.floats(0.001, 1.0)
 LIMITS = st.lists(SHARE, min_size=3, max_size=3).map(lambda three: Limits(*sorted(three)))
 
 
 @given(SIGNALS, SIGNALS.filter(bool))
 def test_one_more_signal_never_lowers_a_risk(some: list[Signal], more: list[Signal]) -> None:
-    before, after = risk_of(some, 1e4), risk_of([*some, *more], 1e4)
-    assert 0.0 <= before <= after + 1e-9 <= 1.0 + 1e-9
+    for who in (WHO, SERVER):
+        first, second = ([replace(one, subject=who) for one in few] for few in (some, more))
+        before, after = risk_of(first, 1e4), risk_of([*first, *second], 1e4)
+        assert 0.0 <= before <= after + 1e-9 <= 1.0 + 1e-9
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 19), st.floats(0, 1))

@@ -198,6 +198,25 @@ def test_what_is_only_unusual_refuses_nobody_and_holds_up_nobody_else_i5_i7(
     assert about is ALICE or desk.weighed().ask
 
 
+def test_one_caller_cannot_take_a_server_from_the_others_by_what_it_asks_for(desk: Desk) -> None:
+    """Blocked destinations, planted answers, odd numbers, and a canary it had looked up: four sources, one hand."""
+    for source, about in (("sandbox", "server"), ("content", "tool"), ("behaviour", "server"), ("decoy", "server")):
+        name = "mail/send" if about == "tool" else "mail"
+        desk.suspect(0.45, Subject(about, name), source, f"log:{source}")  # type: ignore[arg-type] # one of them
+    bystander = desk.weighed(Caller("https://id.example", "bob", "other"))
+    assert (bystander.ask, bystander.closely) == (False, True)
+    desk.suspect(0.25, Subject("server", "mail"), "catalog", "log:9")  # what the server does by itself
+    assert desk.weighed().ask
+
+
+def test_the_one_whose_doing_it_is_is_asked(desk: Desk) -> None:
+    """Honest twin of the one above: what is suspected of the caller as well counts in full."""
+    desk.suspect(0.45, Subject("server", "mail"), "sandbox", "log:1")
+    desk.suspect(0.3, ALICE, "content", "log:2")
+    assert desk.weighed().ask
+    assert not desk.weighed(Caller("https://id.example", "bob", "other")).ask
+
+
 def test_a_reading_that_took_too_long_decides_nothing(desk: Desk) -> None:
     look, slow = desk.threats.refresh, [30.0, 30.0, 30.0, 0.0]
 

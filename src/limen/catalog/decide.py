@@ -24,12 +24,12 @@ from limen.catalog.govern import (
     NothingPending,
     at_least,
     descriptive,
-    person,
 )
 from limen.catalog.inforce import chain_fault
 from limen.catalog.observe import withheld
 from limen.catalog.records import EFFECTS, Record
 from limen.catalog.store import Store, Subject
+from limen.core.people import person
 
 MAX_REASON: Final = 4096  # characters
 MAX_BY: Final = 256

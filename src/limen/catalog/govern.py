@@ -7,7 +7,6 @@ loosens what is asked for here.
 from __future__ import annotations
 
 import threading
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -76,11 +75,6 @@ def descriptive(assessed: Assessment) -> bool:
     """Whether nothing in an assessment is more than descriptive, neither the whole nor any finding."""
     levels = [assessed.level, *(level_of(finding.weight, found=True) for finding in assessed.findings)]
     return not any(at_least(level, "low") for level in levels)
-
-
-def person(name: str) -> str:
-    """What makes two names the same person: spellings that differ in case, width or spaces are one."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 class Judge:

@@ -7,6 +7,7 @@ its name, never by its value.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -19,9 +20,13 @@ from limen.detection.secrets_known import KnownSecrets, memorable, mint_canary
 from limen.detection.sensitive_hit import Hit
 
 _PREFIX: Final = "canary/"
-_SCORES: Final = {"called": 0.95, "arguments": 0.95, "egress": 0.95, "credential": 0.95, "result": 0.7}
+# Who is given one in a result may have been sent it, by whoever found it first or the place it was planted in: that
+# stays below asking. Who then sends it on may only quote: a person is asked. Nor can one who knows a canary take a
+# server or client from all who use it. People are told in any case (rule decoy_called).
+_SENT, _SENT_ON, _SEEN = 0.95, 0.79, 0.45
 _SECONDS: Final = 24 * 3_600.0
 FINDING: Final = "secret.canary"
+_REMEMBERED: Final = 10_000  # callers
 
 
 class Canaries:
@@ -105,6 +110,7 @@ class DecoyWatch:
         signal: Callable[[Signal], None],
     ) -> None:
         self._canaries, self._record, self._signal = canaries, record, signal
+        self._shown: OrderedDict[str, float] = OrderedDict()  # caller -> when a result held one
 
     def see(self, event: Event) -> None:
         if event.type == "security.decoy.called":
@@ -132,14 +138,25 @@ class DecoyWatch:
 
     def _tell(self, event: Event, where: str, why: str) -> None:
         if event.subject:
-            subject = Subject("caller", event.caller)
+            subject, score = Subject("caller", event.caller), self._score(event, where)
         elif event.client:
-            subject = Subject("client", event.client)
+            subject, score = Subject("client", event.client), _SEEN
         elif event.server:
-            subject = Subject("server", event.server)
+            subject, score = Subject("server", event.server), _SEEN
         else:
             return  # a stranger: the record itself is all there is
-        self._signal(Signal(subject, "decoy", _SCORES.get(where, 0.95), why, event.at, event.id, _SECONDS))
+        self._signal(Signal(subject, "decoy", score, why, event.at, event.id, _SECONDS))
+
+    def _score(self, event: Event, where: str) -> float:
+        """Of a caller."""
+        if where == "result":
+            self._shown[event.caller] = event.at
+            self._shown.move_to_end(event.caller)
+            if len(self._shown) > _REMEMBERED:
+                self._shown.popitem(last=False)
+            return _SEEN
+        was = self._shown.get(event.caller) if where == "arguments" else None
+        return _SENT_ON if was is not None and event.at - was < _SECONDS else _SENT
 
 
 _PLACES: Final = {

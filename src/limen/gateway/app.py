@@ -249,6 +249,7 @@ class Gateway:
         if body is None:
             offered = [item for server in servers for item in corridor.catalog.approved(server, kind)]
             items = [*corridor.authorize.visible(caller, offered), *corridor.decoys(caller, kind, servers)]
+            items.sort(key=lambda item: (servers.index(item.server), item.name))  # a decoy stands out by nothing
             parts = [item.definition if bundle is None else self._named(item) for item in items]
             body = b'{"%s":[%s]' % (_MEMBERS[kind].encode(), b",".join(parts))
             corridor.lists.keep(key, body)

@@ -39,6 +39,10 @@ def obey(house: House, gateway: Gateway, cells: Cells) -> None:
         found = house.revocations.find(facts.get(Caller), facts.call.session)
         return found or (session is not None and house.revocations.ends(session.id))
 
+    def ours(issuer: str) -> str:
+        config = house.config
+        return config.listen.url if config.oauth is not None and issuer == config.oauth.provider.issuer else ""
+
     def revoked() -> None:
         gateway.flights.end(unwelcome, "identity.revoked")
         gateway.suspensions.end(unwelcome)
@@ -56,6 +60,7 @@ def obey(house: House, gateway: Gateway, cells: Cells) -> None:
             return "incidents.contained"
         return "identity.revoked" if unwelcome(facts) else ""
 
+    house.revocations.ours = ours
     cells.barred = barred
     gateway.flights.fresh, gateway.flights.bars = fresh, bars
     house.on_contained, house.on_revoked = changed, revoked

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from limen.core.call import Caller, Context
+from limen.core.call import Call, Caller, Context
 from limen.core.verdict import Permit
 from limen.identity.session_risk import network
 
@@ -83,7 +83,7 @@ class Misuse:
     ) -> None:
         self.settings = settings
         self._emit, self._now, self._network = emit, now, network
-        self._refused: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
+        self._refused: OrderedDict[tuple[str, str], deque[tuple[float, int]]] = OrderedDict()
         self._tokens: OrderedDict[tuple[str, str, bool], _Use] = OrderedDict()
         self._raised: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._minute: deque[float] = deque()
@@ -133,8 +133,11 @@ class Misuse:
             while len(self._refused) > self.settings.remembered:
                 self._refused.popitem(last=False)
         self._refused.move_to_end(key)
-        times.append(now)
-        if len(times) == limit and now - times[0] <= self.settings.window:
+        handle = hash(_presented(reason, context.call))
+        if handle and any(handle == other for _, other in times):
+            return  # many calls of one session that ended are one mistake: who probes has many handles
+        times.append((now, handle))
+        if len(times) == limit and now - times[0][0] <= self.settings.window:
             who = {"iss": caller.issuer, "sub": caller.subject, "client": caller.client} if caller is not None else {}
             self._alert(burst.event, burst.severity, party, network=here, count=limit, **who)
 
@@ -160,3 +163,8 @@ class Misuse:
         if self._held_back:
             members["held_back"], self._held_back = self._held_back, 0
         self._emit({"t": "security", "event": event, "severity": severity, **members})
+
+
+def _presented(reason: str, call: Call) -> str:
+    """The handle that was not the caller's own; "" where it is none."""
+    return {"identity.session": call.session, "identity.state": call.request_state}.get(reason) or ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -16,12 +16,13 @@ from limen.core.call import Caller, Context
 from limen.core.copied import RECORD, Copied, identifier, tell
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
-from limen.core.verdict import Pass, Verdict, refuse
+from limen.core.verdict import Pass, Permit, Verdict, refuse
 
 _EPOCH: Final = "epoch"
 _PASS: Final = Pass()
 KINDS: Final = ("token", "user", "client", "session", "key", "grant")
 MAX_RECORDS: Final = 100_000
+_CREDENTIALS: Final = frozenset({"token", "key", "grant"})  # what a thief may have, and its owner does not use any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,8 @@ class Revocations(Copied[Revocation]):
         self._found: dict[tuple[str, str, str], Revocation] = {}
         self._sessions = self._grants = self._people = False
         self._epoch: Epoch | None = None
+        # What an issuer's people are called where they come with tokens of ours, "" for people who never do.
+        self.ours: Callable[[str], str] = lambda issuer: ""
 
     def _look(self) -> tuple[float, bytes | None, list[Revocation] | None]:
         found = super()._look()
@@ -182,9 +185,16 @@ class Revocations(Copied[Revocation]):
 
     def find(self, caller: Caller, session: str | None) -> Revocation | None:
         """What stands against this caller or session, or None. Says nothing about the age of the copy."""
-        found = self._found
-        if not found:
-            return None
+        return next(self._against(caller, session), None) if self._found else None
+
+    def held_against(self, reason: str, facts: Context | Permit) -> str:
+        """The reason of a refusal as it is held against who was refused: "" where nothing is wrong with the credential.
+        Whoever is locked out, by name, with a client, or by a restore, tries again in all honesty."""
+        if reason != "identity.revoked" or (caller := facts.find(Caller)) is None:
+            return reason
+        return reason if any(one.kind in _CREDENTIALS for one in self._against(caller, None)) else ""
+
+    def _against(self, caller: Caller, session: str | None) -> Iterator[Revocation]:
         issuer = caller.issuer
         keys = [
             ("user", issuer, caller.subject),
@@ -202,11 +212,12 @@ class Revocations(Copied[Revocation]):
             keys.append(("grant", issuer, caller.token_id.partition(".")[0]))
         if self._people and (provider := caller.provider):  # operators know people by it, and lock them out by it
             keys.append(("user", provider, caller.subject))
+        if self._people and (ours := self.ours(issuer)):  # locked out by our token, and back with the provider's own
+            keys.append(("user", ours, caller.subject))
         for key in keys:
-            record = found.get(key)
+            record = self._found.get(key)
             if record is not None and (record.until is None or self._now() < record.until):
-                return record
-        return None
+                yield record
 
 
 class Revoked:

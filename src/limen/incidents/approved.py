@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from limen.core.people import person
 from limen.core.ports import Table
 
 HEADER: Final = "limen.playbook/approval/1\n"
@@ -32,13 +33,13 @@ class Approvals:
             raise ValueError("nothing can be signed here")
         if not by.strip() or not by.isprintable():
             raise ValueError("who approves has a name, on one line")
-        if any(one["by"] == by for one in self.of(playbook, digest)):
+        if person(by) in self._people(playbook, digest):
             raise ValueError(f"{by} has approved it already")
         said = orjson.dumps({"playbook": playbook, "digest": digest, "by": by, "reason": reason[:500], "at": at})
         place = f"{_ROW}{digest}/{at:017.6f}/{by[:100]}"
         self._table.put(place, self._seal(f"{HEADER}{said.decode()}\n"))
         self.forget()
-        return max(0, self._needed - len({one["by"] for one in self.of(playbook, digest)}))
+        return max(0, self._needed - len(self._people(playbook, digest)))
 
     def withdraw(self, digest: str) -> int:
         """Take all approvals of it back. Returns how many there were."""
@@ -63,9 +64,11 @@ class Approvals:
         """Whether enough different people approved it. Remembered until `forget`."""
         key = (playbook, digest)
         if key not in self._known:
-            people = {one["by"] for one in self.of(playbook, digest) if isinstance(one.get("by"), str)}
-            self._known[key] = len(people) >= self._needed
+            self._known[key] = len(self._people(playbook, digest)) >= self._needed
         return self._known[key]
+
+    def _people(self, playbook: str, digest: str) -> set[str]:
+        return {person(one["by"]) for one in self.of(playbook, digest) if isinstance(one.get("by"), str)}
 
     def forget(self) -> None:
         """Look again."""

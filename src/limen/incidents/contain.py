@@ -117,12 +117,14 @@ class Containments(Copied[Standing]):
             found = self._stands("end_session", names[0]) or self._stands("end_session", names[1])
         return found
 
-    def calling(self, approved: Approved) -> Standing | None:
-        """What stands against calling this."""
+    def calling(self, approved: Approved, asked: str = "") -> Standing | None:
+        """What stands against calling this. `asked`: by which name, such as a URI that a template fits."""
         if not self._found:
             return None
         server, stands = approved.server, self._stands
         found = stands("quarantine_server", server) or stands("quarantine_tool", f"{server}/{approved.name}")
+        if found is None and asked and asked != approved.name:
+            found = stands("quarantine_tool", f"{server}/{asked}")
         if found is None and approved.effect != "read":
             found = stands("read_only", server) or stands("read_only", ALL)
         if found is None and server in self.abroad:
@@ -133,7 +135,7 @@ class Containments(Copied[Standing]):
         """What stands against something that is under way."""
         session, approved = facts.find(Session), facts.find(Approved)
         found = self.entering(facts.call, session.id if session is not None else "")
-        return found or (self.calling(approved) if approved is not None else None)
+        return found or (self.calling(approved, facts.call.name) if approved is not None else None)
 
     def _stands(self, kind: str, value: str) -> Standing | None:
         record = self._found.get((kind, value))
@@ -204,7 +206,7 @@ class Contained:
         ]
 
     def _judge(self, context: Context) -> Verdict:
-        record = self._known.calling(context.get(Approved))
+        record = self._known.calling(context.get(Approved), context.call.name)
         return _PASS if record is None else refuse("incidents.contained", described(record))
 
 

@@ -6,6 +6,7 @@ tool or a definition.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ AROUND: Final = 3600.0  # seconds before and after the first and last linked eve
 AFTERWARDS: Final = 24 * 3600.0  # seconds in which what was read may have gone somewhere
 _ABOUT: Final = frozenset({"contained", "released", "incident", "playbook", "alert", "signal"})
 _FRAME: Final = frozenset({"start", "stop", "swap", "recovered"})
+_ADDRESS: Final = re.compile(r"(?i):(?=//)|(?<=www)\.")  # of which Markdown makes a link as it stands
 _CALLS: Final = frozenset({"call.intent", "call.local", "call.refused"})
 
 
@@ -133,7 +135,8 @@ def markdown(title: str, rows: Sequence[Mapping[str, Any]], impact: Mapping[str,
 
 def _cell(text: str) -> str:
     """Names come from strangers: no cell, link, image or markup begins in one."""
-    return "".join(f"\\{one}" if one in "\\|`*_[]<>!#" else one if one.isprintable() else " " for one in text)
+    inert = _ADDRESS.sub(lambda found: f"[{found[0]}]", text)
+    return "".join(f"\\{one}" if one in "\\|`*_[]<>!#" else one if one.isprintable() else " " for one in inert)
 
 
 def impact(

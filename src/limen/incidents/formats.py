@@ -1,8 +1,8 @@
 """What each kind of receiver is told of an alert, in its own format. Nothing an attacker wrote can act there.
 
-Titles and members are of one line and bounded (`rules.plain`). Slack: only `plain_text` objects and escaped text, so
-neither mrkdwn nor <!channel> means anything. Teams: only `TextRun`s, which know no Markdown and no mentions. Mail: one
-plain text part; headers are of one line or are refused by the library.
+Titles and members are of one line, bounded (`rules.plain`), and no links (`rules.unlinked`). Slack: only `plain_text`
+objects and escaped text, so neither mrkdwn nor <!channel> means anything. Teams: only `TextRun`s, which know neither
+Markdown nor mentions. Mail: one plain text part; headers are of one line or are refused by the library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 import orjson
 
 from limen.incidents.outbox import Act, Entry
-from limen.incidents.rules import plain
+from limen.incidents.rules import plain, unlinked
 
 _SLACK_HEADER: Final = 150  # characters of a header block
 _SUMMARY: Final = 1024  # of a PagerDuty summary
@@ -39,7 +39,7 @@ _ACTS: Final[Mapping[Act, str]] = MappingProxyType(
 def title(entry: Entry) -> str:
     """One line."""
     alert = entry.alert
-    return plain(f"[{alert['severity']}] {_ACTS[entry.act]}{alert['title']}", 250)
+    return unlinked(plain(f"[{alert['severity']}] {_ACTS[entry.act]}{alert['title']}", 250))[:250]
 
 
 def facts(entry: Entry) -> list[tuple[str, str]]:
@@ -49,7 +49,7 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
             ("first", _when(alert["first"])), ("last", _when(alert["last"])), ("alert", alert["id"])]  # fmt: skip
     if alert.get("by"):
         rows.append(("by", alert["by"]))
-    return [(plain(str(name), 40), plain(str(value), 200)) for name, value in rows]
+    return [(plain(str(name), 40), unlinked(plain(str(value), 200))) for name, value in rows]
 
 
 def _when(at: float) -> str:

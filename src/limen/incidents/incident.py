@@ -18,10 +18,12 @@ from limen.core.events import SEVERITIES, Event, Severity, Subject
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.incidents.response_settings import ResponseSettings
+from limen.incidents.rules import plain
 
 Status = Literal["open", "investigating", "contained", "closed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 Record = Callable[[str, Mapping[str, Any]], None]
+Find = Callable[[str], Event | None]
 SUBJECTS: Final = ("caller", "client", "session", "server", "tool")
 LINKS: Final = ("events", "alerts", "containments", "subjects")
 MOST: Final = 2000  # of each kind of link; what is beyond is counted
@@ -196,13 +198,13 @@ class Incidents:
             return None
         return found if found.status != "closed" else None
 
-    def of_alert(self, event: Event) -> Incident:
-        """Open one for an alert, or add it to the one of its group."""
+    def of_alert(self, event: Event, find: Find = lambda identifier: None) -> Incident:
+        """Open one for an alert, or add it to the one of its group. `find`: an event of this log by id."""
         alert = event.record
         links = {
             "events": [event.id, *(one for one in alert.get("events") or () if isinstance(one, str))],
             "alerts": [str(alert.get("id", ""))],
-            "subjects": [subject_text(one) for one in stated(alert)[:1]],
+            "subjects": [subject_text(_exact(one, alert, find)) for one in stated(alert)[:1]],
         }
         group = str(alert.get("group") or alert.get("rule") or alert.get("id"))
         title = printable(str(alert.get("title") or alert.get("rule") or "alert"))[:_TITLE] or "alert"
@@ -265,14 +267,14 @@ class IncidentWatch:
 
     name = "incidents"
 
-    def __init__(self, incidents: Incidents, settings: ResponseSettings) -> None:
-        self._incidents, self._looked = incidents, float("-inf")
+    def __init__(self, incidents: Incidents, settings: ResponseSettings, find: Find = lambda identifier: None) -> None:
+        self._incidents, self._find, self._looked = incidents, find, float("-inf")
         self._from = SEVERITIES.index(settings.open_from) if settings.open_from != "none" else len(SEVERITIES)
 
     def see(self, event: Event) -> None:
         """One event."""
         if event.type == "alert" and SEVERITIES.index(event.severity) >= self._from:
-            self._incidents.of_alert(event)
+            self._incidents.of_alert(event, self._find)
         elif (
             event.type in ("contained", "released") and isinstance(known := event.record.get("incident"), str) and known
         ):
@@ -287,6 +289,21 @@ class IncidentWatch:
         if not 0 <= now - self._looked < _LOOK:
             self._incidents.settle()
             self._looked = now
+
+
+def _exact(subject: Subject, alert: Mapping[str, Any], find: Find) -> Subject:
+    """As its own events have it. An alert is for people and shows names in plain: cut off, and with one kind of space,
+    they could be those of somebody else, whose calls would then be evidence."""
+    for one in alert.get("events") or ():
+        event = find(one) if isinstance(one, str) else None
+        if event is None:
+            continue
+        tool = f"{event.server}/{event.name}" if event.server and event.name else ""
+        seen = [("caller", event.caller), ("client", event.client), ("session", event.session), ("tool", tool)]
+        for kind, value in (*seen, ("server", event.server), *(stated(event.record) if event.type == "signal" else ())):
+            if kind == subject.kind and value and plain(value) == plain(subject.value):
+                return Subject(subject.kind, value)
+    return subject
 
 
 def printable(text: str) -> str:

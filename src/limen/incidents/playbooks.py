@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from limen.core.events import SEVERITIES, Event, Severity
 from limen.incidents.actions import ACTIONS, Action
-from limen.incidents.incident import stated
+from limen.incidents.incident import Find, stated
 from limen.incidents.response_settings import Word
 from limen.incidents.rules import plain
 
@@ -28,6 +29,9 @@ _SUMMED_UP: Final = frozenset({"alert", "signal"})
 _DONE: Final = frozenset({"playbook", "incident", "contained", "released"})  # what playbooks do themselves
 _LOOKED_AT: Final = 20  # events of an alert
 _CALLERS: Final = frozenset({"end_session", "lock_caller", "revoke_token", "revoke_grants"})
+# By whose events somebody may be contained with nobody asked.
+_OWN: Final = frozenset({"caller", "session"})
+_ANSWERS: Final = MappingProxyType({**dict.fromkeys(_CALLERS, _OWN), "block_client": _OWN | {"client"}})
 SERVERS: Final = frozenset({"quarantine_tool", "quarantine_server", "cut_egress", "read_only"})
 _EVERYBODY: Final = frozenset({"stop_all", "read_only"})
 Member = Literal[
@@ -140,8 +144,15 @@ class Playbook(_Part):
 
     @model_validator(mode="after")
     def _safe(self) -> Playbook:
-        if self.approval == "none" and any(step.every for step in self.then):
+        if self.approval != "none":
+            return self
+        if any(step.every for step in self.then):
             raise ValueError("what concerns everybody needs `approval: person`")
+        # Whoever comes last must not answer for what others did: behind the same address, with the same tool.
+        counted = {one.same for one in self.when if one.same is not None}
+        for step in self.then:
+            if (own := _ANSWERS.get(step.do)) is not None and not counted <= own:
+                raise ValueError(f"{step.do} counts `same: {' or '.join(sorted(own))}`, or needs `approval: person`")
         return self
 
     @property
@@ -180,9 +191,6 @@ class About:
     @property
     def caller(self) -> str:
         return f"{self.issuer}\0{self.subject}" if self.subject else ""
-
-
-Find = Callable[[str], Event | None]
 
 
 def about(event: Event, find: Find) -> About:
@@ -273,7 +281,7 @@ def compares(condition: Condition, event: Event) -> bool:
     if condition.equals is not None:
         return bool(value == condition.equals)
     if condition.one_of is not None:
-        return value in condition.one_of if isinstance(value, str) else bool({*value} & {*condition.one_of})
+        return any(one in condition.one_of for one in (value if isinstance(value, list | tuple) else (value,)))
     if condition.contains is not None:
         return condition.contains in value if isinstance(value, str | tuple | list) else False
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -7,7 +7,7 @@ signal, or a stronger one, can raise a risk and never lower it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import log2
 from types import MappingProxyType
@@ -71,11 +71,24 @@ def by_source(signals: Iterable[Signal], now: float) -> dict[str, list[float]]:
     return found
 
 
+# What one caller can bring about a server, tool or client that others use as well: bad answers to what was asked, names
+# that were asked for, numbers. All of it together stays below asking; what the server does by itself comes on top.
+_BY_ANYBODY: Final = frozenset({"content", "behaviour", "sandbox", "decoy"})
+
+
+def combined(parts: Mapping[str, float], shared: Collection[str]) -> float:
+    """The risk of what each source brings. `shared`: sources that speak about what many use, and of nobody else."""
+    caused = fused(part for source, part in parts.items() if source in shared and source in _BY_ANYBODY)
+    others = [part for source, part in parts.items() if not (source in shared and source in _BY_ANYBODY)]
+    return fused([*others, min(caused, _SHARED)])
+
+
 def risk_of(signals: Iterable[Signal], now: float) -> float:
     """The risk of one subject."""
     every = list(signals)
     kind = every[0].subject.kind if every else ""
-    return fused(worth(kind, source, scores) for source, scores in by_source(every, now).items())
+    parts = {source: worth(kind, source, scores) for source, scores in by_source(every, now).items()}
+    return combined(parts, () if kind in _UNUSUAL else parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ FIELDS: Final = (
 )  # fmt: skip
 LONGEST: Final = 200  # characters of a member
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_LINKED: Final = re.compile(r":(?=//)|(?<=\w)\.(?=[^\W\d]{2})")
 _BRACED: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -186,6 +187,12 @@ def plain(text: str, longest: int = LONGEST) -> str:
     """On one line, without what could disguise it: controls, marks of direction, invisible and private characters."""
     shown = "".join(char if char.isprintable() else " " for char in text[: longest * 2])
     return " ".join(shown.split())[:longest]
+
+
+def unlinked(text: str) -> str:
+    """The same for people: what programs would make a link of is none. Names that come in a warning are believed, and
+    who chose them may have chosen an address."""
+    return _LINKED.sub(lambda found: f"[{found[0]}]", text)
 
 
 Test = Callable[[Event], bool]

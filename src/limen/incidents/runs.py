@@ -22,13 +22,12 @@ from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.incidents.actions import ACTIONS, Action, Applied, Hands
 from limen.incidents.approved import Approvals
-from limen.incidents.incident import Incidents, Record, subject_text
+from limen.incidents.incident import Find, Incidents, Record, subject_text
 from limen.incidents.playbooks import (
     OURS,
     SERVERS,
     About,
     Condition,
-    Find,
     Loaded,
     Playbook,
     about,
@@ -129,7 +128,7 @@ class Playbooks:
         assert loaded.playbook is not None
         for step in loaded.playbook.then:
             if step.do == condition.not_already and (action := action_of(step, known, event.at)) is not None:
-                return not self._in_force(action)
+                return self._in_force(action) is None
         return True
 
     def _just_done(self, digest: str, playbook: Playbook, event: Event, known: About) -> bool:
@@ -150,6 +149,8 @@ class Playbooks:
         value = getattr(known, same) if same in ("caller", "client", "session", "server") else getattr(event, same, "")
         if not value:
             return False
+        if same in ("name", "digest"):  # of one server: another one may announce the very same
+            value = f"{event.server}/{value}"
         key = (digest, number, str(value))
         seen = self._counts.setdefault(key, deque(maxlen=condition.count))
         self._counts.move_to_end(key)
@@ -159,8 +160,8 @@ class Playbooks:
             seen.append((event.at, event.id))
         return len(seen) == condition.count and event.at - seen[0][0] <= (condition.within or 0.0)
 
-    def _in_force(self, action: Action) -> bool:
-        return any(_same(one.action, action) for one in self._hands.in_force())
+    def _in_force(self, action: Action) -> Applied | None:
+        return next((one for one in self._hands.in_force() if _same(one.action, action)), None)
 
     # runs
 
@@ -251,13 +252,16 @@ class Playbooks:
         if name := protected(action, known, names, self._users_of):
             self._alarm(run, f"a playbook would have touched what is protected: {name}", known, at)
             return [], f"{action.kind}: {name} is protected"
-        if not self._in_force(action) and not self._spend(run, playbook, action, at):
+        held = self._in_force(action)
+        if held is None and not self._spend(run, playbook, action, at):
             self._alarm(run, "a playbook reached its limit and did nothing", known, at)
             return [], f"{action.kind}: limit"
         try:
             made = self._hands.apply(action, by=who, reason=why[:500], incident=incident)
         except ValueError as error:
             return [], f"{action.kind}: not done: {error}"
+        if held is not None and held.by != who:  # what somebody else decided is not taken back with this run
+            return [], f"{action.kind}: {made.id} was in force already"
         return [made], f"{action.kind}: {made.id}{' waits for a second person' if made.waits else ''}"
 
     def _open(self, run: Run, title: str, severity: str, who: str, group: str, at: float) -> str:
@@ -277,14 +281,14 @@ class Playbooks:
         came_to = []
         for identifier in run.applied:
             try:
-                self._hands.release(identifier, by=run.by, reason=run.reason or "rolled back")
-                came_to.append(f"released {identifier}")
+                made = self._hands.release(identifier, by=run.by, reason=run.reason or "rolled back")
+                came_to.append(f"{identifier} waits for a second person" if made.waits else f"released {identifier}")
             except LookupError:
                 came_to.append(f"{identifier} is not in force any more")
             except ValueError as error:
                 came_to.append(f"{identifier}: {error}")
-        if made := self._runs.move(run, state="undone", since=now, steps=(*run.steps, *came_to)):
-            self._told("rolled_back", made, steps=came_to)
+        if after := self._runs.move(run, state="undone", since=now, steps=(*run.steps, *came_to)):
+            self._told("rolled_back", after, steps=came_to)
 
     # limits
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from limen.core.call import Approved, Caller, Cleared, Context, Inspected, Session, Weighed
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Pass, Verdict, refuse
-from limen.incidents.risk import Limits, explained, fused, rescaled, together
+from limen.incidents.risk import Limits, combined, explained, rescaled, together
 from limen.incidents.risk_settings import ThreatSettings
 from limen.incidents.threats import Standing, Threats
 
@@ -124,7 +124,9 @@ class Weigh:
         found = self._sums.get(key)
         if found is None:
             parts = _parts([one.sources(now) for one in standings], ours)
-            found = self._sums[key] = (fused(parts.values()), explained(parts), _events(standings))
+            own = [one.sources(now) for one in standings if one.suspect.subject.kind in ("caller", "session")]
+            shared = parts.keys() - set(ours) - {source for sources in own for source in sources}
+            found = self._sums[key] = (combined(parts, shared), explained(parts), _events(standings))
         return found
 
 
