@@ -14,8 +14,7 @@ from typing import Any, Final
 import orjson
 
 from limen.audit.export import OWN, Entry, Selection, Sink, Strikes, delay, deliver, read_entries
-from limen.audit.publish import CHECKPOINT
-from limen.audit.read import load, read
+from limen.audit.read import CHECKPOINT, load, read
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 

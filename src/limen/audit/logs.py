@@ -19,8 +19,8 @@ import orjson
 from limen.audit.ledger import lock_directory
 from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Prover
-from limen.audit.publish import CHECKPOINT, make_folder, write_apart
-from limen.audit.read import load
+from limen.audit.publish import make_folder, write_apart
+from limen.audit.read import CHECKPOINT, load
 from limen.audit.succession import chained, succession_notes
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Table

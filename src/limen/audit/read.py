@@ -16,6 +16,7 @@ from limen.audit.journal import journal_path
 from limen.audit.tiles import ENTRIES, WIDTH, split_bundle, tile_path
 from limen.core.faults import DependencyFault
 
+CHECKPOINT: Final = "checkpoint"
 PRUNED: Final = "pruned"  # the note about removed records, see limen.audit.pruned
 
 

@@ -186,7 +186,7 @@ def key(context: typer.Context, config: ConfigOption = None, as_json: JsonOption
 
 def _start(place: Path, count: int) -> int:
     """Where to begin reading: what the checkpoint says of the size is only a hint here, so trust is not needed."""
-    from limen.audit.publish import CHECKPOINT
+    from limen.audit.read import CHECKPOINT
     from limen.audit.read import load as load_file
 
     lines = (load_file(place, CHECKPOINT) or b"").split(b"\n")

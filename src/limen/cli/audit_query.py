@@ -269,9 +269,8 @@ def export(
 def _events(directory: Path, name: str, label: str) -> Iterator[Any]:
     """Every record as an event, under a progress bar if somebody is watching."""
     from limen.audit.events import read_event
-    from limen.audit.publish import CHECKPOINT
+    from limen.audit.read import CHECKPOINT, read
     from limen.audit.read import load as load_file
-    from limen.audit.read import read
 
     lines = (load_file(directory, CHECKPOINT) or b"").split(b"\n")
     size = int(lines[1]) if len(lines) > 1 and lines[1].isdigit() and len(lines[1]) < 19 else 0
