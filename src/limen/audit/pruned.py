@@ -120,16 +120,19 @@ def known_pruned(directory: Path, trusted: Trusted) -> Pruned:
 
 
 def read_on(directory: Path, key: VerifierKey, start: int, signed: int) -> Iterator[tuple[int, bytes]]:
-    """`read`, for who must miss nothing: of the first `signed` records all are shown from `start` on, but for those a
-    note that `key` vouches for says were removed. Raises DependencyFault instead of passing over any other."""
+    """`read`, for who must miss nothing, and comes back for more: it ends before a gap. Only where `start` is in one
+    that a note `key` vouches for says was made on purpose is it passed over; else, and where there are fewer than
+    `signed` records, raises DependencyFault."""
     expected = start
     for index, record in read(directory, start):
         if index > expected:
-            _removed(directory, key, expected, index)
+            if expected > start:
+                return
+            _removed(directory, key, start, index)
         yield index, record
         expected = index + 1
-    if expected < signed:
-        _removed(directory, key, expected, signed)
+    if expected == start < signed:
+        _removed(directory, key, start, signed)
 
 
 def _removed(directory: Path, key: VerifierKey, first: int, end: int) -> None:

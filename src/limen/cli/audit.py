@@ -186,12 +186,10 @@ def key(context: typer.Context, config: ConfigOption = None, as_json: JsonOption
 
 def _start(place: Path, count: int) -> int:
     """Where to begin reading: what the checkpoint says of the size is only a hint here, so trust is not needed."""
-    from limen.audit.read import CHECKPOINT
+    from limen.audit.read import CHECKPOINT, size_of
     from limen.audit.read import load as load_file
 
-    lines = (load_file(place, CHECKPOINT) or b"").split(b"\n")
-    size = int(lines[1]) if len(lines) > 1 and lines[1].isdigit() and len(lines[1]) < 19 else 0
-    return max(0, size - count)
+    return max(0, size_of(load_file(place, CHECKPOINT)) - count)
 
 
 def _print(index: int, record: bytes, as_json: bool) -> None:

@@ -269,11 +269,10 @@ def export(
 def _events(directory: Path, name: str, label: str) -> Iterator[Any]:
     """Every record as an event, under a progress bar if somebody is watching."""
     from limen.audit.events import read_event
-    from limen.audit.read import CHECKPOINT, read
+    from limen.audit.read import CHECKPOINT, read, size_of
     from limen.audit.read import load as load_file
 
-    lines = (load_file(directory, CHECKPOINT) or b"").split(b"\n")
-    size = int(lines[1]) if len(lines) > 1 and lines[1].isdigit() and len(lines[1]) < 19 else 0
+    size = size_of(load_file(directory, CHECKPOINT))
     hidden = not sys.stderr.isatty()
     with typer.progressbar(length=max(size, 1), label=label, file=sys.stderr, hidden=hidden) as bar:
         for index, record in read(directory):
