@@ -139,9 +139,12 @@ class Heard:
     body: bytes
 
 
+Answer = tuple[int, bytes] | tuple[int, bytes, str]
+
+
 @contextmanager
-def http_server(answer: Callable[[Heard], tuple[int, bytes] | None]) -> Iterator[tuple[str, list[Heard]]]:
-    """A real server on loopback. None: no answer at all, the connection stays open."""
+def http_server(answer: Callable[[Heard], Answer | None]) -> Iterator[tuple[str, list[Heard]]]:
+    """A real server on loopback: status, body, type. None: no answer at all, the connection stays open."""
     heard: list[Heard] = []
     stop = threading.Event()
 
@@ -156,6 +159,8 @@ def http_server(answer: Callable[[Heard], tuple[int, bytes] | None]) -> Iterator
                 return
             self.send_response(said[0])
             self.send_header("Content-Length", str(len(said[1])))
+            if len(said) > 2:
+                self.send_header("Content-Type", said[2])
             self.end_headers()
             self.wfile.write(said[1])
 

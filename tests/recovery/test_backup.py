@@ -200,6 +200,19 @@ def test_places_of_the_manifest_do_not_lead_out_either(backup: Path, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("where", ["relative", "absolute", "missing"])
+def test_the_name_of_the_configuration_does_not_either(backup: Path, tmp_path: Path, where: str) -> None:
+    victim = tmp_path / "authorized_keys"
+    victim.write_text("mine")
+    name = {"relative": "../authorized_keys", "absolute": str(victim), "missing": "other.yaml"}[where]
+    with Opened(backup, SECRET) as opened:
+        opened.manifest["config"] = name
+        with pytest.raises(NotSealed, match="no configuration" if where == "missing" else "outside"):
+            restore(opened, tmp_path / "out", by="ann")
+    assert victim.read_text() == "mine"
+    assert [one.name for one in tmp_path.iterdir()] == ["authorized_keys"]
+
+
 def test_entries_the_manifest_does_not_list_are_refused(tmp_path: Path) -> None:
     with (tmp_path / "odd.backup").open("wb") as sink:
         packer = Packer(SealedWriter(sink, SECRET, CHEAP))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -261,7 +262,7 @@ def export(
                 found["proof"] = base64.b64encode(prover.prove(event.index).text()).decode()
             except Unprovable as fault:
                 raise Refused(str(fault)) from None
-        print(orjson.dumps(found).decode(), flush=False)
+        print(json.dumps(found), flush=False)  # in ASCII: names of strangers are obeyed by no terminal
         count += 1
     print(f"limen: {count} records name {person!r}", file=sys.stderr)
 
