@@ -144,11 +144,11 @@ class Logbook:
         pruning = Pruning(self._directory, self.signer, settings.retention, self._table, self._cursors)
         plan = pruning.plan(time.time())
         if plan.ranges:
-            pruning.remove(
+            gone = pruning.remove(
                 plan.ranges, ["retention"], "older than audit.retention", time.time(),
                 lambda fields: record("pruned", fields),
             )  # fmt: skip
-            forget(self._config, self.signer.name, plan.ranges)
+            forget(self._config, self.signer.name, gone)
         self._pruned = time.monotonic()
 
 
@@ -166,8 +166,3 @@ def forget(config: Config, log: str, ranges: Sequence[tuple[int, int]]) -> None:
 def statement_of(table: Table) -> bytes:
     """The newest statement over all logs, b"" before the first. Raises DependencyFault."""
     return table.get(_STATEMENT) or b""
-
-
-def put_statement(table: Table, before: bytes, note: bytes) -> bool:
-    """Make it the newest, unless another one came first. Raises DependencyFault."""
-    return table.swap(_STATEMENT, before or None, note)

@@ -42,6 +42,7 @@ _FORGOTTEN: Final = {
     "sessions": ("",),
     "attempts": ("",),
     "approvals": ("",),
+    "consents": ("",),
     "oauth": ("family/", "code/", "device/", "transaction/"),
 }
 

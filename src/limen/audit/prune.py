@@ -23,7 +23,7 @@ from limen.audit.note import NoteError, VerifierKey
 from limen.audit.pruned import Gone, Pruned, known_pruned, sign_pruned
 from limen.audit.publish import write_apart
 from limen.audit.read import PRUNED, load
-from limen.audit.retention import Held, Plan, RetentionSettings, plan, unheld
+from limen.audit.retention import Held, Plan, RetentionSettings, joined, plan, unheld
 from limen.audit.succession import signed, trusted
 from limen.audit.tiles import ENTRIES, WIDTH, tile_path
 from limen.core.faults import DependencyFault
@@ -94,8 +94,8 @@ class Pruning:
         reason: str,
         now: float,
         told: Callable[[Mapping[str, Any]], None],
-    ) -> int:
-        """Remove these bundles; returns how many. `told` puts it on record, before anything else is done.
+    ) -> list[tuple[int, int]]:
+        """Remove these bundles; returns those that are gone. `told` puts it on record, before anything else is done.
 
         What is held by now stays, whenever these ranges were planned. Raises DependencyFault; what was removed by then
         is under the note, and the rest is removed by the next round.
@@ -120,7 +120,12 @@ class Pruning:
                       "records": sum(b - a for a, b in taken) * WIDTH, "by": [*by], "reason": reason})  # fmt: skip
                 self._write(sign_pruned(self._signer, pruned))
             self.finish(pruned)
-            return sum(last - first for first, last in taken)
+            return joined(
+                index
+                for first, last in taken
+                for index in range(first, last)
+                if not (self._directory / tile_path(ENTRIES, index)).exists()
+            )
 
     def finish(self, pruned: Pruned | None = None) -> None:
         """Remove whatever the note names, is still there and is not held, also by a hold of this very moment. Raises

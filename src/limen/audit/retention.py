@@ -12,7 +12,7 @@ not the log (OP-10), and a clock set back costs nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -101,7 +101,7 @@ def plan(
             continue
         may.append(one.index)
         freed += one.size
-    return Plan(tuple(_joined(may)), freed, dict(stays))
+    return Plan(tuple(joined(may)), freed, dict(stays))
 
 
 def _bundles(directory: Path, signed: int, pruned: Pruned) -> Iterator[_Bundle]:
@@ -194,14 +194,15 @@ def unheld(directory: Path, ranges: Sequence[tuple[int, int]], holds: Sequence[H
     """What of these ranges no hold covers. Raises DependencyFault."""
     held = Held(directory)
     free = (index for first, last in ranges for index in range(first, last) if not held.by(index, holds))
-    return list(_joined(list(free)))
+    return joined(free)
 
 
-def _joined(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+def joined(numbers: Iterable[int]) -> list[tuple[int, int]]:
     """Runs of consecutive numbers, as first and one more than last."""
-    start: int | None = None
-    for place, number in enumerate(numbers):
-        start = number if start is None else start
-        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
-            yield start, number + 1
-            start = None
+    found = list[tuple[int, int]]()
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return found
