@@ -211,3 +211,16 @@ def test_op_02_a_statement_that_is_set_back_is_found(tmp_path: Path, back: str) 
     home.state.logs.swap("witness", home.state.logs.get("witness"), newest)
     home.turn()
     assert home.said[1:] == ["log: kept up again"]
+
+
+def test_what_is_exported_of_a_person_commands_no_terminal(tmp_path: Path) -> None:
+    """The other half: the words themselves are all there."""
+    home, agent = Home(tmp_path), "desk\u009b2J\u202e\x1b]0;x\x07"
+    ledger = Ledger.open(home.config.audit.path, home.logbook.signer, fsync_interval=60)
+    ledger.append(orjson.dumps({"t": "intent", "ts": 1.0, "sub": "alice", "agent": agent}))
+    ledger.close_now()
+    found = CliRunner().invoke(app, ["-c", str(home.path), "audit", "export", "--person", "alice"])
+    assert found.exit_code == 0, found.output
+    assert found.stdout.isascii()
+    assert "\x1b" not in found.stdout
+    assert json.loads(found.stdout)["record"]["agent"] == agent
