@@ -17,7 +17,7 @@ from limen.adapters.keys import FileSigner
 from limen.adapters.lockfile import load_lock, own_key
 from limen.adapters.signing_keys import SigningKeys
 from limen.audit.ledger import Ledger
-from limen.audit.logs import name_of
+from limen.audit.logs import key_beside, name_of
 from limen.audit.note import NoteError
 from limen.audit.prune import pruning
 from limen.audit.succession import successions
@@ -91,7 +91,7 @@ def open_signer(config: Config) -> FileSigner:
 
 def log_key(config: Config) -> Path:
     """Where the key that signs the log is once it was replaced; before, `audit.key` does."""
-    return config.audit.path.with_name(f"{config.audit.path.name}-log.key")
+    return key_beside(config.audit.path)
 
 
 def open_log_signer(config: Config) -> FileSigner:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import limen.audit.ledger
 from limen import opening
@@ -19,6 +20,7 @@ from limen.audit.signed import SignedRecords, Untrusted
 from limen.audit.succession import hand_over, place, read_succession, successions, trusted
 from limen.audit.tiles import ENTRIES, tile_path
 from limen.audit.verify import verify
+from limen.cli.main import app
 from limen.config.load import load_config
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.opening import log_key, open_log_signer, open_signer, replace_log_key, settle_log_key
@@ -123,6 +125,28 @@ def test_a_log_that_was_set_back_behind_its_first_change_of_keys_is_not_opened(t
         open_log_signer(config)
 
 
+def test_commands_hold_our_own_log_to_the_key_that_signs_it_now(tmp_path: Path) -> None:
+    """Not to the first one, with which a thief of it could begin another chain; nor need that one still be there."""
+    path = _configured(tmp_path)
+    path.chmod(0o600)
+    config = load_config(path).config
+    verifying = ["-c", str(path), "audit", "verify", "--json"]
+    ledger = Ledger.open(config.audit.path, open_log_signer(config), fsync_interval=0.01)
+    written(ledger, 3)
+    ledger.close_now()
+    assert CliRunner().invoke(app, verifying).exit_code == 0
+    shutil.copytree(config.audit.path, tmp_path / "before")
+    ledger = Ledger.open(config.audit.path, open_log_signer(config), fsync_interval=0.01)
+    replace_log_key(config, ledger, "planned")
+    ledger.close_now()
+    for former in (config.audit.key, config.audit.key.with_name(f"{config.audit.key.name}.pub")):
+        former.unlink()
+    assert CliRunner().invoke(app, verifying).exit_code == 0
+    shutil.rmtree(config.audit.path)
+    shutil.copytree(tmp_path / "before", config.audit.path)
+    assert CliRunner().invoke(app, verifying).exit_code == 1
+
+
 def test_a_key_is_not_replaced_while_records_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The former key's note about them would be believed by nobody."""
     monkeypatch.setattr(opening, "_PATIENCE", 0.1)
@@ -138,16 +162,23 @@ def test_a_key_is_not_replaced_while_records_are_removed(tmp_path: Path, monkeyp
 
 def test_a_change_that_the_disk_delays_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said to have failed and done all the same, the log would go on under a key nobody kept."""
-    monkeypatch.setattr(limen.audit.ledger, "_PATIENCE", 0.05)
     ledger = Ledger.open(tmp_path / "log", key(tmp_path, "a"), fsync_interval=0.01)
     written(ledger, 3)
-    slow = Publisher.succeed
+    begun, succeed, asked = threading.Event(), Publisher.succeed, limen.audit.ledger._Successor
 
-    def succeed(self: Publisher, signer: FileSigner, why: str) -> None:
-        time.sleep(0.3)
-        slow(self, signer, why)
+    class Impatient(threading.Event):
+        """Has waited long enough as soon as the change was begun."""
 
-    monkeypatch.setattr(Publisher, "succeed", succeed)
+        def wait(self, timeout: float | None = None) -> bool:
+            return super().wait() if timeout is None else not begun.wait(60)
+
+    def slow(self: Publisher, signer: FileSigner, why: str) -> None:
+        begun.set()
+        time.sleep(0.2)
+        succeed(self, signer, why)
+
+    monkeypatch.setattr(Publisher, "succeed", slow)
+    monkeypatch.setattr(limen.audit.ledger, "_Successor", lambda signer, why, done: asked(signer, why, Impatient()))
     ledger.succeed(key(tmp_path, "b"), "planned")
     assert len(successions(tmp_path / "log")) == 1
     ledger.close_now()

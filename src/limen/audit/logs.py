@@ -153,6 +153,11 @@ def _origin(directory: Path) -> str:
     return (note or b"").split(b"\n", 1)[0].decode("utf-8", "replace")
 
 
+def key_beside(directory: Path) -> Path:
+    """Where the key that signs the log is once it was replaced; its public half is beside it, with `.pub` added."""
+    return directory.with_name(f"{directory.name}-log.key")
+
+
 def name_of(directory: Path, base: str) -> str:
     """The name of the log in `directory`, given the configured one: a replica's may have a suffix."""
     name = _origin(directory)
