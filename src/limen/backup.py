@@ -26,10 +26,9 @@ from limen.audit.folders import sync_folder
 from limen.audit.journal import journal_path
 from limen.audit.logs import ID
 from limen.audit.note import Checkpoint, NoteError, VerifierKey
-from limen.audit.publish import CHECKPOINT
-from limen.audit.read import PRUNED, load
-from limen.audit.succession import FOLDER as KEY_CHAIN
-from limen.audit.succession import Trusted
+from limen.audit.read import CHECKPOINT, PRUNED, load
+from limen.audit.succession import place as succession_place
+from limen.audit.succession import succession_notes
 from limen.audit.tiles import ENTRIES, WIDTH, split_bundle, tile_path
 from limen.audit.verify import present
 from limen.config.document import parse
@@ -127,8 +126,8 @@ class Backup:
         directory, place = self._config.audit.path, f"files/{self._places['audit']}"
         signer = open_log_signer(self._config)
         try:
-            trusted = Trusted(directory, VerifierKey(signer.name, signer.public_key))
-            checkpoint, last, note = present(directory, trusted)
+            chain = succession_notes(directory)
+            (_, checkpoint, _, note), last = present(directory, VerifierKey(signer.name, signer.public_key))
         except NoteError as fault:
             raise ConfigFault(f"the log cannot be backed up: {fault}", str(directory)) from None
         bundles, width = divmod(checkpoint.size, WIDTH)
@@ -148,8 +147,10 @@ class Backup:
             if part := count % WIDTH:
                 self._tile(packer, directory, place, level, count // WIDTH, part)
             level, count = level + 1, count // WIDTH
-        for number, _ in enumerate(sorted((directory / KEY_CHAIN).glob("[0-9]*")), 1):
-            packer.add(f"{place}/{KEY_CHAIN}/{number}", [(directory / KEY_CHAIN / str(number)).read_bytes()])
+        for number, handed_over in enumerate(chain, 1):
+            packer.add(f"{place}/{succession_place(number)}", [handed_over])
+        if succession_notes(directory) != chain:
+            raise DependencyFault("backup", "the key of the log was replaced while it was made; again")
         # After the records: whatever was removed while they were copied stands in it.
         for name in (PRUNED, ID):
             if (content := load(directory, name)) is not None:

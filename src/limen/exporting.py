@@ -15,6 +15,7 @@ from limen.adapters.sinks import open_sink
 from limen.audit.export import OWN, Entry, Tolerance
 from limen.audit.exposition import Counts, Gauge
 from limen.audit.follow import Course, Lane, Record, Standing
+from limen.audit.note import VerifierKey
 from limen.core.events import Event, Watch
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
@@ -105,19 +106,25 @@ class Exporter:
 
 
 def open_exporter(
-    config: Config, state: State, record: Record, say: Callable[[str], None], hold: Callable[[str], None], log: str
+    config: Config,
+    state: State,
+    record: Record,
+    say: Callable[[str], None],
+    hold: Callable[[str], None],
+    key: VerifierKey,
 ) -> Exporter:
-    """One lane for each follower of the configuration. `log`: the log's name, which no other replica's has.
+    """One lane for each follower of the configuration. `key` signs the log, and is named after it as no other
+    replica's is.
 
     Raises ConfigFault when a sink needs what is not installed, DependencyFault.
     """
-    lanes = [(_lane(config, one, state.cursors, record, log), one.name, one.limit) for one in config.audit.followers]
+    lanes = [(_lane(config, one, state.cursors, record, key), one.name, one.limit) for one in config.audit.followers]
     return Exporter(lanes, record, say, hold)
 
 
-def _lane(config: Config, settings: FollowerSettings, cursors: Table, record: Record, log: str) -> Lane:
-    path = config.audit.path
-    course = Course(path, log, settings.name, settings.selection, settings.batch, settings.since)
+def _lane(config: Config, settings: FollowerSettings, cursors: Table, record: Record, key: VerifierKey) -> Lane:
+    path, log = config.audit.path, key.name
+    course = Course(path, key, settings.name, settings.selection, settings.batch, settings.since)
     letters = DeadLetters(path.with_name(DEAD) / f"{settings.name}.jsonl")
     return Lane(course, open_sink(settings, log), cursors, partial(_dead, letters), record)
 

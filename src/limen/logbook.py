@@ -18,8 +18,10 @@ from limen.audit.logs import Head, Logs
 from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Unprovable
 from limen.audit.prune import Pruning
+from limen.audit.pruned import known_pruned
+from limen.audit.succession import trusted
 from limen.audit.tiles import WIDTH
-from limen.audit.witness import RolledBack, advance, following, read_statement, sign_statement
+from limen.audit.witness import RolledBack, Statement, advance, following, read_statement, sign_statement
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.storage import open_index
@@ -58,6 +60,7 @@ class Logbook:
         )
         self.signer: FileSigner = signer.named(self.head.name)
         self._me, self._pruned, self._witnessed, self._trouble = secrets.token_hex(8), -_PRUNE, -1e9, ""
+        self._number = -1  # of the newest statement seen
 
     async def run(self, record: Record) -> None:
         """Until cancelled. Raises DependencyFault when the log's name is taken from us, or nothing can be put on
@@ -96,12 +99,19 @@ class Logbook:
         self._tell(trouble)
 
     def _beat(self) -> None:
-        """Tell how far we are, and see that this continues what was stated of us: nobody set the log back."""
+        """Tell how far we are, and see that this continues what was stated of us: nobody set the log back, nor the
+        statement, nor says in our name that records may be missing."""
         raw = self._table.get(_STATEMENT)
-        seen = read_statement(raw, self._key).seen(self.head.name) if raw else None
+        said = read_statement(raw, self._key) if raw else Statement(number=-1)
+        if said.number < self._number:
+            text = f"the statement over all logs was set back: {self._number} was seen, {said.number} is there"
+            raise RolledBack(text if raw else f"the statement over all logs is gone: {self._number} was seen")
+        self._number = said.number
+        seen = said.seen(self.head.name)
         since = 0 if seen is None else seen.size
         self.head = self._logs.tell(self.head, self._directory, since, time.time())
         following(self.head, seen)
+        known_pruned(self._directory, trusted(self._directory, parse_verifier_key(self.head.key)))
 
     @property
     def _key(self) -> VerifierKey:
@@ -134,11 +144,11 @@ class Logbook:
         pruning = Pruning(self._directory, self.signer, settings.retention, self._table, self._cursors)
         plan = pruning.plan(time.time())
         if plan.ranges:
-            pruning.remove(
+            gone = pruning.remove(
                 plan.ranges, ["retention"], "older than audit.retention", time.time(),
                 lambda fields: record("pruned", fields),
             )  # fmt: skip
-            forget(self._config, self.signer.name, plan.ranges)
+            forget(self._config, self.signer.name, gone)
         self._pruned = time.monotonic()
 
 
@@ -156,8 +166,3 @@ def forget(config: Config, log: str, ranges: Sequence[tuple[int, int]]) -> None:
 def statement_of(table: Table) -> bytes:
     """The newest statement over all logs, b"" before the first. Raises DependencyFault."""
     return table.get(_STATEMENT) or b""
-
-
-def put_statement(table: Table, before: bytes, note: bytes) -> bool:
-    """Make it the newest, unless another one came first. Raises DependencyFault."""
-    return table.swap(_STATEMENT, before or None, note)

@@ -17,8 +17,9 @@ from limen.adapters.keys import FileSigner
 from limen.adapters.lockfile import load_lock, own_key
 from limen.adapters.signing_keys import SigningKeys
 from limen.audit.ledger import Ledger
-from limen.audit.logs import name_of
+from limen.audit.logs import key_beside, name_of
 from limen.audit.note import NoteError
+from limen.audit.prune import pruning
 from limen.audit.succession import successions
 from limen.catalog.locked import LockedRegistry
 from limen.catalog.registry import Registry
@@ -48,6 +49,7 @@ _KEY_WRAPS: Final = MappingProxyType(
     }
 )
 _TRIES: Final = 3
+_PATIENCE: Final = 8.0  # seconds to wait for a removal of old records to end
 CALLABLE: Final = frozenset({"tool", "prompt", "resource", "template"})  # kinds of definitions a rule can name
 
 
@@ -89,7 +91,7 @@ def open_signer(config: Config) -> FileSigner:
 
 def log_key(config: Config) -> Path:
     """Where the key that signs the log is once it was replaced; before, `audit.key` does."""
-    return config.audit.path.with_name(f"{config.audit.path.name}-log.key")
+    return key_beside(config.audit.path)
 
 
 def open_log_signer(config: Config) -> FileSigner:
@@ -103,13 +105,16 @@ def open_log_signer(config: Config) -> FileSigner:
             where = str(config.audit.path)
             raise ConfigFault(f"the log's chain of keys must not be believed: {fault}", where) from None
         name = name_of(config.audit.path, config.audit.name)
-        if not chain:
+        if not chain and not path.exists():
             return open_signer(config).named(name)
         for found in (path, _draft(path)):
             with suppress(DependencyFault):  # it is being put in its place: look again
                 signer = FileSigner.open(found, config.audit.name, create=False)
-                if signer.public_key == chain[-1].after.public_key:
+                if chain and signer.public_key == chain[-1].after.public_key:
                     return signer.named(name)
+    if not chain:
+        text = f"the log in {config.audit.path} knows nothing of this key, which signs it: it was set back or emptied"
+        raise ConfigFault(f"{text}. Restore it, or move this key away to begin another log", str(path))
     raise ConfigFault(f"the key that signs the log since record {chain[-1].size} is not here; restore it", str(path))
 
 
@@ -118,12 +123,14 @@ def replace_log_key(config: Config, ledger: Ledger, why: str) -> FileSigner:
     ledger. Raises DependencyFault: then the former key goes on signing."""
     path = log_key(config)
     try:
-        settle_log_key(config)
-        for left in (_draft(path), _public(_draft(path))):
-            left.unlink(missing_ok=True)
-        signer = FileSigner.open(_draft(path), config.audit.name).named(ledger.name)
-        ledger.succeed(signer, why)
-        _settle(path)
+        # Nobody removes records meanwhile: the note about those counts as the former key leaves it.
+        with pruning(config.audit.path, _PATIENCE):
+            settle_log_key(config)
+            for left in (_draft(path), _public(_draft(path))):
+                left.unlink(missing_ok=True)
+            signer = FileSigner.open(_draft(path), config.audit.name).named(ledger.name)
+            ledger.succeed(signer, why)
+            _settle(path)
     except OSError as fault:
         raise DependencyFault("signing key", f"{path}: {fault.strerror or fault}") from fault
     return signer

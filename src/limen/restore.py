@@ -42,6 +42,7 @@ _FORGOTTEN: Final = {
     "sessions": ("",),
     "attempts": ("",),
     "approvals": ("",),
+    "consents": ("",),
     "oauth": ("family/", "code/", "device/", "transaction/"),
 }
 
@@ -143,6 +144,9 @@ class _Restoration:
         self._keep_issued, self._progress, self._now = keep_issued, progress, time.time()
         places = self._manifest["places"]
         self._storage, self._audit, self._key = (_below(draft, places[one]) for one in ("storage", "audit", "key"))
+        self._place = _below(draft, self._manifest["config"])
+        if f"files/{self._manifest['config']}" not in self._manifest["entries"]:
+            raise NotSealed("holds no configuration", str(draft))
         self._revoked = 0
 
     def run(self, database: str) -> dict[str, Any]:
@@ -156,9 +160,7 @@ class _Restoration:
         make_folder(self._storage.parent)
         count = load(database or self._storage, TABLES, rows)
         key = self._new_keys()
-        path = self._draft / self._manifest["config"]
-        path.write_bytes(configuration)
-        path.chmod(0o600)
+        _write(self._place, iter([configuration]))
         for folder, _, _ in os.walk(self._draft):
             sync_folder(Path(folder))
         return {

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from limen.audit.events import read_event
-from limen.audit.read import read
+from limen.audit.note import VerifierKey
+from limen.audit.pruned import read_on
+from limen.audit.read import CHECKPOINT, load, size_of
 from limen.core.events import Event, Watch
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
@@ -24,18 +26,19 @@ _BATCH: Final = 64  # events at a time; then the interpreter is given up for as 
 
 
 class Watcher:
-    """One thread, one pass over the log, a cursor for each who watches: what one cannot take stops only that one."""
+    """One thread, one pass over the log, a cursor for each who watches: what one cannot take stops only that one.
+    `key` signs the log or did, and is named after it."""
 
     def __init__(
         self,
         directory: Path,
-        log: str,
+        key: VerifierKey,
         watches: Sequence[Watch],
         cursors: Table,
         say: Callable[[str], None],
         record: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
-        self._directory, self._log, self._cursors = directory, log, cursors
+        self._directory, self._log, self._signed_by, self._cursors = directory, key.name, key, cursors
         self._lanes = [_Lane(watch, self._start(watch), say, record) for watch in watches]
         self._stop = threading.Event()
         self._settled = 0.0
@@ -93,10 +96,12 @@ class Watcher:
         return more
 
     def _show(self, lanes: list[_Lane]) -> bool:
-        """The next batch. Whether it was a whole one."""
+        """The next batch. Whether it was a whole one. Raises DependencyFault where records are gone without a signed
+        note: nobody was shown them."""
         if not lanes:
             return False
-        records = read(self._directory, min(lane.next for lane in lanes))
+        signed = size_of(load(self._directory, CHECKPOINT))  # before the records: they are there by then
+        records = read_on(self._directory, self._signed_by, min(lane.next for lane in lanes), signed)
         for seen, (index, record) in enumerate(records, 1):
             event = read_event(self._log, index, record)
             for lane in lanes:

@@ -22,7 +22,8 @@ from limen.audit.pruned import Gone, Pruned, known_pruned, open_pruned, sign_pru
 from limen.audit.read import read
 from limen.audit.retention import DAY, RetentionSettings
 from limen.audit.signed import SignedRecords, Untrusted
-from limen.audit.verify import verify
+from limen.audit.tiles import ENTRIES, tile_path
+from limen.audit.verify import Report, verify
 from limen.core.faults import DependencyFault
 
 SIZE = 256 * 8 + 88
@@ -56,7 +57,8 @@ class Log:
 
     def prune(self, now: float = NOW, settings: RetentionSettings = YEAR) -> int:
         pruning = self.with_settings(settings)
-        return pruning.remove(pruning.plan(now).ranges, ["ann"], "old", now, self.told.append)
+        gone = pruning.remove(pruning.plan(now).ranges, ["ann"], "old", now, self.told.append)
+        return sum(last - first for first, last in gone)
 
     def check(self) -> Any:
         return verify(self.directory, self.signer.verifier_key)
@@ -180,7 +182,7 @@ def test_op_02_hashes_of_removed_records_are_held_to_the_root(log: Log) -> None:
 
 def test_killed_between_the_note_and_the_last_file(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pruning, "finish", lambda self, pruned=None: None)
-    assert log.prune(settings=HALF) == 4
+    assert log.prune(settings=HALF) == 0  # named, and still there
     assert log.there() == list(range(9)), "all is still there, and all of it is checked"
     report = log.check()
     assert (report.ok, report.pruned) == (True, 0), report.problem
@@ -321,3 +323,59 @@ def test_reading_and_removing_at_the_same_time(log: Log) -> None:
     assert first[-1][0] == 9
     assert rest[-1] == SIZE - 1
     assert time.monotonic() - began < 60
+
+
+def test_a_hold_of_the_very_moment_keeps_what_was_already_planned(log: Log) -> None:
+    """OP-03: `hold add` says that nothing it covers is removed, while somebody else is about to."""
+    ranges = log.with_settings(HALF).plan(NOW).ranges
+    assert ranges == ((0, 4),)
+    log.holds.add(Hold("", "caller", "bob", "case", NOW, "alice"))  # record 300, in bundle 1
+    assert log.pruning.remove(ranges, ["ann"], "old", NOW, log.told.append) == [(0, 1), (2, 4)]
+    assert log.there() == [1, 4, 5, 6, 7, 8]
+    assert log.told[0]["ranges"] == [[0, 256], [512, 1024]]
+    assert log.check().ok
+
+
+def test_a_hold_that_comes_when_the_note_is_signed_already_keeps_the_files(log: Log) -> None:
+    late = Hold("", "caller", "bob", "case", NOW, "alice")
+    made = list[Hold]()
+    ranges = log.with_settings(HALF).plan(NOW).ranges
+    gone = log.pruning.remove(ranges, ["ann"], "old", NOW, lambda told: made.append(log.holds.add(late)))
+    assert gone == [(0, 1), (2, 4)]  # and nothing else is forgotten by the index
+    assert log.there() == [1, 4, 5, 6, 7, 8]
+    assert log.check().ok
+    log.open().close_now()
+    log.holds.lift(made[0].id, "bob", 1)
+    log.pruning.finish()
+    assert log.there() == [4, 5, 6, 7, 8]
+    assert log.check().ok
+
+
+def test_a_replica_named_after_this_log_is_not_waited_for(log: Log) -> None:
+    """Its cursors begin with our name; how far it is in its own log says nothing about ours."""
+    log.tables["cursors"].put("watch/limen/3f2a1b/index", b"5")
+    assert log.prune(settings=HALF) == 4
+    log.tables["cursors"].put("watch/limen/behind", b"5")
+    assert log.pruning.plan(NOW).bundles == 0
+
+
+def test_what_is_removed_while_the_log_is_read_is_no_damage(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note is younger than the reading; a file that vanishes without one is."""
+    records = iter(SignedRecords(log.directory, log.signer.verifier_key))
+    assert next(records) == record(0)
+    log.prune(settings=HALF)
+    assert len(list(records)) == 255 + SIZE - 4 * 256
+    shown, was = list[int](), verify.__globals__["_present"]
+
+    def twice(*args: Any) -> Any:
+        """The first reading meets the removal half way."""
+        shown.append(1)
+        if len(shown) == 1:
+            log.prune(settings=RetentionSettings(days=100))
+            return Report(ok=False, problem="a bundle is missing")
+        return was(*args)
+
+    monkeypatch.setitem(verify.__globals__, "_present", twice)
+    assert log.check().ok
+    (log.directory / tile_path(ENTRIES, 6)).unlink()
+    assert not log.check().ok

@@ -14,11 +14,13 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from limen.adapters.keys import FileSigner
 from limen.audit.events import read_event
 from limen.audit.index import Query, row_of
 from limen.audit.ledger import Ledger
-from limen.audit.note import parse_verifier_key
+from limen.audit.note import VerifierKey, parse_verifier_key
 from limen.audit.proofs import Prover, check_proof, read_proof
+from limen.audit.pruned import Gone, Pruned, sign_pruned
 from limen.audit.read import read
 from limen.audit.verify import verify
 from limen.cli.main import app
@@ -59,6 +61,10 @@ class Home:
 
     def record(self, event: str, fields: Mapping[str, Any]) -> None:
         self.told.append((event, fields))
+
+    @property
+    def key(self) -> VerifierKey:
+        return parse_verifier_key(self.logbook.signer.verifier_key)
 
     def turn(self) -> None:
         """Its duties once."""
@@ -132,7 +138,7 @@ def test_who_begins_to_watch_a_pruned_log_begins_where_it_begins(tmp_path: Path)
             pass
 
     async def watched() -> None:
-        watcher = Watcher(home.config.audit.path, "limen", [Seer()], home.state.cursors, home.said.append, home.record)
+        watcher = Watcher(home.config.audit.path, home.key, [Seer()], home.state.cursors, home.said.append, home.record)
         task = asyncio.create_task(watcher.run())
         while len(seen) < 512:
             await asyncio.sleep(0.05)
@@ -171,3 +177,50 @@ def test_i2_proofs_stay_valid_when_a_persons_key_is_destroyed(tmp_path: Path) ->
     shown = CliRunner().invoke(app, ["-c", str(home.path), "audit", "export", "--person", "alice", "--proof"])
     rows = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [row["id"] for row in rows] == ["limen:0"]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_op_02_a_note_that_excuses_missing_records_is_found_at_once(tmp_path: Path, signed: bool) -> None:
+    home = Home(tmp_path, deleters=2)
+    home.fill()
+    home.turn()
+    thief = FileSigner.open(tmp_path / "thief.key", "limen")
+    note = sign_pruned(home.logbook.signer if signed else thief, Pruned((Gone(0, 1, 1.0, ("ann",), "old"),)))
+    (home.config.audit.path / "pruned").write_bytes(note)
+    home.turn()
+    assert [event for event, _ in home.told] == (["witnessed"] if signed else ["witnessed", "tampered"])
+    assert home.said == ([] if signed else [f"log: not signed by the key {home.key.name}+{home.key.id.hex()}"])
+
+
+@pytest.mark.parametrize("back", ["older", "gone"])
+def test_op_02_a_statement_that_is_set_back_is_found(tmp_path: Path, back: str) -> None:
+    """Whoever sets a log back must set back what was stated of it as well: running replicas remember."""
+    home = Home(tmp_path, deleters=2, witness=5)
+    home.fill(300)
+    home.turn()
+    older = home.state.logs.get("witness")
+    home.logbook._witnessed = -1e9
+    home.turn()
+    home.turn()
+    assert [event for event, _ in home.told] == ["witnessed", "witnessed"]
+    newest = home.state.logs.get("witness")
+    home.state.logs.swap("witness", newest, older if back == "older" else None)
+    home.turn()
+    assert [event for event, _ in home.told] == ["witnessed", "witnessed", "tampered"]
+    assert "set back" in home.said[0] if back == "older" else "gone" in home.said[0]
+    home.state.logs.swap("witness", home.state.logs.get("witness"), newest)
+    home.turn()
+    assert home.said[1:] == ["log: kept up again"]
+
+
+def test_what_is_exported_of_a_person_commands_no_terminal(tmp_path: Path) -> None:
+    """The other half: the words themselves are all there."""
+    home, agent = Home(tmp_path), "desk\u009b2J\u202e\x1b]0;x\x07"
+    ledger = Ledger.open(home.config.audit.path, home.logbook.signer, fsync_interval=60)
+    ledger.append(orjson.dumps({"t": "intent", "ts": 1.0, "sub": "alice", "agent": agent}))
+    ledger.close_now()
+    found = CliRunner().invoke(app, ["-c", str(home.path), "audit", "export", "--person", "alice"])
+    assert found.exit_code == 0, found.output
+    assert found.stdout.isascii()
+    assert "\x1b" not in found.stdout
+    assert json.loads(found.stdout)["record"]["agent"] == agent

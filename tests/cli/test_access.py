@@ -19,8 +19,7 @@ from gateway.running import running
 from limen.adapters.keys import FileSigner
 from limen.adapters.sqlite import SqliteTable
 from limen.audit.ledger import Ledger
-from limen.audit.publish import CHECKPOINT
-from limen.audit.read import read
+from limen.audit.read import CHECKPOINT, read
 from limen.cli.main import app
 from limen.cli.survey import moment, rules_of
 from limen.config.load import Loaded, load_config

@@ -20,6 +20,7 @@ from limen.audit.events import read_event
 from limen.audit.export import Entry, Rejected, Selection
 from limen.audit.follow import Course, Lane
 from limen.audit.ledger import Ledger
+from limen.audit.note import parse_verifier_key
 from limen.audit.tree import leaf_hash
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
@@ -112,7 +113,8 @@ class Log:
         def aside(one: Entry, why: str) -> None:
             self.aside.append((one.event.index, why))
 
-        course = Course(self.place, "limen", "siem", selection or Selection(), batch, more.pop("since", "beginning"))
+        key = parse_verifier_key((self.home / "key.pub").read_text())
+        course = Course(self.place, key, "siem", selection or Selection(), batch, more.pop("since", "beginning"))
         record = lambda kind, fields: self.told.append({"t": kind, **fields})  # noqa: E731
         return Lane(course, sink, self.cursors, more.pop("aside", aside), record, clock, lambda: 0.5)
 
@@ -137,9 +139,12 @@ class Heard:
     body: bytes
 
 
+Answer = tuple[int, bytes] | tuple[int, bytes, str]
+
+
 @contextmanager
-def http_server(answer: Callable[[Heard], tuple[int, bytes] | None]) -> Iterator[tuple[str, list[Heard]]]:
-    """A real server on loopback. None: no answer at all, the connection stays open."""
+def http_server(answer: Callable[[Heard], Answer | None]) -> Iterator[tuple[str, list[Heard]]]:
+    """A real server on loopback: status, body, type. None: no answer at all, the connection stays open."""
     heard: list[Heard] = []
     stop = threading.Event()
 
@@ -154,6 +159,8 @@ def http_server(answer: Callable[[Heard], tuple[int, bytes] | None]) -> Iterator
                 return
             self.send_response(said[0])
             self.send_header("Content-Length", str(len(said[1])))
+            if len(said) > 2:
+                self.send_header("Content-Type", said[2])
             self.end_headers()
             self.wfile.write(said[1])
 

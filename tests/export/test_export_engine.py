@@ -14,9 +14,13 @@ import pytest
 
 from export.following import Clock, FakeSink, Log, down, outcome, refusing, turns
 from limen.adapters.dead_letters import DeadLetters
+from limen.adapters.keys import FileSigner
 from limen.adapters.sink_file import FileSink
 from limen.audit.export import MOST_DELAY, MOST_STRIKES, Entry, Selection, Tolerance, delay
 from limen.audit.follow import Lane, cursor_key, read_standing, state_key
+from limen.audit.note import sign_checkpoint
+from limen.audit.pruned import Gone, Pruned, sign_pruned
+from limen.audit.tiles import ENTRIES, tile_path
 from limen.core.faults import DependencyFault
 from limen.exporting import Exporter
 
@@ -347,3 +351,45 @@ def test_the_id_differs_where_the_record_does() -> None:
 
     assert entry(outcome(1), 7).id != entry(outcome(2), 7).id
     assert entry(outcome(1), 7).id == entry(outcome(1), 7, size=9).id
+
+
+@pytest.mark.parametrize("note", ["none", "forged", "signed"])
+def test_records_that_are_gone_are_passed_over_only_if_a_signed_note_says_so(log: Log, note: str) -> None:
+    """Else whoever deletes a file of the log has a collector that misses records and looks up to date."""
+    log.fill(700)
+    sink, clock = FakeSink(), Clock()
+    if note != "none":
+        pruned = Pruned((Gone(1, 2, 1.0, ("ann",), "old"),))
+        signer = FileSigner.open(log.home / ("key" if note == "signed" else "thief"), "limen")
+        (log.place / "pruned").write_bytes(sign_pruned(signer, pruned))
+    (log.place / tile_path(ENTRIES, 1)).unlink()
+    lane = log.lane(sink, clock)
+    turns(lane, clock, 400.0, most=2000)
+    standing = lane.standing
+    if note == "signed":
+        assert sink.indexes == [*range(256), *range(512, 700)]
+        assert standing.error == ""
+        return
+    assert sink.indexes == list(range(256))
+    assert "records from 256 on are not there" in standing.error
+    records, seconds = standing.lag(clock())
+    assert records == 444
+    assert seconds > 300  # it counts as behind, as with any outage
+
+
+def test_a_checkpoint_that_must_not_be_believed_moves_nothing(log: Log) -> None:
+    log.fill(20)
+    sink, clock = FakeSink(), Clock()
+    lane = log.lane(sink, clock)
+    turns(lane, clock)
+    checkpoint = (log.place / "checkpoint").read_bytes()
+    thief = sign_checkpoint(FileSigner.open(log.home / "thief", "limen"), 5, bytes(32))
+    for damaged in (b"", checkpoint.replace(b"\n20\n", b"\n9\n"), thief):
+        (log.place / "checkpoint").write_bytes(damaged)
+        turns(lane, clock, 5.0)
+        assert "must not be believed" in lane.standing.error
+        assert (lane.standing.next, log.told) == (20, [])
+    (log.place / "checkpoint").write_bytes(checkpoint)
+    log.fill(5)
+    turns(lane, clock, 120.0)
+    assert sink.indexes == list(range(25))

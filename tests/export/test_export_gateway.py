@@ -122,6 +122,7 @@ def test_kill_9_in_the_middle_of_a_batch_loses_nothing(scene: tuple[Running, Rec
 def test_back_pressure_refuses_calls_until_the_sink_is_back(scene: tuple[Running, Receiver, int]) -> None:
     gateway, receiver, _ = scene
     token = gateway.token()
+    gateway.until(lambda: gateway.call("echo", token)[0] == 200)  # a slow restart is behind
     receiver.mode = "down"
     assert gateway.call("echo", token)[0] == 200  # within the limit nobody waits
     calls = gateway.calls_seen()

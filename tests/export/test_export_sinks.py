@@ -20,7 +20,10 @@ import pytest
 import trustme
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from pydantic import TypeAdapter, ValidationError
 
 from export.following import Clock, Heard, Log, entry, http_server, outcome, turns
@@ -296,6 +299,81 @@ def test_opentelemetry_gets_spans_logs_and_measurements() -> None:
     assert [one.event_name for one in logs] == ["limen.call.outcome"] * 5 + ["limen.start"]
     assert logs[0].span_id == spans[0].span_id
     assert any(one.key == "limen.leaf" and one.value.string_value == ENTRIES[0].leaf for one in logs[0].attributes)
+
+
+PAGE = b"<html>Sign in to the network</html>"
+PARTIAL = ExportTraceServiceResponse()
+PARTIAL.partial_success.rejected_spans = 2
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "wrong"),
+    [
+        (b"", "application/x-protobuf", None),
+        (b"{}", "application/json", None),
+        (PAGE, "text/html", DependencyFault),
+        (PAGE, "application/x-protobuf", DependencyFault),
+        (PAGE, "application/json", DependencyFault),
+        (PARTIAL.SerializeToString(), "application/x-protobuf", Rejected),
+        (b'{"partialSuccess":{"rejectedSpans":"2","errorMessage":"too old"}}', "application/json", Rejected),
+    ],
+)
+def test_opentelemetry_an_answer_of_200_that_is_none_has_not_taken_it(
+    body: bytes, kind: str, wrong: type[Exception] | None
+) -> None:
+    """A page of a proxy or a portal would otherwise swallow every event."""
+    with http_server(lambda heard: (200, body, kind)) as (url, _):
+        otlp = sink(kind="otlp", url=url, signals=["traces"])
+        if wrong is None:
+            otlp.send(ENTRIES)
+            return
+        with pytest.raises(wrong):
+            otlp.send(ENTRIES)
+
+
+@pytest.mark.parametrize("body", [PAGE, b'{"text":"Server is busy","code":9}', b'{"code":"9"}', b"[]"])
+def test_splunk_that_says_200_and_an_error_has_not_taken_it(body: bytes) -> None:
+    with http_server(lambda heard: (200, body)) as (url, _), pytest.raises(DependencyFault, match=r"but|JSON"):
+        sink(kind="splunk_hec", url=url, token="t").send(ENTRIES)
+
+
+@pytest.mark.parametrize("status", [200, 202, 302])
+def test_azure_monitor_answers_204_and_nothing_else(status: int) -> None:
+    def answer(heard: Heard) -> tuple[int, bytes]:
+        return (status, PAGE) if "/dataCollectionRules/" in heard.path else azure(heard)
+
+    with http_server(answer) as (url, _), pytest.raises(DependencyFault, match=str(status)):
+        settings = {"kind": "azure_monitor", "url": url, "authority": url, "tenant": "contoso", "client_id": "c"}
+        sink(**settings, client_secret="s", rule="dcr-1", stream="Custom-Limen_CL").send(ENTRIES)
+
+
+@pytest.mark.parametrize("kind", ["webhook", "splunk_hec", "otlp"])
+def test_an_answer_without_end_is_cut_off(kind: str) -> None:
+    """I3: a gigabyte, or a byte at a time for ever: neither memory nor a thread is spent on it."""
+    settings = {"webhook": {"secret": "s" * 24}, "splunk_hec": {"token": "t"}, "otlp": {}}[kind]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def flood() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(4096)
+                try:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
+                    while not stop.is_set():
+                        connection.sendall(b"x" * 65_536)
+                except OSError:
+                    return  # it hung up
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(DependencyFault):
+            sink(kind=kind, url=url, timeout=30, **settings).send(ENTRIES)
+        thread.join(10)
+        ended = not thread.is_alive()
+        stop.set()
+        thread.join()
+    assert ended  # by us, long before the timeout
 
 
 def azure(heard: Heard) -> tuple[int, bytes]:

@@ -169,6 +169,60 @@ def test_two_replicas_logs_are_proven_each_by_its_own_key(tmp_path: Path) -> Non
         check(swapped, [one.verifier_key])
 
 
+def rekeyed(place: Path) -> tuple[list[FileSigner], Path]:
+    """A log of 600 records under three keys, handed over at 300 and 600."""
+    signers = [FileSigner.open(place / f"{number}.key", "limen") for number in range(3)]
+    ledger = Ledger.open(place / "limen", signers[0])
+    for after in signers[1:]:
+        for number in range(300):
+            ledger.append(orjson.dumps({"t": "intent", "ts": 1.0, "n": number}))
+        ledger.succeed(after, "planned")
+    ledger.close_now()
+    return signers, place / "limen"
+
+
+def test_a_log_whose_key_was_replaced_is_proven_to_who_has_any_of_its_keys(tmp_path: Path) -> None:
+    signers, log = rekeyed(tmp_path)
+    proven = prove(log, signers[0].verifier_key, lambda index, record: index % 50 == 0)
+    assert (proven.key, len(proven.chain)) == (signers[2].verifier_key, 2)
+    data = bundle(signers[0], {"id": "a", "title": "t", "created": 1.0}, [proven], {})
+    for known in signers:
+        assert check(data, [signers[0].verifier_key, known.verifier_key])["vouched"] == []
+
+
+@pytest.mark.parametrize("count", [10, 300])
+def test_op_02_a_past_that_a_former_key_signed_afterwards_is_no_evidence(tmp_path: Path, count: int) -> None:
+    """Who stole it has other records, as many as there were or fewer, and the true chain of keys."""
+    signers, log = rekeyed(tmp_path)
+    (tmp_path / "thief").mkdir()
+    other = Ledger.open(tmp_path / "thief" / "limen", signers[0])
+    for number in range(count):
+        other.append(orjson.dumps({"t": "intent", "ts": 2.0, "forged": number}))
+    other.close_now()
+    forged = prove(tmp_path / "thief" / "limen", signers[0].verifier_key, lambda index, record: True)
+    chain = prove(log, signers[0].verifier_key, lambda index, record: False).chain
+    data = bundle(signers[2], {"id": "a", "title": "t", "created": 1.0}, [replace(forged, chain=chain)], {})
+    with pytest.raises(Wrong, match="had been replaced"):
+        check(data, [signers[2].verifier_key])
+
+
+def test_a_key_that_is_replaced_while_evidence_is_drawn_does_not_spoil_it(tmp_path: Path) -> None:
+    signers, log = rekeyed(tmp_path)
+    ledger, after = Ledger.open(log, signers[2]), FileSigner.open(tmp_path / "last.key", "limen")
+
+    def choose(index: int, record: bytes) -> bool:
+        if index == 5:
+            ledger.append(b'{"t":"intent","ts":1.0}')
+            ledger.succeed(after, "planned")
+        return index < 9
+
+    proven = prove(log, signers[0].verifier_key, choose)
+    ledger.close_now()
+    assert proven.key == signers[2].verifier_key
+    data = bundle(signers[0], {"id": "a", "title": "t", "created": 1.0}, [proven], {})
+    assert check(data, [signers[0].verifier_key])["records"] == 9
+
+
 def test_redaction_hides_names_and_the_rest_stays_proven(tmp_path: Path) -> None:
     signer, log = filled(tmp_path, "limen", 20)
     hide = redactor(signer, "1f2e", ["ann", "203.0.113.7"])

@@ -22,6 +22,7 @@ from limen.backup import Backup
 from limen.config.load import load_config
 from limen.core.faults import ConfigFault
 from limen.restore import Opened, restore
+from limen.storage import State
 from recovery.load import calling
 
 SECRET = "correct horse battery"
@@ -43,6 +44,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, di
         )["key"]
         gateway.limen("keys", "rotate", "log")
         gateway.limen("revoke", "user", "mallory")
+        state = State.open(load_config(gateway.config).config)
+        state.consents.put("ann/desk", b"{}")
+        state.close()
         had["first"] = (gateway.directory / "limen-state" / "audit.key.pub").read_text().strip()
         yield gateway, had
 
@@ -101,6 +105,12 @@ def test_what_was_issued_is_kept_only_when_asked(backup: Path, tmp_path: Path) -
     assert done["api_keys_revoked"] == 0 and not done["issued_before_refused"]
     rows = json.loads(_limen(tmp_path / "kept", "keys", "api", "list", "--json"))
     assert [row["state"] for row in rows] == ["active"]
+    with Opened(backup, SECRET) as opened:
+        restore(opened, tmp_path / "refused", by="ann")
+    for name, consents in (("kept", ["ann/desk"]), ("refused", [])):  # revoked or not since: people are asked again
+        state = State.open(load_config(tmp_path / name / "limen.yaml").config)
+        assert [place for place, _ in state.consents.scan("")] == consents
+        state.close()
 
 
 def test_without_keys_nothing_starts_until_they_are_put_back(
@@ -194,6 +204,19 @@ def test_places_of_the_manifest_do_not_lead_out_either(backup: Path, tmp_path: P
         with pytest.raises(NotSealed, match="outside"):
             restore(opened, tmp_path / "out", by="ann")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["relative", "absolute", "missing"])
+def test_the_name_of_the_configuration_does_not_either(backup: Path, tmp_path: Path, where: str) -> None:
+    victim = tmp_path / "authorized_keys"
+    victim.write_text("mine")
+    name = {"relative": "../authorized_keys", "absolute": str(victim), "missing": "other.yaml"}[where]
+    with Opened(backup, SECRET) as opened:
+        opened.manifest["config"] = name
+        with pytest.raises(NotSealed, match="no configuration" if where == "missing" else "outside"):
+            restore(opened, tmp_path / "out", by="ann")
+    assert victim.read_text() == "mine"
+    assert [one.name for one in tmp_path.iterdir()] == ["authorized_keys"]
 
 
 def test_entries_the_manifest_does_not_list_are_refused(tmp_path: Path) -> None:

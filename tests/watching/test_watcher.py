@@ -11,6 +11,9 @@ import pytest
 from limen.adapters.keys import FileSigner
 from limen.adapters.sqlite import open_tables
 from limen.audit.ledger import Ledger
+from limen.audit.note import VerifierKey, parse_verifier_key
+from limen.audit.pruned import Gone, Pruned, sign_pruned
+from limen.audit.tiles import ENTRIES, tile_path
 from limen.core.events import Event
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
@@ -43,12 +46,15 @@ def cursors(tmp_path: Path) -> Table:
     return table
 
 
+def key_beside(log: Path) -> VerifierKey:
+    return parse_verifier_key((log.parent / "key.pub").read_text())
+
+
 async def watched(log: Path, cursors: Table, *seers: Seer, until: int = 300) -> list[str]:
     """Run until the first of them has seen so many; returns what was said."""
     said = list[str]()
-    task = asyncio.create_task(
-        Watcher(log, "limen", seers, cursors, said.append, lambda event, told: said.append(f"{event} {told}")).run()
-    )
+    key, record = key_beside(log), lambda event, told: said.append(f"{event} {told}")
+    task = asyncio.create_task(Watcher(log, key, seers, cursors, said.append, record).run())
     for _ in range(400):
         if task.done() or len(seers[0].seen) >= until:
             break
@@ -128,3 +134,25 @@ def test_one_that_makes_nothing_but_mistakes_is_not_passed_over(ledger: Ledger, 
     fill(ledger, 40)
     with pytest.raises(DependencyFault, match="KeyError"):
         asyncio.run(watched(tmp_path / "log", cursors, Wrong("wrong", frozenset(range(40)))))
+
+
+@pytest.mark.parametrize("note", ["none", "forged", "signed"])
+def test_records_that_are_gone_are_passed_over_only_if_a_signed_note_says_so(
+    ledger: Ledger, cursors: Table, tmp_path: Path, note: str
+) -> None:
+    """Else whoever deletes a file of the log decides what suspicion and alerts never see."""
+    fill(ledger, 700)
+    ledger.close_now()
+    if note != "none":
+        name = "key" if note == "signed" else "thief"
+        pruned = Pruned((Gone(1, 2, 1.0, ("ann",), "old"),))
+        (tmp_path / "log" / "pruned").write_bytes(sign_pruned(FileSigner.open(tmp_path / name, "limen"), pruned))
+    (tmp_path / "log" / tile_path(ENTRIES, 1)).unlink()
+    seer = Seer("one")
+    if note == "signed":
+        assert asyncio.run(watched(tmp_path / "log", cursors, seer, until=444)) == []
+        assert seer.seen == [*range(256), *range(512, 700)]
+        return
+    with pytest.raises(DependencyFault, match="records from 256 on are not there"):
+        asyncio.run(watched(tmp_path / "log", cursors, seer, until=444))
+    assert seer.seen == list(range(256))

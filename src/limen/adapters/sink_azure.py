@@ -40,6 +40,8 @@ class AzureSink:
             if answer.status == 401:
                 self._ends = 0.0
             judge(answer)
+            if answer.status != 204:  # whoever says so has not taken rows: a page for people, a proxy
+                raise DependencyFault("sink", f"status {answer.status} where 204 is the answer")
 
     def _bearer(self) -> str:
         """A token for our own application (RFC 6749 section 4.4). Raises DependencyFault."""

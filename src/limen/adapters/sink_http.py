@@ -85,6 +85,8 @@ class SplunkSink:
         if answer.status == 400 and _code(answer.body) not in _POISON:
             judge(answer, frozenset())  # a wrong index or channel is the operator's mistake, not the record's
         said = _object(judge(answer))
+        if said.get("code", 0) != 0:
+            raise DependencyFault("sink", f"status {answer.status}, but: {printable(answer.body)}")
         if self._settings.acknowledge:
             self._acknowledged(said.get("ackId"))
 

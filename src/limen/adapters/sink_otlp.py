@@ -8,6 +8,8 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from google.protobuf.json_format import Parse as ParseJson
+from google.protobuf.json_format import ParseError as JsonError
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -32,7 +34,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from limen import __version__
-from limen.adapters.sink_http import Poster, judge
+from limen.adapters.sink_http import Poster, judge, printable
 from limen.audit.export import Entry, Rejected
 from limen.audit.follow_settings import OtlpFollower
 from limen.audit.lines import render
@@ -49,6 +51,7 @@ from limen.audit.semantics import (
     span_name,
     trace_of,
 )
+from limen.core.faults import DependencyFault
 
 Answer = ExportTraceServiceResponse | ExportMetricsServiceResponse | ExportLogsServiceResponse
 _SCOPE: Final = InstrumentationScope(name="limen", version=__version__)
@@ -79,13 +82,17 @@ class OtlpSink:
 
     def _post(self, signal: str, request: Message, answer: Answer, member: str) -> None:
         found = self._poster.post(f"{self._base}/v1/{signal}", request.SerializeToString(), self._headers)
-        body = judge(found)
-        if "protobuf" not in found.headers.get("content-type", ""):
-            return  # a receiver that says 200 and nothing more has taken all of it
+        body, kind = judge(found), found.headers.get("content-type", "")
         try:
-            answer.ParseFromString(body)
-        except DecodeError:
-            return
+            if "json" in kind:
+                ParseJson(body, answer, ignore_unknown_fields=True)
+            elif body and "protobuf" not in kind:
+                raise DecodeError(kind or "without a type")
+            else:
+                answer.ParseFromString(body)  # one that says nothing more has taken all of it
+        except (DecodeError, JsonError) as error:
+            text = f"{signal}: status {found.status}, and no answer of OTLP: {printable(str(error).encode())}"
+            raise DependencyFault("sink", text) from None
         if getattr(answer.partial_success, member):
             raise Rejected(f"{signal}: {answer.partial_success.error_message[:200]}")
 

@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9
 _HEX = re.compile(r"[0-9a-f]{64}")
 _LOCAL, _CENTRAL, _END = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
 _DATE = 0x21  # 1980-01-01
-_SUCCESSION = "limen log key/1"
+_SUCCESSION = "limen log key/2"
 
 
 class Wrong(Exception):
@@ -247,14 +247,14 @@ def _check_logs(files: dict[str, bytes], manifest: dict[str, Any], keys: list[st
     records, redacted, vouched = 0, 0, []
     for log in manifest["logs"]:
         key = log["key"]
-        ends = _key_ends(files, log)
-        if not any(_names(one, known) for one in keys for known in ends):
+        known_keys, left = _log_keys(files, log)
+        if not any(_names(one, known) for one in keys for known in known_keys):
             vouched.append(log["name"])
         head = open_note(files[f"{log['folder']}/checkpoint"], key).split("\n")
         if head[0] != read_key(key)[0] or not head[1].isdecimal():
             raise Wrong(f"the checkpoint of {log['name']} is of another log")
         size, root, before = int(head[1]), _decoded(head[2]), -1
-        if size > ends[key]:
+        if key != known_keys[-1] and (key, size, root) != left:
             raise Wrong(f"the checkpoint of {log['name']} is by a key that had been replaced")
         for line in files[f"{log['folder']}/records.jsonl"].splitlines():
             row = json.loads(line)
@@ -278,32 +278,28 @@ def _check_logs(files: dict[str, bytes], manifest: dict[str, Any], keys: list[st
     }  # fmt: skip
 
 
-def _key_ends(files: dict[str, bytes], log: dict[str, Any]) -> dict[str, float]:
-    """The keys of a log, each with the number of records it may sign. Every one after the first was named by the one
-    before it, and both signed that. Raises Wrong."""
-    keys: dict[str, float] = {}
-    last, begun = log["key"], 0
+def _log_keys(files: dict[str, bytes], log: dict[str, Any]) -> tuple[list[str], tuple[str, int, bytes]]:
+    """The keys of a log, the one that signs it last; and the key before that, with the size and root of the log it left
+    behind. Every one after the first was named by the one before it, and both signed that. Raises Wrong."""
+    keys: list[str] = []
+    left = ("", 0, b"")
     for number in range(1, log["keys"] + 1):
         note = files[f"{log['folder']}/keys/{number}"]
         lines = note.decode("utf-8", "replace").split("\n")
-        if len(lines) < 8 or lines[0] != _SUCCESSION or not lines[3].isdecimal():
+        if len(lines) < 10 or lines[0] != _SUCCESSION or not lines[3].isdecimal():
             raise Wrong(f"a note about the keys of {log['name']} is none")
         before, after, size = lines[1], lines[2], int(lines[3])
         for key in (before, after):
             open_note(note, key)
-        if (
-            read_key(before)[0] != read_key(after)[0]
-            or size < begun
-            or (number > 1 and before != last)
-            or after in keys
-        ):
+        keys = keys or [before]
+        if read_key(before)[0] != read_key(after)[0] or size < left[1] or before != keys[-1] or after in keys:
             raise Wrong(f"the keys of {log['name']} do not follow each other")
-        keys[before] = size
-        last, begun = after, size
-    keys[last] = float("inf")
+        keys.append(after)
+        left = (before, size, _decoded(lines[4]))
+    keys = keys or [log["key"]]
     if log["key"] not in keys:
         raise Wrong(f"the key of {log['name']} is not one of its keys")
-    return keys
+    return keys, left
 
 
 def _names(given: str, key: str) -> bool:

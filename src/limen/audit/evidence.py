@@ -70,16 +70,23 @@ def prove(directory: Path, key_text: str, choose: Choose) -> Proven:
     """Read a whole log once, choose records, and prove each. Raises Untrusted when the log is not what was signed,
     DependencyFault."""
     signed = SignedRecords(directory, key_text)
-    chain, walk = succession_notes(directory), _Walk(choose)
+    chain, walk = _leading_to(signed.key.text, succession_notes(directory)), _Walk(choose)
     for index, leaf, record in signed.walk():
         walk.take(index, leaf, record)
     walk.close()
-    key = signed.key.text
-    if all(key not in (one.before.text, one.after.text) for one in chained(chain)):
-        chain = ()  # it alone is believed, see `Trusted`
+    records = tuple(walk.proofs())
     return Proven(
-        signed.key.name, key, signed.note, signed.size, tuple(walk.proofs()), signed.later, chain, signed.pruned
+        signed.key.name, signed.key.text, signed.note, signed.size, records, signed.later, chain, signed.pruned
     )
+
+
+def _leading_to(key: str, notes: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The changes of keys up to this one: one that came while the log was read is not of this evidence. None for a key
+    of no chain, which alone is believed (see `Trusted`)."""
+    for number, one in enumerate(chained(notes), 1):
+        if one.after.text == key:
+            return tuple(notes[:number])
+    return ()
 
 
 class _Walk:

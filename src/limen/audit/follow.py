@@ -14,8 +14,9 @@ from typing import Any, Final
 import orjson
 
 from limen.audit.export import OWN, Entry, Selection, Sink, Strikes, delay, deliver, read_entries
-from limen.audit.publish import CHECKPOINT
-from limen.audit.read import load, read
+from limen.audit.note import NoteError, VerifierKey
+from limen.audit.pruned import read_on
+from limen.audit.succession import signed
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 
@@ -61,14 +62,20 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What one follower follows: a log's directory and name, which of its events, how many at a time."""
+    """What one follower follows: a log, which of its events, how many at a time. `key` signs the log or did, and is
+    named after it."""
 
     directory: Path
-    log: str
+    key: VerifierKey
     name: str
     selection: Selection
     batch: int
     since: str = "beginning"
+
+    @property
+    def log(self) -> str:
+        """Its name."""
+        return self.key.name
 
 
 class Lane:
@@ -115,8 +122,9 @@ class Lane:
         now, standing = self._clock(), self.standing
         if standing.next > size:
             self._rewind(size)
-        self._change(size=size, looked=now)
+        self._change(size=size)
         entries, after = self._read(size)
+        self._change(looked=now)
         if not entries:
             self._settle(after)
             return after is not None
@@ -130,16 +138,18 @@ class Lane:
 
     def _read(self, size: int) -> tuple[list[Entry], int | None]:
         course, start = self._course, self.standing.next
-        records = islice(read(course.directory, start), max(0, size - start))
+        records = islice(read_on(course.directory, course.key, start, size), max(0, size - start))
         try:
             return read_entries(records, course.log, size, course.selection.wants, course.batch, _LOOKED)
         except OSError as error:
             raise DependencyFault("audit", f"the log cannot be read: {error}") from None
 
     def _signed(self) -> int:
-        """How many records the last checkpoint signs. Our own log: who could forge it could forge its records too."""
-        lines = (load(self._course.directory, CHECKPOINT) or b"").split(b"\n")
-        return int(lines[1]) if len(lines) > 1 and lines[1].isdigit() else 0
+        """How many records are under a signed checkpoint. One that must not be believed moves nothing."""
+        try:
+            return signed(self._course.directory, self._course.key).checkpoint.size
+        except NoteError as fault:
+            raise DependencyFault("audit", f"the checkpoint must not be believed: {fault}") from None
 
     def _start(self, size: int) -> None:
         raw = self._cursors.get(cursor_key(self._course.log, self._course.name))
@@ -180,7 +190,7 @@ class Lane:
 
     def _failed(self, error: str, asked: float) -> float:
         now, failures = self._clock(), self.standing.failures + 1
-        self._change(failures=failures, error=error[:500], failed=now, looked=now)
+        self._change(failures=failures, error=error[:500], failed=now)
         self._tell()
         return delay(failures, asked, self._chance())
 

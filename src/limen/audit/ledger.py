@@ -219,8 +219,11 @@ class Ledger:
             self._state.notify()
         if not asked.done.wait(_PATIENCE):
             with self._state:
-                self._successor = None
-            asked.trouble = asked.trouble or "the disk was too slow"
+                begun, self._successor = self._successor is not asked, None
+            if begun:
+                asked.done.wait()  # what was begun ends one way or the other, and only then may anybody say which
+            else:
+                asked.trouble = "the disk was too slow"
         if asked.trouble:
             raise DependencyFault("audit", f"the key was not replaced: {asked.trouble}")
 
@@ -358,6 +361,7 @@ class Ledger:
         if asked is None:
             return
         try:
+            self._publish()  # all that was written before it was asked for is the former key's
             self._publisher.succeed(asked.signer, asked.why)
         except (OSError, DependencyFault, NoteError) as fault:
             asked.trouble = str(fault)

@@ -20,8 +20,8 @@ from limen.audit.folders import make_folder
 from limen.audit.ledger import lock_directory
 from limen.audit.note import NoteError, VerifierKey, parse_verifier_key
 from limen.audit.proofs import Prover
-from limen.audit.publish import CHECKPOINT, write_apart
-from limen.audit.read import load
+from limen.audit.publish import write_apart
+from limen.audit.read import CHECKPOINT, load
 from limen.audit.succession import chained, succession_notes
 from limen.core.faults import ConfigFault, DependencyFault
 from limen.core.ports import Table
@@ -152,6 +152,11 @@ def _origin(directory: Path) -> str:
     """The name in the log's checkpoint, "" when there is none yet. Whether it may be believed is for others to say."""
     note = load(directory, CHECKPOINT)
     return (note or b"").split(b"\n", 1)[0].decode("utf-8", "replace")
+
+
+def key_beside(directory: Path) -> Path:
+    """Where the key that signs the log is once it was replaced; its public half is beside it, with `.pub` added."""
+    return directory.with_name(f"{directory.name}-log.key")
 
 
 def name_of(directory: Path, base: str) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from limen.audit.note import Checkpoint, NoteError, VerifierKey, decode_base64, open_checkpoint
-from limen.audit.publish import CHECKPOINT
 from limen.audit.read import bundle, load
-from limen.audit.succession import Trusted
+from limen.audit.succession import signed
 from limen.audit.tiles import WIDTH, split_bundle, tile_path
 from limen.audit.tree import check_consistency, check_inclusion, leaf_hash, node_hash, root_hash
 
@@ -148,12 +147,10 @@ class Prover:
 
     def __init__(self, directory: Path, key: VerifierKey) -> None:
         """Raises Unprovable when no checkpoint by this key, or one it led to, is there; DependencyFault."""
-        note = load(directory, CHECKPOINT)
         try:
-            self.checkpoint, self.key = Trusted(directory, key).signed(note or b"")
+            _, self.checkpoint, self.key, self.note = signed(directory, key)
         except NoteError as fault:
             raise Unprovable(f"the checkpoint must not be believed: {fault}") from None
-        self.note: bytes = note or b""
         self._directory = directory
         self._tree = StoredTree(directory, self.checkpoint.size)
 

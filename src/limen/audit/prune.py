@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,10 +21,10 @@ import orjson
 from limen.audit.holds import Holds
 from limen.audit.note import NoteError, VerifierKey
 from limen.audit.pruned import Gone, Pruned, known_pruned, sign_pruned
-from limen.audit.publish import CHECKPOINT, write_apart
+from limen.audit.publish import write_apart
 from limen.audit.read import PRUNED, load
-from limen.audit.retention import Plan, RetentionSettings, plan
-from limen.audit.succession import Trusted
+from limen.audit.retention import Held, Plan, RetentionSettings, joined, plan, unheld
+from limen.audit.succession import signed, trusted
 from limen.audit.tiles import ENTRIES, WIDTH, tile_path
 from limen.core.faults import DependencyFault
 from limen.core.ports import Signer, Table
@@ -32,6 +33,7 @@ _NOTE_ROOM: Final = 60_000  # bytes of a note of at most 64 KiB
 _WISH: Final = "prune/"
 _WISH_KEPT: Final = 7 * 86_400.0
 _FOLLOWERS: Final = ("watch", "follow")
+_LOOK: Final = 0.05  # seconds between looks whether another process is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,17 @@ class Pruning:
         reason: str,
         now: float,
         told: Callable[[Mapping[str, Any]], None],
-    ) -> int:
-        """Remove these bundles; returns how many. `told` puts it on record, before anything else is done.
+    ) -> list[tuple[int, int]]:
+        """Remove these bundles; returns those that are gone. `told` puts it on record, before anything else is done.
 
-        Raises DependencyFault; what was removed by then is under the note, and the rest is removed by the next round.
+        What is held by now stays, whenever these ranges were planned. Raises DependencyFault; what was removed by then
+        is under the note, and the rest is removed by the next round.
         """
-        with self._alone():
+        with pruning(self._directory):
             pruned = self._pruned()
+            if trusted(self._directory, self._key).current != self._key:
+                raise DependencyFault("audit", "the key that signs the log was replaced: try again")
+            ranges = unheld(self._directory, ranges, Holds(self._logs).every())
             taken = list[tuple[int, int]]()
             for first, last in ranges:
                 try:
@@ -114,22 +120,28 @@ class Pruning:
                       "records": sum(b - a for a, b in taken) * WIDTH, "by": [*by], "reason": reason})  # fmt: skip
                 self._write(sign_pruned(self._signer, pruned))
             self.finish(pruned)
-            return sum(last - first for first, last in taken)
+            return joined(
+                index
+                for first, last in taken
+                for index in range(first, last)
+                if not (self._directory / tile_path(ENTRIES, index)).exists()
+            )
 
     def finish(self, pruned: Pruned | None = None) -> None:
-        """Remove whatever the note names and is still there. Raises DependencyFault."""
+        """Remove whatever the note names, is still there and is not held, also by a hold of this very moment. Raises
+        DependencyFault."""
+        held = Held(self._directory)
         try:
             for gone in (self._pruned() if pruned is None else pruned).gone:
                 for index in range(gone.first, gone.last):
-                    self._unlink(index)
+                    path = self._directory / tile_path(ENTRIES, index)
+                    if path.exists() and not held.by(index, Holds(self._logs).every()):
+                        self._unlink(index, path)
         except OSError as fault:
             raise DependencyFault("audit", f"old records could not be removed: {fault}") from None
 
-    def _unlink(self, index: int) -> None:
+    def _unlink(self, index: int, path: Path) -> None:
         """Without its hashes a removed bundle would take the log with it."""
-        path = self._directory / tile_path(ENTRIES, index)
-        if not path.exists():
-            return
         if len(load(self._directory, tile_path(0, index)) or b"") != WIDTH * 32:
             raise DependencyFault("audit", f"bundle {index} is kept: its hashes are not there", retryable=False)
         path.unlink()
@@ -140,21 +152,22 @@ class Pruning:
         for kind in _FOLLOWERS:
             prefix = f"{kind}/{self._signer.name}/"
             for key, raw in self._cursors.scan(prefix):
+                if "/" in key.removeprefix(prefix):
+                    continue  # of a replica, whose log has our name and a suffix
                 if not raw.isdigit():
                     raise DependencyFault("table", f"how far {key} has read is not a number", retryable=False)
                 found[key.removeprefix(prefix)] = int(raw)
         return found
 
     def _signed(self) -> int:
-        note = load(self._directory, CHECKPOINT)
         try:
-            return Trusted(self._directory, self._key).open(note or b"").size
+            return signed(self._directory, self._key).checkpoint.size
         except NoteError as fault:
             raise DependencyFault("audit", f"the checkpoint must not be believed: {fault}", retryable=False) from None
 
     def _pruned(self) -> Pruned:
         try:
-            return known_pruned(self._directory, Trusted(self._directory, self._key))
+            return known_pruned(self._directory, trusted(self._directory, self._key))
         except NoteError as fault:
             text = f"the note about removed records must not be believed: {fault}"
             raise DependencyFault("audit", text, retryable=False) from None
@@ -165,19 +178,28 @@ class Pruning:
         except OSError as fault:
             raise DependencyFault("audit", f"the note about removed records: {fault}") from None
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        try:
-            handle = os.open(self._directory / f"{PRUNED}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as fault:
-            raise DependencyFault("audit", f"old records could not be removed: {fault}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise DependencyFault("audit", "another process is removing old records") from None
-        finally:
-            os.close(handle)
+
+@contextmanager
+def pruning(directory: Path, patience: float = 0.0) -> Iterator[None]:
+    """Nobody else removes records of this log, or changes who may. Waits so many seconds for whoever does. Raises
+    DependencyFault."""
+    ends = time.monotonic() + patience
+    try:
+        handle = os.open(directory / f"{PRUNED}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as fault:
+        raise DependencyFault("audit", f"old records could not be removed: {fault}") from None
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= ends:
+                    raise DependencyFault("audit", "another process is removing old records") from None
+                time.sleep(_LOOK)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _wish(raw: bytes) -> Wish:

@@ -2,12 +2,14 @@
 
 It names whole bundles. Their hash tiles stay, so that the checkpoint, proofs for everything else and consistency still
 verify (c2sp.org/tlog-tiles, pruning). A bundle that is missing and not named here was lost or taken. The note says what
-may be missing, not what is: between signing it and removing the last file both are true of a sound log.
+may be missing, not what is: between signing it and removing the last file both are true of a sound log. It is signed by
+the key that signs the log now; one by a former key counts only as that key left it (see `succession`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +17,10 @@ from typing import Any, Final
 import orjson
 
 from limen.audit.note import NoteError, VerifierKey, open_note, sign_note
-from limen.audit.read import PRUNED, load
-from limen.audit.succession import Trusted
+from limen.audit.read import PRUNED, load, read
+from limen.audit.succession import Trusted, digest_of, trusted
 from limen.audit.tiles import WIDTH
+from limen.core.faults import DependencyFault
 from limen.core.ports import Signer
 from limen.protocol.jsonrpc import canonical
 
@@ -105,14 +108,38 @@ def known_pruned(directory: Path, trusted: Trusted) -> Pruned:
     note = load(directory, PRUNED)
     if note is None:
         return Pruned()
+    if digest_of(note) != trusted.pruned:
+        return open_pruned(note, trusted.current)
     refused = NoteError("no key may sign it")
-    for key, end in trusted.spans:
+    for key in trusted.keys:
         try:
-            found = open_pruned(note, key)
+            return open_pruned(note, key)
         except NoteError as fault:
             refused = fault
-            continue
-        if end is not None and any(gone.last * WIDTH > end for gone in found.gone):
-            raise NoteError(f"records after {end} are named by a key that was replaced there: {key.text}")
-        return found
     raise refused
+
+
+def read_on(directory: Path, key: VerifierKey, start: int, signed: int) -> Iterator[tuple[int, bytes]]:
+    """`read`, for who must miss nothing, and comes back for more: it ends before a gap. Only where `start` is in one
+    that a note `key` vouches for says was made on purpose is it passed over; else, and where there are fewer than
+    `signed` records, raises DependencyFault."""
+    expected = start
+    for index, record in read(directory, start):
+        if index > expected:
+            if expected > start:
+                return
+            _removed(directory, key, start, index)
+        yield index, record
+        expected = index + 1
+    if expected == start < signed:
+        _removed(directory, key, start, signed)
+
+
+def _removed(directory: Path, key: VerifierKey, first: int, end: int) -> None:
+    try:
+        if known_pruned(directory, trusted(directory, key)).until(first // WIDTH) * WIDTH >= end:
+            return
+        why = "and no signed note says that they were removed"
+    except NoteError as fault:
+        why = f"and the note about removed records must not be believed: {fault}"
+    raise DependencyFault("audit", f"records from {first} on are not there, {why}")

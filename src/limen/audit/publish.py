@@ -21,12 +21,12 @@ from typing import Final
 from limen.audit.folders import make_folder, sync_folder
 from limen.audit.journal import Mark, Segment, journal_path
 from limen.audit.note import sign_checkpoint
+from limen.audit.read import CHECKPOINT, PRUNED, load
 from limen.audit.succession import FOLDER, hand_over, successions
 from limen.audit.succession import place as succession_place
 from limen.audit.tiles import ENTRIES, MAX_RECORD, WIDTH, Tile, TileTree, tile_path
 from limen.core.ports import Signer
 
-CHECKPOINT: Final = "checkpoint"
 DRAFT: Final = "draft"
 
 
@@ -108,7 +108,8 @@ class Publisher:
         """Hand over to another key, which signs the log as it is now. Until the note of it is on disk whole, nothing
         has changed. Raises OSError, NoteError, DependencyFault."""
         number = len(successions(self._directory)) + 1
-        note = hand_over(self._signer, signer, self.size, time.time(), why)
+        size, root, pruned = self._tree.size, self._tree.root(), load(self._directory, PRUNED)
+        note = hand_over(self._signer, signer, size, root, time.time(), why, pruned)
         write_whole(self._directory, succession_place(number), note)
         sync_folder(self._directory / FOLDER)
         self._signer = signer

@@ -16,6 +16,7 @@ from limen.audit.journal import journal_path
 from limen.audit.tiles import ENTRIES, WIDTH, split_bundle, tile_path
 from limen.core.faults import DependencyFault
 
+CHECKPOINT: Final = "checkpoint"
 PRUNED: Final = "pruned"  # the note about removed records, see limen.audit.pruned
 
 
@@ -29,6 +30,12 @@ def load(directory: Path, *paths: str) -> bytes | None:
         except OSError as fault:
             raise DependencyFault("audit", f"{path} cannot be read: {fault.strerror or fault}") from fault
     return None
+
+
+def size_of(checkpoint: bytes | None) -> int:
+    """How many records a checkpoint says there are, 0 for none. A hint: whether it may be believed is not asked."""
+    lines = (checkpoint or b"").split(b"\n")
+    return int(lines[1]) if len(lines) > 1 and lines[1].isdigit() and len(lines[1]) < 19 else 0
 
 
 def bundle(directory: Path, index: int) -> bytes | None:
@@ -68,17 +75,19 @@ def read(directory: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def _behind(directory: Path, number: int) -> int:
-    """The first bundle from this one on that the note about removed records does not name. Nothing is verified here."""
-    note = load(directory, PRUNED)
+    """The first bundle from this one on that the note about removed records does not name, or that is still there.
+    Nothing is verified here."""
+    note, end = load(directory, PRUNED), number
     if note is None:
         return number
     try:
         for row in orjson.loads(note.split(b"\n", 2)[1])["gone"]:
-            if row["first"] <= number < row["last"]:
-                number = int(row["last"])
+            if row["first"] <= end < row["last"]:
+                end = int(row["last"])
     except (ValueError, TypeError, KeyError, IndexError):
         raise ValueError("the note about removed records cannot be read") from None
-    return number
+    there = (one for one in range(number + 1, end) if (directory / tile_path(ENTRIES, one)).exists())
+    return next(there, end)
 
 
 async def follow(directory: Path, start: int = 0, *, poll: float = 0.25) -> AsyncIterator[tuple[int, bytes]]:

@@ -23,8 +23,9 @@ from limen.audit.folders import make_folder, sync_folder
 from limen.audit.journal import FOLDER, Journal, Segment, journal_path
 from limen.audit.note import Checkpoint, NoteError, VerifierKey, sign_checkpoint
 from limen.audit.pruned import Pruned, known_pruned
-from limen.audit.publish import CHECKPOINT, DRAFT, write_whole
-from limen.audit.succession import Trusted
+from limen.audit.publish import DRAFT, write_whole
+from limen.audit.read import CHECKPOINT
+from limen.audit.succession import trusted
 from limen.audit.tiles import ENTRIES, WIDTH, Tile, TileTree, split_bundle, tile_path
 from limen.audit.tree import EMPTY_ROOT, leaf_hash
 from limen.core.faults import DependencyFault
@@ -51,14 +52,14 @@ def recover(directory: Path, signer: Signer) -> Recovered:
     note = _checkpoint_note(directory, signer)
     key = VerifierKey(signer.name, signer.public_key)
     try:
-        trusted = Trusted(directory, key)
-        if trusted.current.public_key != signer.public_key:
-            raise NoteError(f"its key was replaced by {trusted.current.text}")
-        checkpoint = trusted.open(note)
+        known = trusted(directory, key)
+        if known.current.public_key != signer.public_key:
+            raise NoteError(f"its key was replaced by {known.current.text}")
+        checkpoint, _ = known.present(note)
     except NoteError as fault:
         raise _refused(f"its checkpoint must not be believed: {fault}") from fault
     try:
-        pruned = known_pruned(directory, trusted)
+        pruned = known_pruned(directory, known)
     except NoteError as fault:
         raise _refused(f"its note about removed records must not be believed: {fault}") from fault
     return _Recovery(directory, checkpoint, note, pruned).run()

@@ -12,7 +12,7 @@ not the log (OP-10), and a clock set back costs nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -86,23 +86,22 @@ def plan(
     """What may go of the first `signed` records. `cursors`: how far each follower has read. Raises DependencyFault."""
     if settings.days is None and settings.size is None:
         return Plan()
-    found = list(_bundles(directory, signed, pruned))
+    found, holding = list(_bundles(directory, signed, pruned)), Held(directory)
     ages = _ages(found, _last(directory, signed), now)
     total = sum(one.size for one in found)
-    named = _named(directory, holds)
     may, freed, stays = list[int](), 0, Counter[str]()
     for one, age in zip(found, ages, strict=True):
         large = settings.size is not None and total - freed > settings.size and age > settings.least_days * DAY
         if not large and (settings.days is None or age <= settings.days * DAY):
             continue
         late = sorted(name for name, cursor in cursors.items() if cursor < (one.index + 1) * WIDTH)
-        held = [] if late else _held(directory, one.index, holds, named)
+        held = [] if late else holding.by(one.index, holds)
         if late or held:
             stays.update([f"not read by {late[0]}" if late else f"hold {held[0]}"])
             continue
         may.append(one.index)
         freed += one.size
-    return Plan(tuple(_joined(may)), freed, dict(stays))
+    return Plan(tuple(joined(may)), freed, dict(stays))
 
 
 def _bundles(directory: Path, signed: int, pruned: Pruned) -> Iterator[_Bundle]:
@@ -163,28 +162,47 @@ def _named(directory: Path, holds: Sequence[Hold]) -> Mapping[str, frozenset[str
     return {incident: frozenset(found[incident]) if incident in found else None for incident in wanted}
 
 
-def _held(directory: Path, index: int, holds: Sequence[Hold], named: Mapping[str, frozenset[str] | None]) -> list[str]:
-    """The holds that cover a record of this bundle. A record that cannot be read is covered by every hold."""
-    if not holds:
-        return []
-    data = load(directory, tile_path(ENTRIES, index)) or b""
-    covering = list[str]()
-    for hold in holds:
-        events = named.get(hold.value, frozenset()) if hold.kind == "incident" else frozenset[str]()
-        for place, raw in enumerate(split_bundle(data)[0]):
-            record, number = _parsed(raw), index * WIDTH + place
-            told = events is None or any(one.endswith(f":{number}") or one == record.get("ref") for one in events)
-            if not record or told or hold.covers(record):
-                covering.append(hold.id)
-                break
-    return covering
+class Held:
+    """Which bundles of a log are held. What holds are asked about may change from one question to the next."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._asked: Sequence[Hold] = ()
+        self._named: Mapping[str, frozenset[str] | None] = {}
+
+    def by(self, index: int, holds: Sequence[Hold]) -> list[str]:
+        """The holds that cover a record of this bundle. One that cannot be read is covered by every hold. Raises
+        DependencyFault."""
+        if not holds:
+            return []
+        if holds != self._asked:
+            self._asked, self._named = holds, _named(self._directory, holds)
+        data = load(self._directory, tile_path(ENTRIES, index)) or b""
+        covering = list[str]()
+        for hold in holds:
+            events = self._named.get(hold.value, frozenset()) if hold.kind == "incident" else frozenset[str]()
+            for place, raw in enumerate(split_bundle(data)[0]):
+                record, number = _parsed(raw), index * WIDTH + place
+                told = events is None or any(one.endswith(f":{number}") or one == record.get("ref") for one in events)
+                if not record or told or hold.covers(record):
+                    covering.append(hold.id)
+                    break
+        return covering
 
 
-def _joined(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+def unheld(directory: Path, ranges: Sequence[tuple[int, int]], holds: Sequence[Hold]) -> list[tuple[int, int]]:
+    """What of these ranges no hold covers. Raises DependencyFault."""
+    held = Held(directory)
+    free = (index for first, last in ranges for index in range(first, last) if not held.by(index, holds))
+    return joined(free)
+
+
+def joined(numbers: Iterable[int]) -> list[tuple[int, int]]:
     """Runs of consecutive numbers, as first and one more than last."""
-    start: int | None = None
-    for place, number in enumerate(numbers):
-        start = number if start is None else start
-        if place + 1 == len(numbers) or numbers[place + 1] != number + 1:
-            yield start, number + 1
-            start = None
+    found = list[tuple[int, int]]()
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return found

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from limen.audit.note import NoteError, parse_verifier_key
-from limen.audit.pruned import known_pruned
-from limen.audit.publish import CHECKPOINT
+from limen.audit.pruned import Pruned, known_pruned
 from limen.audit.read import load, read
-from limen.audit.succession import Trusted
+from limen.audit.succession import signed
 from limen.audit.tiles import WIDTH, TileTree, tile_path
 from limen.audit.tree import leaf_hash
 
@@ -29,20 +28,13 @@ class SignedRecords:
 
     def __init__(self, directory: Path, key_text: str) -> None:
         """Raises Untrusted without a checkpoint by this key, DependencyFault when the disk fails."""
-        note = load(directory, CHECKPOINT)
-        if note is None:
-            raise Untrusted("the log has no checkpoint")
         try:
-            trusted = Trusted(directory, parse_verifier_key(key_text))
-            checkpoint, self.key = trusted.signed(note)
+            self._known, checkpoint, self.key, self.note = signed(directory, parse_verifier_key(key_text))
         except NoteError as fault:
             raise Untrusted(f"the checkpoint must not be believed: {fault}") from None
-        try:
-            self._gone = known_pruned(directory, trusted)
-        except NoteError as fault:
-            raise Untrusted(f"the note about removed records must not be believed: {fault}") from None
+        self._gone = self._pruned(directory)
         self._directory, self.size, self.root = directory, checkpoint.size, checkpoint.root
-        self.note, self.later, self.pruned = note, 0, 0
+        self.later, self.pruned = 0, 0
 
     def __iter__(self) -> Iterator[bytes]:
         """Every record in order. Raises Untrusted at the end, or before: until then, believe none of them."""
@@ -64,8 +56,8 @@ class SignedRecords:
                 waiting.clear()
             yield index, leaf, record
         tree.absorb(waiting)
-        if tree.size % WIDTH == 0 and tree.size // WIDTH in self._gone:  # up to the last that are signed
-            yield from self._removed(tree, self._gone.until(tree.size // WIDTH))
+        if tree.size < self.size and tree.size % WIDTH == 0:  # the last that are signed
+            yield from self._removed(tree, self.size // WIDTH)
         if tree.size != self.size:
             raise Untrusted(f"{self.size} records are signed, {tree.size} are there")
         if tree.root() != self.root:
@@ -74,6 +66,8 @@ class SignedRecords:
     def _removed(self, tree: TileTree, last: int) -> Iterator[tuple[int, bytes, None]]:
         """The stored hashes of bundles up to `last` - 1, as far as they were removed on purpose."""
         for index in range(tree.size // WIDTH, last):
+            if index not in self._gone:  # unless since we began
+                self._gone = self._pruned(self._directory)
             hashes = load(self._directory, tile_path(0, index)) if index in self._gone else None
             if hashes is None or len(hashes) != WIDTH * 32:
                 raise Untrusted(f"records from {index * WIDTH} on are missing")
@@ -81,3 +75,9 @@ class SignedRecords:
             leaves = [hashes[at : at + 32] for at in range(0, WIDTH * 32, 32)]
             tree.absorb(leaves)
             yield from ((index * WIDTH + place, leaf, None) for place, leaf in enumerate(leaves))
+
+    def _pruned(self, directory: Path) -> Pruned:
+        try:
+            return known_pruned(directory, self._known)
+        except NoteError as fault:
+            raise Untrusted(f"the note about removed records must not be believed: {fault}") from None

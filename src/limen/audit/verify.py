@@ -1,13 +1,13 @@
 """Offline verification: only the files of a log and a public key, nothing the writer says about itself.
 
-1. The checkpoint is signed by the given key, or by one its chain of successions leads to (see `succession`), for the
-   log that key is named after.
+1. The checkpoint is signed by the given key or, where it was replaced, by the newest one its chain of successions
+   leads to (see `succession`), for the log that key is named after.
 2. Every record below its size is there, and hashes, in order, to the signed root (RFC 6962).
 3. Every stored hash tile is what the records say. Level 0 is also what names the first bad record: without the key a
    forger may rewrite tiles, but then the tiles above, and in the end the root, name the range.
 4. The journal's copy of records that are also published agrees.
-5. A bundle may be missing only where a note by the same key says that it was removed, and why: then the stored leaf
-   hashes stand in, and must lead to the signed root like all others.
+5. A bundle may be missing only where a note the newest key vouches for says that it was removed, and why: then the
+   stored leaf hashes stand in, and must lead to the signed root like all others.
 6. With `at_least`, a checkpoint seen earlier: this log continues it. Nothing else can notice that a whole directory was
    put back to an older state, because an old checkpoint stays a valid one.
 
@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from limen.audit.journal import journal_path
-from limen.audit.note import Checkpoint, NoteError, parse_verifier_key
+from limen.audit.note import Checkpoint, NoteError, VerifierKey, parse_verifier_key
 from limen.audit.pruned import Pruned, known_pruned
-from limen.audit.publish import CHECKPOINT
-from limen.audit.read import bundle, load, read
-from limen.audit.succession import Trusted
+from limen.audit.read import CHECKPOINT, PRUNED, bundle, load, read
+from limen.audit.succession import Signed, signed, trusted
 from limen.audit.tiles import ENTRIES, WIDTH, Tile, TileTree, split_bundle, tile_path
 from limen.audit.tree import leaf_hash
 from limen.core.faults import ConfigFault, DependencyFault
@@ -68,41 +67,46 @@ def verify(directory: Path, public_key_text: str, *, at_least: bytes | Checkpoin
     except NoteError as fault:
         raise ConfigFault(str(fault), "verifier key") from fault
     try:
-        trusted = Trusted(directory, key)
+        known = trusted(directory, key)
     except NoteError as fault:
         return Report(ok=False, problem=f"the log's chain of keys must not be believed: {fault}")
     try:
-        earlier = trusted.open(at_least) if isinstance(at_least, bytes) else at_least
+        earlier = known.earlier(at_least) if isinstance(at_least, bytes) else at_least
     except NoteError as fault:
         return Report(ok=False, problem=f"the earlier checkpoint must not be believed: {fault}")
+    for _ in range(_ATTEMPTS):
+        before = load(directory, PRUNED)
+        report = _present(directory, key, earlier)
+        if report.ok or load(directory, PRUNED) == before:  # else what it missed may have been removed meanwhile
+            break
+    return report
+
+
+def _present(directory: Path, key: VerifierKey, earlier: Checkpoint | None) -> Report:
+    """The log as it is now."""
     try:
-        checkpoint, last, _ = present(directory, trusted)
+        found, last = present(directory, key)
     except NoteError as fault:
         return Report(ok=False, problem=f"the checkpoint must not be believed: {fault}")
     try:
-        pruned = known_pruned(directory, trusted)
+        pruned = known_pruned(directory, found.trusted)
     except NoteError as fault:
         return Report(ok=False, problem=f"the note about removed records must not be believed: {fault}")
-    report = _Verification(directory, checkpoint, last, earlier, pruned).run()
+    report = _Verification(directory, found.checkpoint, last, earlier, pruned).run()
     if not report.ok:
         return report
-    return replace(report, tail=sum(1 for _ in read(directory, checkpoint.size)))
+    return replace(report, tail=sum(1 for _ in read(directory, found.checkpoint.size)))
 
 
-def present(directory: Path, trusted: Trusted) -> tuple[Checkpoint, bytes | None, bytes]:
-    """The checkpoint, its partial bundle, which a running writer replaces, and its note: read together or again.
-
-    Raises NoteError, DependencyFault.
-    """
+def present(directory: Path, key: VerifierKey) -> tuple[Signed, bytes | None]:
+    """The log as it is signed now, and the partial bundle of its checkpoint, which a running writer replaces: read
+    together or again. Raises NoteError, DependencyFault."""
     for _ in range(_ATTEMPTS):
-        note = load(directory, CHECKPOINT)
-        if note is None:
-            raise NoteError("there is none")
-        checkpoint = trusted.open(note)
-        index, width = divmod(checkpoint.size, WIDTH)
+        found = signed(directory, key)
+        index, width = divmod(found.checkpoint.size, WIDTH)
         last = load(directory, tile_path(ENTRIES, index, width), tile_path(ENTRIES, index)) if width else None
-        if last is not None or not width or load(directory, CHECKPOINT) == note:
-            return checkpoint, last, note
+        if last is not None or not width or load(directory, CHECKPOINT) == found.note:
+            return found, last
     raise DependencyFault("audit", "the log changes faster than it can be read; verify a copy")
 
 

@@ -186,12 +186,10 @@ def key(context: typer.Context, config: ConfigOption = None, as_json: JsonOption
 
 def _start(place: Path, count: int) -> int:
     """Where to begin reading: what the checkpoint says of the size is only a hint here, so trust is not needed."""
-    from limen.audit.publish import CHECKPOINT
+    from limen.audit.read import CHECKPOINT, size_of
     from limen.audit.read import load as load_file
 
-    lines = (load_file(place, CHECKPOINT) or b"").split(b"\n")
-    size = int(lines[1]) if len(lines) > 1 and lines[1].isdigit() and len(lines[1]) < 19 else 0
-    return max(0, size - count)
+    return max(0, size_of(load_file(place, CHECKPOINT)) - count)
 
 
 def _print(index: int, record: bytes, as_json: bool) -> None:
@@ -210,12 +208,15 @@ def _print(index: int, record: bytes, as_json: bool) -> None:
 
 
 def log_key(settings: AuditConfig | None, key: str, place: Path | None) -> VerifierKey:
-    """The key of the log in `place`: as given, else the one beside our signing key; under the log's own name, which may
-    have a suffix. Of no log: as it is. Raises Misused."""
-    from limen.audit.logs import key_of
+    """The key of the log in `place`: as given, else of our own log the one that signs it now, of others the one all
+    began with; under the log's own name, which may have a suffix. Of no log: as it is. Raises Misused."""
+    from limen.audit.logs import key_beside, key_of
     from limen.audit.note import NoteError, parse_verifier_key
 
-    text = key_text(key or f"@{settings.key}.pub" if settings else key)
+    if settings is not None and not key:
+        newest = key_beside(settings.path)
+        key = f"@{newest if place == settings.path and newest.exists() else settings.key}.pub"
+    text = key_text(key)
     try:
         known = parse_verifier_key(text)
     except NoteError as fault:

@@ -60,8 +60,9 @@ def prune(
             plan = agreed
         from limen.logbook import forget
 
-        count = pruning.remove(plan.ranges, names, why, now, lambda fields: state.tell("pruned", **fields))
-        forget(settings, pruning.log, plan.ranges)
+        gone = pruning.remove(plan.ranges, names, why, now, lambda fields: state.tell("pruned", **fields))
+        forget(settings, pruning.log, gone)
+    count = sum(last - first for first, last in gone)
     _told({**shown, "records": count * 256, "by": names}, f"removed: {count * 256} records", as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -288,7 +289,7 @@ def export(
                 found["proof"] = base64.b64encode(prover.prove(event.index).text()).decode()
             except Unprovable as fault:
                 raise Refused(str(fault)) from None
-        print(orjson.dumps(found).decode(), flush=False)
+        print(json.dumps(found), flush=False)  # in ASCII: names of strangers are obeyed by no terminal
         count += 1
     print(f"limen: {count} records name {person!r}", file=sys.stderr)
 
@@ -296,12 +297,10 @@ def export(
 def _events(directory: Path, name: str, label: str) -> Iterator[Any]:
     """Every record as an event, under a progress bar if somebody is watching."""
     from limen.audit.events import read_event
-    from limen.audit.publish import CHECKPOINT
+    from limen.audit.read import CHECKPOINT, read, size_of
     from limen.audit.read import load as load_file
-    from limen.audit.read import read
 
-    lines = (load_file(directory, CHECKPOINT) or b"").split(b"\n")
-    size = int(lines[1]) if len(lines) > 1 and lines[1].isdigit() and len(lines[1]) < 19 else 0
+    size = size_of(load_file(directory, CHECKPOINT))
     hidden = not sys.stderr.isatty()
     with typer.progressbar(length=max(size, 1), label=label, file=sys.stderr, hidden=hidden) as bar:
         for index, record in read(directory):

@@ -111,7 +111,8 @@ def restore(
     if done["log_key"]:
         line(f"the log continues at record {done['records']} under a new key: {done['log_key']}")
     else:
-        line("the backup holds no keys: put them back before the start")
+        line("the backup holds no keys: put them back before the start, and then")
+        line("limen keys rotate handles --emergency --reason restored: what is sealed would open again")
     line(f"next: limen -c {into / manifest['config']} audit verify; limen -c {into / manifest['config']} tools list")
     _beside(manifest)
 
