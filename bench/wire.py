@@ -2,8 +2,8 @@
 python bench/wire.py [--before DIRECTORY] [--rounds 300] [--turns 7]  (git archive COMMIT src | tar -x -C DIRECTORY)
 
 Processor time of the loop's thread: the server's parser, admission, every guard, the records, the client of the server
-behind and its parser. Transports are stood in for: a write is answered at once. Both states take turns, each in a process
-of its own; of each the best turn counts. `--profile` shows where the time of this state goes.
+behind and its parser. Transports are stood in for: a write is answered at once. Both states take turns, each in a
+process of its own; of each the best turn counts. `--profile` shows where the time of this state goes.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 from limen.adapters.keys import FileSigner
 from limen.adapters.sqlite import open_tables
 from limen.audit.ledger import Ledger
+from limen.audit.read import read
 from limen.core.events import Event
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
@@ -128,3 +130,28 @@ def test_one_that_makes_nothing_but_mistakes_is_not_passed_over(ledger: Ledger, 
     fill(ledger, 40)
     with pytest.raises(DependencyFault, match="KeyError"):
         asyncio.run(watched(tmp_path / "log", cursors, Wrong("wrong", frozenset(range(40)))))
+
+
+def test_a_bundle_is_taken_apart_once_and_what_is_appended_meanwhile_is_not_missed(
+    ledger: Ledger, cursors: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(ledger, 1000)
+    looks = list[int]()
+
+    def counted(directory: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        looks.append(start)
+        return read(directory, start)
+
+    monkeypatch.setattr("limen.watching.read", counted)
+    seer = Seer("one")
+
+    def slowly(event: Event) -> None:
+        seer.seen.append(event.index)
+        if event.index in (300, 999):  # in the middle of a bundle, and at the end of what there was
+            fill(ledger, 50)
+
+    seer.see = slowly  # type: ignore[method-assign]
+    asyncio.run(watched(tmp_path / "log", cursors, seer, until=1100))
+    assert seer.seen == list(range(1100))
+    assert looks[0] == 0
+    assert all(start >= 1000 for start in looks[1:])  # sixteen batches, one look
