@@ -80,7 +80,7 @@ class Errands:
     def __init__(self, table: Kept, handlers: Mapping[str, Handler], *, remote: bool = False) -> None:
         self._table, self._handlers, self._remote = table, handlers, remote
         self._replica = secrets.token_hex(4)
-        self._token: tuple[int, int] | None = None
+        self._token: tuple[int, ...] | None = None
         self._done = {place for place, _ in table.scan("errand/")}
 
     async def look(self) -> None:

@@ -247,8 +247,8 @@ class Look:
     ) -> None:
         self._state, self._event, self._renew_keys, self._due, self._swap = state, event, renew_keys, due, swap
         self._keys_seen = -KEYS
-        self._seen: tuple[int, int] | None = None
-        self._told: tuple[int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
+        self._told: tuple[int, ...] | None = None
 
     async def once(self) -> None:
         """Raises DependencyFault when the records cannot be read."""
@@ -271,5 +271,5 @@ class Look:
             self._event(fields.pop("event"), **fields)
             self._state.told.swap(key, raw, None)
 
-    async def _token(self, table: Kept) -> tuple[int, int]:
+    async def _token(self, table: Kept) -> tuple[int, ...]:
         return await asyncio.to_thread(table.change_token) if self._state.remote else table.change_token()

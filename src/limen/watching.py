@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,8 +37,9 @@ class Watcher:
         say: Callable[[str], None],
         record: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
-        self._directory, self._log, self._signed_by, self._cursors = directory, key.name, key, cursors
+        self._log, self._cursors = key.name, cursors
         self._lanes = [_Lane(watch, self._start(watch), say, record) for watch in watches]
+        self._newest, self._older = _Pages(directory, key), _Pages(directory, key)
         self._stop = threading.Event()
         self._settled = 0.0
         self._broken = ""  # why the thread ended by itself
@@ -87,38 +87,38 @@ class Watcher:
         now, lanes = time.time(), [lane for lane in self._lanes if not lane.held]
         newest = max((lane.next for lane in lanes), default=0)
         first = [lane for lane in lanes if newest - lane.next < _BATCH]
-        more = self._show(first)
+        more = self._show(first, self._newest)
         late = [lane for lane in lanes if newest - lane.next >= _BATCH]
-        more = self._show(late) or more
+        more = self._show(late, self._older) or more
         if time.monotonic() - self._settled >= _SETTLE:
             self._settled = time.monotonic()
             self._settle(now)
         return more
 
-    def _show(self, lanes: list[_Lane]) -> bool:
+    def _show(self, lanes: list[_Lane], pages: _Pages) -> bool:
         """The next batch. Whether it was a whole one. Raises DependencyFault where records are gone without a signed
         note: nobody was shown them."""
         if not lanes:
             return False
-        signed = size_of(load(self._directory, CHECKPOINT))  # before the records: they are there by then
-        records = read_on(self._directory, self._signed_by, min(lane.next for lane in lanes), signed)
-        for seen, (index, record) in enumerate(records, 1):
+        for seen, (index, record) in enumerate(pages.read(min(lane.next for lane in lanes)), 1):
             event = read_event(self._log, index, record)
+            taken = False
             for lane in lanes:
+                taken = taken or not lane.held
                 # Less than: what was removed before it was shown to a new one is passed over.
                 if lane.next <= index and not lane.held:
                     lane.see(event)
             if seen == _BATCH:
                 return True
-            if all(lane.held for lane in lanes):
+            if not taken:
                 break
         return False
 
     def _settle(self, now: float) -> None:
         for lane in self._lanes:
             lane.held = False
-            if lane.take("settle", partial(lane.watch.settle, now)) and lane.next != lane.kept:
-                lane.take("cursor", partial(self._keep, lane))
+            if lane.take("settle", lane.watch.settle, now) and lane.next != lane.kept:
+                lane.take("cursor", self._keep, lane)
 
     def _close(self) -> None:
         """Those that keep more than they must write it when the thread ends by itself."""
@@ -130,6 +130,26 @@ class Watcher:
     def _keep(self, lane: _Lane) -> None:
         self._cursors.put(self._key(lane.watch), str(lane.next).encode())
         lane.kept = lane.next
+
+
+class _Pages:
+    """The log, read on from where the batch before ended: a bundle is split once, not once for each batch of it."""
+
+    def __init__(self, directory: Path, key: VerifierKey) -> None:
+        self._directory, self._key = directory, key
+        self._records: Iterator[tuple[int, bytes]] = iter(())
+        self._next = -1  # what is read next, or -1: nothing is known
+
+    def read(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """(index, record) from `start` on, as long as there are any. Raises like `read_on`."""
+        if start != self._next:
+            signed = size_of(load(self._directory, CHECKPOINT))  # before the records: they are there by then
+            self._records = read_on(self._directory, self._key, start, signed)
+        self._next = -1
+        for index, record in self._records:
+            self._next = index + 1
+            yield index, record
+        self._next = -1  # whatever is appended from now on, a new look finds
 
 
 class _Lane:
@@ -147,7 +167,7 @@ class _Lane:
         """Show it. One that a mistake of ours cannot take is put on record and passed over: whoever finds out how to
         make such a record must not end the gateway with it. Raises what is wrong when that is so of many in a row."""
         try:
-            if not self.take("see", partial(self.watch.see, event)):
+            if not self.take("see", self.watch.see, event):
                 return
             self._skipped = 0
         except Exception as error:
@@ -159,10 +179,10 @@ class _Lane:
             self._say(f"{self.watch.name}: {event.id} was passed over: {detail}")
         self.next = event.index + 1
 
-    def take(self, step: str, do: Callable[[], None]) -> bool:
+    def take(self, step: str, do: Callable[..., None], *arguments: object) -> bool:
         """Whether that was done. What cannot be done is said once, and so is that it can again."""
         try:
-            do()
+            do(*arguments)
         except DependencyFault as fault:
             self.held = True
             if step not in self._troubles:

@@ -150,6 +150,10 @@ def test_the_change_token_tells_of_own_and_foreign_writes(tmp_path):
     third = mine.change_token()
     assert not mine.swap("a", b"no", b"3")
     assert mine.change_token() == third
+    SqliteTable(tmp_path / "state.db", "beside").put("a", b"1")  # what watchers write is no reason to compile rules
+    assert mine.change_token() == third
+    assert other.swap("a", b"2", None)
+    assert mine.change_token() != third
 
 
 def _count(path, times, wins):

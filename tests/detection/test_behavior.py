@@ -318,8 +318,9 @@ def test_a_spread_knows_its_quantiles_and_tails() -> None:
 def test_forgetting_is_dividing_nothing_until_it_must() -> None:
     fading = Fading(DAY, START)
     assert fading.weight(START + 3 * DAY) == 8.0
-    assert not fading.overgrown(START + 3 * DAY)
-    assert fading.overgrown(START + 40 * DAY) > 1e9
+    assert not fading.overgrown(8.0, START + 3 * DAY)
+    assert fading.weight(START + 40 * DAY) > 1e9
+    assert fading.overgrown(fading.weight(START + 40 * DAY), START + 40 * DAY)
     assert fading.weight(START + 40 * DAY) == 1.0
     profile = Profile("caller", "x", START, DAY)
     office = Office(BehaviorSettings(memory_days=3))

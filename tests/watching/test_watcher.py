@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -12,7 +13,7 @@ from limen.adapters.keys import FileSigner
 from limen.adapters.sqlite import open_tables
 from limen.audit.ledger import Ledger
 from limen.audit.note import VerifierKey, parse_verifier_key
-from limen.audit.pruned import Gone, Pruned, sign_pruned
+from limen.audit.pruned import Gone, Pruned, read_on, sign_pruned
 from limen.audit.tiles import ENTRIES, tile_path
 from limen.core.events import Event
 from limen.core.faults import DependencyFault
@@ -156,3 +157,28 @@ def test_records_that_are_gone_are_passed_over_only_if_a_signed_note_says_so(
     with pytest.raises(DependencyFault, match="records from 256 on are not there"):
         asyncio.run(watched(tmp_path / "log", cursors, seer, until=444))
     assert seer.seen == list(range(256))
+
+
+def test_a_bundle_is_taken_apart_once_and_what_is_appended_meanwhile_is_not_missed(
+    ledger: Ledger, cursors: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(ledger, 1000)
+    looks = list[int]()
+
+    def counted(directory: Path, key: VerifierKey, start: int, signed: int) -> Iterator[tuple[int, bytes]]:
+        looks.append(start)
+        return read_on(directory, key, start, signed)
+
+    monkeypatch.setattr("limen.watching.read_on", counted)
+    seer = Seer("one")
+
+    def slowly(event: Event) -> None:
+        seer.seen.append(event.index)
+        if event.index in (300, 999):  # in the middle of a bundle, and at the end of what there was
+            fill(ledger, 50)
+
+    seer.see = slowly  # type: ignore[method-assign]
+    asyncio.run(watched(tmp_path / "log", cursors, seer, until=1100))
+    assert seer.seen == list(range(1100))
+    assert looks[0] == 0
+    assert all(start >= 1000 for start in looks[1:])  # sixteen batches, one look

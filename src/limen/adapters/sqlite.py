@@ -20,6 +20,7 @@ _APART: Final = {
 }  # fmt: skip  # table -> file
 _SMALL: Final = frozenset({"sessions", "counts", "attempts"})
 _SHREDDED: Final = frozenset({"vault"})  # what is deleted there must not stay in the file
+_CHANGES: Final = "limen_changes"  # how often each table of a file was written
 _BUSY_SECONDS: Final = 5.0
 _SWEEP_EVERY: Final = 256
 _PRAGMAS: Final = (
@@ -54,6 +55,7 @@ class SqliteTable:
             raise ValueError("a table name is a-z, 0-9 and _, at most 32 characters")
         self._lock, self._now, self._table, self._writes = threading.RLock(), now, f"table_{name}", 0
         self._shredded = shredded
+        self._file, self._changes = (-1, -1), -1  # see `change_token`
         try:
             with suppress(FileExistsError):
                 # Only a file that was not there is opened here: closing any descriptor of a database drops the POSIX
@@ -78,9 +80,21 @@ class SqliteTable:
                     f"CREATE TABLE IF NOT EXISTS {self._table}"
                     " (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL) WITHOUT ROWID, STRICT"
                 )
+                self._count_changes()
         except DependencyFault:
             self._connection.close()
             raise
+
+    def _count_changes(self) -> None:
+        """Whoever writes this table, counts it: what others write to the same file is no change of it."""
+        execute = self._connection.execute
+        execute(f"CREATE TABLE IF NOT EXISTS {_CHANGES} (name TEXT PRIMARY KEY, count INTEGER) WITHOUT ROWID, STRICT")
+        execute(f"INSERT OR IGNORE INTO {_CHANGES} VALUES (?, 0)", (self._table,))  # noqa: S608 - our own names
+        for act in ("INSERT", "UPDATE", "DELETE"):
+            execute(
+                f"CREATE TRIGGER IF NOT EXISTS {self._table}_{act.lower()} AFTER {act} ON {self._table} BEGIN"  # noqa: S608
+                f" UPDATE {_CHANGES} SET count = count + 1 WHERE name = '{self._table}'; END"
+            )
 
     def get(self, key: str) -> bytes | None:
         """The live value, or None when absent or expired."""
@@ -126,10 +140,14 @@ class SqliteTable:
             ).fetchall()
         return ((key, bytes(value)) for key, value in rows)
 
-    def change_token(self) -> tuple[int, int]:
-        """Differs from the last one when this file was written, by us or by another process. Costs microseconds."""
+    def change_token(self) -> tuple[int, ...]:
+        """Differs from the last one when this table was written, by us or by another process. Costs microseconds."""
         with self._fault():
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0]), self._writes
+            file = int(self._connection.execute("PRAGMA data_version").fetchone()[0]), self._writes
+            if file != self._file:  # somebody wrote something to it
+                counted = self._connection.execute(f"SELECT count FROM {_CHANGES} WHERE name = ?", (self._table,))  # noqa: S608
+                self._changes, self._file = int(counted.fetchone()[0]), file
+            return (self._changes,)
 
     def close(self) -> None:
         """Release the file. Further use raises DependencyFault."""

@@ -36,6 +36,12 @@ _GRAVITY: Final[Mapping[str, Severity]] = MappingProxyType(
 )
 
 
+_STATED: Final[Mapping[str, Severity]] = MappingProxyType({**_GRAVITY, **{one: one for one in SEVERITIES}})
+_GRAVITY_OF: Final[Mapping[str, Severity]] = MappingProxyType(
+    {id_: _GRAVITY[reason.severity.value] for id_, reason in REASONS.items()}
+)
+
+
 def type_of(record: Mapping[str, Any]) -> str:
     """The type of a record's event, as in the catalogue."""
     kind = _text(record, "t")
@@ -58,42 +64,43 @@ def read_event(log: str, index: int, record: bytes) -> Event:
     found = orjson.loads(record)
     if not isinstance(found, dict):
         raise ValueError(f"record {index} of {log} is not an object")
-    kind = _text(found, "t")
-    reason = _text(found, "reason") if kind in _CALLS else ""
-    call, type = kind in _CALLS, type_of(found)
-    row = row_of(type)
+    texts = {name: value for name, value in found.items() if type(value) is str}
+    text = texts.get  # one look for each member, in C: every record is read here, in the thread that watches
+    kind, reason = text("t", ""), text("reason", "")
+    call, kind_of_event = kind in _CALLS, type_of(found)
+    row = row_of(kind_of_event)
     return Event(
         log=log,
         index=index,
         at=_number(found.get("ts")) or 0.0,
-        type=type,
+        type=kind_of_event,
         category=_category(row, kind, reason),
-        severity=_severity(row, found, reason),
-        ref=_text(found, "ref"),
-        trace=_text(found, "trace"),
-        issuer=_text(found, "iss") or _text(found, "issuer"),
-        subject=_text(found, "sub") or _text(found, "subject") or _text(found, "user"),
-        client=_text(found, "client") or _text(found, "client_id"),
-        session=_text(found, "session"),
-        peer=_text(found, "peer") or _text(found, "address"),
-        agent=_text(found, "agent"),
-        server=_text(found, "upstream") or _text(found, "server"),
-        method=_text(found, "method"),
-        name=_text(found, "tool") or _text(found, "name"),
-        digest=_text(found, "digest"),
-        args=_text(found, "args"),
+        severity=_severity(row, found.get("severity"), reason if call else ""),
+        ref=text("ref", ""),
+        trace=text("trace", ""),
+        issuer=text("iss") or text("issuer", ""),
+        subject=text("sub") or text("subject") or text("user", ""),
+        client=text("client") or text("client_id", ""),
+        session=text("session", ""),
+        peer=text("peer") or text("address", ""),
+        agent=text("agent", ""),
+        server=text("upstream") or text("server", ""),
+        method=text("method", ""),
+        name=text("tool") or text("name", ""),
+        digest=text("digest", ""),
+        args=text("args", ""),
         decision="deny" if kind == "refusal" else "allow" if call else "",
-        reason=reason or _text(found, "reason"),
-        guard=_text(found, "guard"),
+        reason=reason,
+        guard=text("guard", ""),
         rules=_texts(found.get("rules")),
-        policy=_text(found, "policy"),
-        catalog=_text(found, "catalog"),
+        policy=text("policy", ""),
+        catalog=text("catalog", ""),
         risk=_number(found.get("risk")) or 0.0,
         findings=_texts(found.get("findings")),
         ms=_number(found.get("ms")),
         received=_count(found.get("in")),
         sent=_count(found.get("out")),
-        detail=_text(found, "detail"),
+        detail=text("detail", ""),
         record=found,
     )
 
@@ -104,14 +111,12 @@ def _category(row: Row | None, kind: str, reason: str) -> Category:
     return row.category if row is not None else "administration"
 
 
-def _severity(row: Row | None, found: Mapping[str, Any], reason: str) -> Severity:
-    stated = found.get("severity")
-    if stated in SEVERITIES:
-        return stated  # type: ignore[no-any-return]
-    if str(stated) in _GRAVITY:
-        return _GRAVITY[str(stated)]
-    if reason in REASONS:  # of a refusal, or of a call that went wrong
-        return _GRAVITY[REASONS[reason].severity.value]
+def _severity(row: Row | None, stated: object, reason: str) -> Severity:
+    """What the record states; else by its reason, of a refusal or of a call that went wrong; else what is usual."""
+    if isinstance(stated, str) and (known := _STATED.get(stated)) is not None:
+        return known
+    if (known := _GRAVITY_OF.get(reason)) is not None:
+        return known
     return row.severity if row is not None else "info"
 
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -157,7 +157,7 @@ def impact_of(logs: list[Log], **meant: Any) -> dict[str, Any]:
             if by and event.ref:
                 refs.add(event.ref)
             if by or (event.type == "call.outcome" and event.ref in refs):
-                kept.append(replace(event, record={"flow": event.record.get("flow")}))
+                kept.append(event._replace(record={"flow": event.record.get("flow")}))
             elif event.record.get("t") == "egress" and event.server in servers:
                 kept.append(event)
     return impact(kept, **meant)

@@ -14,7 +14,8 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from limen.core.faults import ConfigFault
-from limen.gateway.server import HttpServer, Receive, Scope, Send
+from limen.gateway.answer import Scope
+from limen.gateway.server import HttpServer, Receive, Send
 
 
 class DevelopmentIssuer:

@@ -7,7 +7,8 @@ incidents) and followers that export know events only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 Category = Literal[
@@ -18,16 +19,15 @@ Severity = Literal["info", "low", "medium", "high", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "low", "medium", "high", "critical")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One record of one log. What it does not say is empty. `record` is all of it, as written.
 
     `at` is in seconds since the epoch, `ms` in milliseconds, `received` and `sent` in bytes (arguments, result).
-    `session` is a digest, `digest` the definition's, `args` the arguments'.
+    `session` is a digest, `digest` the definition's, `args` the arguments'. A tuple: one is made of each record.
     """
 
     log: str  # the log's name: who wrote it
-    index: int  # its number there
+    index: int  # type: ignore[assignment] # its number there; of tuples nobody wants the method of that name
     at: float
     type: str  # id in the catalogue, such as "call.outcome"
     category: Category
@@ -57,7 +57,7 @@ class Event:
     received: int | None = None
     sent: int | None = None
     detail: str = ""
-    record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    record: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def id(self) -> str:

@@ -31,7 +31,7 @@ class Table(Protocol):
 class Kept(Table, Protocol):
     """A table on the other side of a process: it tells when it changed, and can be let go of."""
 
-    def change_token(self) -> tuple[int, int]:
+    def change_token(self) -> tuple[int, ...]:
         """Differs from the last one when anybody wrote. Raises DependencyFault."""
         ...
 

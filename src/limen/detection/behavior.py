@@ -157,11 +157,12 @@ class Behavior:
         entity.dirty = True
         if entity.profile.kind == "caller":
             vector = bytearray(len(ASPECTS))
-            for one in oddities:
-                vector[_PLACES[one.aspect]] = int(max(0.0, min(CAP, one.bits)) / 2)
+            for aspect, bits, *_ in oddities:
+                if bits >= 2.0:
+                    vector[_PLACES[aspect]] = int((bits if bits < CAP else CAP) / 2)
             if (bits := self._trees.see(bytes(vector))) > QUIET:
                 oddities.append(Oddity("trees", bits))
-        odd = [one for one in oddities if one.bits > QUIET]
+        odd = [one for one in oddities if one[1] > QUIET]
         if odd:
             self._say(entity, odd, event)
 

@@ -125,14 +125,15 @@ class Profile:
             self.hour_bits = hour_bits(self.hours, act.place)
         if act.day != self.day.number:
             self._day_ends(act)
-        if scale := self.fading.overgrown(now):
-            self._divide(scale)
         weight = self.fading.weight(now)
+        if self.fading.overgrown(weight, now):
+            self._divide(weight)
+            weight = self.fading.weight(now)
         self.hour.add(act)
         self.day.add(act)
         found = self._windows(weight)
         found += self._person(act, weight) if self.people else self._thing(act, weight)
-        odd = any(one.bits > _ODD for one in found)
+        odd = max([one[1] for one in found]) > _ODD  # bits; there is always one about volume
         if odd:
             self.learning = 0.25
         self._learn(act, weight * (0.25 if odd else 1.0))

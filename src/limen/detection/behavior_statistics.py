@@ -25,18 +25,12 @@ class Fading:
         """Of what happens now, in units of what happened at `start`. Never under one: an older record counts so."""
         return exp2(max(0.0, now - self.start) / self.half)
 
-    def overgrown(self, now: float) -> float:
-        """By what everything is to be divided, or 0. Afterwards `start` is now."""
-        weight = self.weight(now)
+    def overgrown(self, weight: float, now: float) -> bool:
+        """Whether everything is to be divided by this weight, which is that of now. If so, `start` is now."""
         if weight < _LARGEST:
-            return 0.0
+            return False
         self.start = now
-        return weight
-
-
-def octaves(value: float) -> int:
-    """Half octaves: 0 for nothing, 2 for 1, 4 for 3, 20 for 1023. A neighbour differs by a factor of 1.4."""
-    return int(2 * log2(1 + value)) if value > 0 else 0
+        return True
 
 
 def size_of(place: int) -> float:
@@ -45,7 +39,10 @@ def size_of(place: int) -> float:
 
 
 class Spread(dict[int, float]):
-    """How values are spread over half octaves: quantiles and tails without keeping a value. At most 100 places."""
+    """How values are spread over half octaves: quantiles and tails without keeping a value. At most 100 places.
+
+    The half octave of 0 is 0, of 1 it is 2, of 3 it is 4, of 1023 it is 20; a neighbour differs by a factor of 1.4.
+    """
 
     __slots__ = ("_answers", "_left", "_seen")
 
@@ -55,7 +52,7 @@ class Spread(dict[int, float]):
         self._left, self._seen = 0, 0
 
     def add(self, value: float, weight: float) -> None:
-        place = octaves(value)
+        place = int(2 * log2(1 + value)) if value > 0 else 0
         self[place] = self.get(place, 0.0) + weight
         self._left -= 1
         self._seen += 1
@@ -66,7 +63,7 @@ class Spread(dict[int, float]):
     def bits(self, value: float, weight: float) -> float:
         """How surprising it is that a value is at least this large: -log2 of its share, and one bit for each octave
         beyond the largest known. `weight`: of now. 0 when nothing is known."""
-        place = octaves(value)
+        place = int(2 * log2(1 + value)) if value > 0 else 0
         known = self._answers.get(place)
         if known is None:
             known = self._answers[place] = self._bits(place, weight)

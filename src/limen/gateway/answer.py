@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from limen.gateway.server import Connection
+
+Scope = MutableMapping[str, Any]
+Headers = dict[str, list[str]]  # by name in lower case: every value received
 
 STATUS: Final = {
     200: b"OK", 201: b"Created", 202: b"Accepted", 204: b"No Content", 302: b"Found", 303: b"See Other",
@@ -19,16 +22,39 @@ STATUS: Final = {
 }  # fmt: skip
 
 
+class Request(NamedTuple):
+    """One request, whole. `headers` are those of the scope by name; `keep`: whether another may follow."""
+
+    scope: Scope
+    headers: Headers
+    body: bytes
+    keep: bool
+
+
+def texts(head: list[tuple[bytes, bytes]]) -> Headers:
+    """Headers as text, in order. Each byte is one character."""
+    found: Headers = {}
+    for name, value in head:
+        text, known = value.decode("latin-1"), found.get(label := name.decode("latin-1"))
+        if known is None:
+            found[label] = [text]
+        else:
+            known.append(text)
+    return found
+
+
 class Answer:
     """ASGI `receive` and `send` for one request. A short answer leaves in one write.
 
-    Also the extension `limen.answer`: the request's whole body, and `whole` for an answer that is all there.
+    Also the extension `limen.answer`: the request's headers as text, its whole body, and `whole` for an answer that is
+    all there. `bare`: the answer has no body.
     """
 
-    __slots__ = ("bare", "body", "chunked", "connection", "finished", "head", "keep", "read", "started")
+    __slots__ = ("bare", "body", "chunked", "connection", "finished", "head", "headers", "keep", "read", "started")
 
-    def __init__(self, connection: Connection, body: bytes, keep: bool, bare: bool) -> None:
-        self.connection, self.body, self.keep, self.bare = connection, body, keep, bare
+    def __init__(self, connection: Connection, request: Request, bare: bool) -> None:
+        self.connection, self.headers, self.body, self.bare = connection, request.headers, request.body, bare
+        self.keep = request.keep and not connection.server.stopping
         self.head = b""
         self.read = self.started = self.finished = self.chunked = False
 

@@ -14,12 +14,13 @@ from typing import Any, Final
 from limen.core.call import Call, Context, Era, Peer, Presented
 from limen.core.reasons import REASONS
 from limen.core.verdict import Refusal, Refuse
+from limen.gateway.answer import Headers, Scope, texts
 from limen.gateway.app import Gateway, refusal_reply
 from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.forwarded import Networks, client_address
 from limen.gateway.pages import Pages
 from limen.gateway.recording import Recording
-from limen.gateway.server import Receive, Scope, Send
+from limen.gateway.server import Receive, Send
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
 from limen.protocol.jsonrpc import REQUEST_LIMITS
@@ -133,23 +134,18 @@ class HttpSurface:
                     return
                 reply = self._plain(path, method, scope)
             else:
-                body = direct.body if direct is not None else await _whole_body(receive)
-                reply = await self._endpoint(scope, body, endpoint, outlet)
+                if direct is not None:
+                    headers, body = direct.headers, direct.body
+                else:
+                    headers, body = texts(scope["headers"]), await _whole_body(receive)
+                reply = await self._endpoint(scope, headers, body, endpoint, outlet)
             await outlet.finish(reply)
         except ConnectionResetError:
             return  # the client left; in the handshake era that is no cancellation, so the call was finished first
 
-    async def _endpoint(self, scope: Scope, body: bytes, endpoint: Endpoint, outlet: HttpOutlet) -> Reply:
-        headers: dict[str, list[str]] = {}
-        authorization = []
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization.append(value)
-            text, known = value.decode("latin-1"), headers.get(label := name.decode("latin-1"))
-            if known is None:
-                headers[label] = [text]
-            else:
-                known.append(text)
+    async def _endpoint(
+        self, scope: Scope, headers: Headers, body: bytes, endpoint: Endpoint, outlet: HttpOutlet
+    ) -> Reply:
         agent, origin, address = headers.get("user-agent"), headers.get("origin"), scope["client"][0]
         if self._site.trusted:
             address = client_address(address, headers.get("x-forwarded-for", ()), self._site.trusted)
@@ -159,7 +155,7 @@ class HttpSurface:
         if isinstance(certificate, Refuse):
             return self._not_admitted(certificate, draft)
         presented = Presented(
-            tuple(authorization),
+            _raw(headers, "authorization"),
             endpoint.resource,
             method=method,
             proofs=_raw(headers, "dpop"),

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from limen.core.faults import DependencyFault
+from limen.gateway.answer import Scope
 from limen.gateway.forwarded import Networks, client_address, within
-from limen.gateway.server import Scope, Send
+from limen.gateway.server import Send
 from limen.oauth.web import Handler, OAuthError, Visit, error_reply
 from limen.signin import SignIn
 

@@ -9,8 +9,8 @@ import orjson
 
 from limen.core.call import Caller, Peer
 from limen.core.verdict import Refusal
+from limen.gateway.answer import Scope
 from limen.gateway.forwarded import Networks, client_address
-from limen.gateway.server import Scope
 from limen.oauth.recorder import Leg, Recorder
 from limen.oauth.web import Visit
 

@@ -22,10 +22,9 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from limen.gateway.answer import STATUS, Answer
+from limen.gateway.answer import STATUS, Answer, Headers, Request, Scope, texts
 from limen.gateway.certificates import thumbprint
 
-Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -134,7 +133,7 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.parser = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport | None = None
-        self.waiting: deque[tuple[Scope, bytes, bool]] = deque()
+        self.waiting: deque[Request] = deque()
         self.task: asyncio.Task[None] | None = None
         self.due = NEVER  # the loop's time by which what we wait for must have come; looked at by the server's sweep
         self.paused = False
@@ -151,6 +150,8 @@ class Connection(asyncio.Protocol):
     def _reset(self) -> None:
         self.url = b""
         self.head: list[tuple[bytes, bytes]] = []
+        self.given: list[tuple[bytes, bytes]] = []  # the head, once it is whole
+        self.headers: Headers = {}
         self.head_bytes = self.fed = 0
         self.parts: list[bytes] = []
         self.body_bytes = 0
@@ -251,32 +252,31 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self.parser.get_http_version() not in ("1.1", "1.0"):
             raise Bad(505)
-        lengths, codings, underscores = [], [], False
-        for name, value in self.head:
-            if name == b"content-length":
-                lengths.append(value)
-            elif name == b"transfer-encoding":
-                codings.append(value)
-            elif name == b"upgrade":
-                raise Bad(400)
-            elif b"_" in name:
-                underscores = True
-            elif name == b"expect":
-                self.expects = value == b"100-continue"
-            if _CONTROL.search(value) is not None:
-                raise Bad(400)
-        if codings and (lengths or len(codings) > 1 or codings[0].strip().lower() != b"chunked"):
+        names, values = zip(*self.head, strict=True) if self.head else ((), ())
+        if _CONTROL.search(b"".join(values)) is not None:
             raise Bad(400)
-        if len(lengths) > 1 or (lengths and not lengths[0].isdigit()):
-            raise Bad(400)
-        if lengths and int(lengths[0][:20]) > self.limits.body:
-            raise Bad(413)
-        if underscores:  # `Mcp_Name` is `Mcp-Name` to some readers
+        if b"_" in b"".join(names):  # `Mcp_Name` is `Mcp-Name` to some readers
             self.head = [(name, value) for name, value in self.head if b"_" not in name]
+        self.given, self.headers = self.head, texts(self.head)
+        self.head = []  # what comes from here on is trailers: bounded, and read by nobody
+        self._framed(self.headers)
         self.in_headers = False
         self._arm(self.limits.body_time)
         if self.expects and self.transport is not None and self.task is None:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _framed(self, headers: Headers) -> None:
+        """One length or one known coding, and no other protocol. Raises Bad."""
+        lengths, codings = headers.get("content-length", ()), headers.get("transfer-encoding", ())
+        if "upgrade" in headers:
+            raise Bad(400)
+        if codings and (lengths or len(codings) > 1 or codings[0].strip().lower() != "chunked"):
+            raise Bad(400)
+        if len(lengths) > 1 or (lengths and not (lengths[0].isascii() and lengths[0].isdigit())):
+            raise Bad(400)
+        if lengths and int(lengths[0][:20]) > self.limits.body:
+            raise Bad(413)
+        self.expects = headers.get("expect", ())[-1:] == ["100-continue"]
 
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)
@@ -297,11 +297,11 @@ class Connection(asyncio.Protocol):
             "path": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),
             "raw_path": path,
             "query_string": query,
-            "headers": self.head,
+            "headers": self.given,
             "client": (self.peer, 0),
         }
+        self.waiting.append(Request(scope, self.headers, body, self.parser.should_keep_alive()))
         self._reset()
-        self.waiting.append((scope, body, self.parser.should_keep_alive()))
         if self.task is None:
             self._next()
         elif self.transport is not None:
@@ -325,10 +325,11 @@ class Connection(asyncio.Protocol):
                         self.transport.resume_reading()
                     self._arm(self.limits.idle_time)
             return
-        self.task = self.loop.create_task(self._run(*self.waiting.popleft()))
+        self.task = self.loop.create_task(self._run(self.waiting.popleft()))
 
-    async def _run(self, scope: Scope, body: bytes, keep: bool) -> None:
-        answer = Answer(self, body, keep and not self.server.stopping, scope["method"] == "HEAD")
+    async def _run(self, request: Request) -> None:
+        scope = request.scope
+        answer = Answer(self, request, scope["method"] == "HEAD")
         scope["extensions"] = {
             "limen.on_disconnect": self._watch,
             "limen.answer": answer,

@@ -34,6 +34,7 @@ STORM: Final = 100  # new alerts of one rule in an hour; whatever comes beyond i
 LONGEST_QUIET: Final = 90 * 86_400.0
 _LEFT: Final = 30.0  # seconds after which others finish what somebody left
 _TRIES: Final = 16
+_KINDS: Final = 2048  # kinds of events whose rules are remembered
 
 Record = Callable[[str, Mapping[str, Any]], None]
 
@@ -177,7 +178,7 @@ class Alerting:
         self._tallies = [Tally(rule) for rule in rules]
         self._prefix = STATE + sha256(log.encode()).hexdigest()[:16] + "/"
         self._counted = {tally.rule.id: self._adopt(tally) for tally in self._tallies}
-        self._of_type: dict[str, list[Tally]] = {}
+        self._of_kind: dict[tuple[str, str, str], list[Tally]] = {}
         self._fired: list[Fired] = []
         self._last, self._swept = -1, 0.0
         self._silenced: dict[tuple[str, str], float] = {}
@@ -192,9 +193,12 @@ class Alerting:
         self._last = event.index
         if event.type == "alert" or event.type.startswith("alert_"):
             return
-        tallies = self._of_type.get(event.type)
+        kind = (event.type, event.category, event.severity)
+        tallies = self._of_kind.get(kind)
         if tallies is None:
-            tallies = self._of_type[event.type] = [one for one in self._tallies if one.fits(event.type)]
+            if len(self._of_kind) >= _KINDS:  # the second part of a type is data
+                self._of_kind.clear()
+            tallies = self._of_kind[kind] = [one for one in self._tallies if one.fits(event)]
         for tally in tallies:
             if event.index > self._counted[tally.rule.id] and (fired := tally.see(event)) is not None:
                 self._fired.append(fired)

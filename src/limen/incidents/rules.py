@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -198,25 +199,37 @@ def unlinked(text: str) -> str:
 Test = Callable[[Event], bool]
 
 
+def of_kind(match: Match, event: Event) -> bool:
+    """Whether type, category and severity fit: the same for all events that have these three in common."""
+    return (
+        fnmatchcase(event.type, match.type)
+        and (match.category is None or event.category == match.category)
+        and (match.severity is None or SEVERITIES.index(event.severity) >= SEVERITIES.index(match.severity))
+    )
+
+
 def test_of(match: Match) -> Test:
-    """Compiled. The glob over types is for the caller of this."""
+    """What `of_kind` leaves open, compiled."""
     tests: list[Test] = []
-    if match.category is not None:
-        tests.append(lambda event: event.category == match.category)
-    if match.severity is not None:
-        grave = frozenset(SEVERITIES[SEVERITIES.index(match.severity) :])
-        tests.append(lambda event: event.severity in grave)
     if match.reason is not None:
         tests.append(lambda event: fnmatchcase(event.reason, str(match.reason)))
     tests += [_where(name, where) for name, where in match.where.items()]
     if match.outside is not None:
         tests.append(lambda event: match.outside is not None and match.outside.outside(event.at))
-    return lambda event: all(test(event) for test in tests)
+
+    def holds(event: Event) -> bool:
+        return all(test(event) for test in tests)
+
+    return tests[0] if len(tests) == 1 else holds
 
 
 def _where(name: str, where: Where) -> Test:
     pattern = _compiled(where.matches) if where.matches is not None else None
     allowed = frozenset(where.one_of)
+
+    @lru_cache(maxsize=256)  # the same issuers, servers and people come again
+    def fits(text: str) -> bool:
+        return pattern is None or pattern.search(text) is not None
 
     def test(event: Event) -> bool:
         value = value_of(event, name)
@@ -226,7 +239,7 @@ def _where(name: str, where: Where) -> Test:
             return False
         if allowed and str(value) not in allowed:
             return False
-        if pattern is not None and pattern.search(str(value)[:LONGEST]) is None:
+        if pattern is not None and not fits(str(value)[:LONGEST]):
             return False
         number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
         return where.above is None or (number is not None and number > where.above)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any, Final
 
 import orjson
 
 from limen.core.events import Event
-from limen.incidents.rules import Rule, member, test_of
+from limen.incidents.rules import Rule, member, of_kind, test_of
 
 GROUPS: Final = 512  # groups a rule remembers; the one that was quiet longest is forgotten
 KNOWN: Final = 5000  # values a rule has seen
@@ -42,15 +41,16 @@ class Tally:
         self._then = test_of(rule.then.match) if rule.then is not None else None
         self._groups: OrderedDict[str, Any] = OrderedDict()
         self._since: float | None = None
+        self._met = list[str]()  # values a rule about first times saw last
         self.dirty = False
 
-    def fits(self, type: str) -> bool:
-        """Whether events of this type can matter."""
+    def fits(self, event: Event) -> bool:
+        """Whether events of this type, category and severity can matter."""
         then = self.rule.then
-        return fnmatchcase(type, self.rule.match.type) or (then is not None and fnmatchcase(type, then.match.type))
+        return of_kind(self.rule.match, event) or (then is not None and of_kind(then.match, event))
 
     def see(self, event: Event) -> Fired | None:
-        """One event of a type that fits."""
+        """One event that fits."""
         rule = self.rule
         if rule.then is not None:
             return self._sequence(event)
@@ -125,14 +125,14 @@ class Tally:
         rule, then, test = self.rule, self.rule.then, self._then
         assert then is not None
         assert test is not None
-        if fnmatchcase(event.type, then.match.type) and test(event):
+        if of_kind(then.match, event) and test(event):
             key, began = self._group(event, None)
             if began is not None and 0 <= event.at - began[0] < then.within:
                 del self._groups[key]
                 return self._fired(event, (began[1], event.id))
             if began is None:
                 del self._groups[key]
-        if fnmatchcase(event.type, rule.match.type) and self._test(event):
+        if of_kind(rule.match, event) and self._test(event):
             key, _ = self._group(event, None)
             self._groups[key] = [event.at, event.id]
         return None
@@ -145,6 +145,9 @@ class Tally:
             return None
         if self._since is None:
             self._since = event.at
+        if values == self._met:
+            return None  # as the one before, whose values are the newest already
+        self._met = values
         key = sha256(orjson.dumps(values)).hexdigest()[:24]
         known = key in self._groups
         self._groups[key] = 1
