@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Final
 
 from limen.detection import personal_checks as check
@@ -279,13 +280,19 @@ _NAMED: Final = (
 )
 
 
+@lru_cache(maxsize=4096)
+def named(hint: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """The kinds of personal data a member of this name may hold, and what each looks like."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", hint[-128:]).replace("_", " ").replace("-", " ")
+    return tuple((kind, shape) for kind, called, shape in _NAMED if called.search(name))
+
+
 def by_name(text: str, raw: bytes, hint: str) -> Iterator[Span]:
     """The whole text, because the parameter that holds it is named for a person's data."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", hint[-128:]).replace("_", " ").replace("-", " ")
     value = text.strip()
     if not value or len(value) > 200:
         return
-    for kind, called, shape in _NAMED:
-        if called.search(name) and shape.fullmatch(value):
+    for kind, shape in named(hint):
+        if shape.fullmatch(value):
             yield Span(kind, 0, len(raw), 0.75)
             return

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from limen.core.faults import DependencyFault, InvariantFault
 from limen.detection import text
 from limen.detection.finding import Channel, Finding
 from limen.detection.remote import Remote
-from limen.detection.text import Piece
+from limen.detection.text import Content
 from limen.protocol.jsonrpc import canonical
 
 INLINE: Final = 2048  # bytes judged on the event loop; longer ones would hold up other calls for milliseconds
@@ -46,11 +47,11 @@ class Subject:
 
 
 class Detector(Protocol):
-    """Looks at all strings of a value and at their concatenation ("" where there is one string only)."""
+    """Looks at all strings of a value, and at them together."""
 
     @property
     def name(self) -> str: ...
-    def find(self, pieces: Sequence[Piece], whole: str, subject: Subject) -> Iterable[Finding]: ...
+    def find(self, content: Content, subject: Subject) -> Iterable[Finding]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,7 @@ class Scanner:
     def _judge(self, subject: Subject) -> Report:
         started = self._now()
         try:
-            pieces = text.pieces(subject.value)
-            whole = text.joined(pieces) if len(pieces) > 1 else ""
+            content = Content(subject.value)
         except text.TooMuch:
             return _TOO_LARGE
         except Exception as error:  # noqa: BLE001 - a fault that names no content; the chain refuses
@@ -159,7 +159,7 @@ class Scanner:
         found: list[Finding] = []
         for detector in self._detectors:
             try:
-                found += detector.find(pieces, whole, subject)
+                found += detector.find(content, subject)
             except Exception as error:  # noqa: BLE001 - a fault that names no content; the chain refuses
                 raise InvariantFault(f"detector {detector.name} failed: {type(error).__name__}") from None
             if self._now() - started > self._seconds:
@@ -192,6 +192,11 @@ def _key(subject: Subject, data: bytes, version: str) -> bytes:
     trusted = "trusted" if subject.trusted else ""
     parts = (subject.server, subject.name, subject.channel.value, trusted, version)
     about = sha256("\0".join(parts).encode())  # names hold no NUL, so no two subjects make the same text
-    about.update(sha256(subject.definition).digest())
+    about.update(_digest(subject.definition))
     about.update(data)
     return about.digest()
+
+
+@lru_cache(maxsize=1024)
+def _digest(definition: bytes) -> bytes:
+    return sha256(definition).digest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from limen.detection.sensitive_pattern import Pattern, Span
@@ -157,14 +158,21 @@ def scan(raw: bytes) -> Iterator[Span]:
             yield Span("command_password", start, end, 0.85)
 
 
+@lru_cache(maxsize=4096)
+def named(hint: str) -> tuple[bool, bool]:
+    """Whether a member of this name holds a password, and whether a key."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", hint[-128:]).replace("-", "_").replace(" ", "_")
+    return _HINT_PASSWORD.search(name) is not None, _HINT_KEY.search(name) is not None
+
+
 def by_name(raw: bytes, hint: str) -> Iterator[Span]:
     """The whole text as a secret, because the parameter that holds it is named like one."""
+    password, key = named(hint)
     value = raw.strip()
-    if not value or len(value) > 4096 or b" " in value:
+    if not (password or key) or not value or len(value) > 4096 or b" " in value:
         return
     start = raw.index(value)
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", hint[-128:]).replace("-", "_").replace(" ", "_")
-    if _HINT_PASSWORD.search(name) and (looks_chosen(value) or looks_random(value)):
+    if password and (looks_chosen(value) or looks_random(value)):
         yield Span("password", start, start + len(value), 0.9)
-    elif _HINT_KEY.search(name) and looks_random(value):
+    elif key and looks_random(value):
         yield Span("generic_secret", start, start + len(value), 0.85)
