@@ -77,6 +77,8 @@ _NAME_OF_PASSWORD: Final = re.compile(
     rb"|[A-Z_]+|[0-9]{1,5}|(.)\1*",
     re.DOTALL,
 )
+_DIGIT: Final = re.compile(rb"[0-9]")
+_ALNUM: Final = bytes(code for code in range(256) if chr(code).isalnum())
 _PATH: Final = re.compile(rb"(?:[\w.-]+/)+[\w-]+\.[a-z]{2,5}")
 _DOTTED: Final = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?:\(.*)?")
 _UUID: Final = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -132,8 +134,8 @@ def looks_chosen(value: bytes) -> bool:
     value = value.rstrip(b".,;:)]}")
     if len(value) < 6 or stands_in(value) or _CODE.search(value) or _WORDS.fullmatch(value):
         return False
-    lower, upper = any(97 <= b <= 122 for b in value), any(65 <= b <= 90 for b in value)
-    digit, other = any(48 <= b <= 57 for b in value), any(not chr(b).isalnum() for b in value)
+    upper, lower = value.lower() != value, value.upper() != value
+    digit, other = bool(_DIGIT.search(value)), bool(value.translate(None, _ALNUM))
     dotted = re.fullmatch(rb"[\w-]+(?:[.:/][\w-]+)+", value) is not None  # a.b.c, host:port, path/to
     return lower + upper + digit + other >= (3 if len(value) >= 8 else 4) and not (dotted and not digit)
 
