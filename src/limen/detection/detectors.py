@@ -35,7 +35,8 @@ class WordDetector:
         """Findings of the whole have no path. Where everything together asks for no closer look, no part of it would:
         a signal in a part is a signal in the whole, where the part stands on lines of its own."""
         scan, channel, everything = self._injection.scan, subject.channel, content.everything
-        if content.plain and not self._injection.asks(View("plain", everything, 0), channel, signals(everything)):
+        closer = not content.whole or not content.plain
+        if not (closer or self._injection.asks(View("plain", everything, 0), channel, signals(everything))):
             return
         context = Context(subject.others, subject.name, subject.trusted)
         for piece in content.pieces:
@@ -87,7 +88,7 @@ class SensitiveDetector:
         """Where, and of what kind; never what. A finding without a path or in a decoded view cannot be redacted."""
         everything, seen = content.everything, False
         # What is found in a part is found in the whole: by its form, and by heart, where only letters and digits count.
-        formed, held = opens(everything), bool(self._known(everything))
+        formed, held = not content.whole or opens(everything), bool(self._known(everything))
         if content.plain and not formed and not held:
             yield from self._named(content)
             return

@@ -18,13 +18,13 @@ from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 
 from limen.core.faults import DependencyFault, InvariantFault
-from limen.detection import text
 from limen.detection.finding import Channel, Finding
 from limen.detection.remote import Remote
-from limen.detection.text import Content
+from limen.detection.text import Content, TooMuch, pieces
 from limen.protocol.jsonrpc import canonical
 
 INLINE: Final = 2048  # bytes judged on the event loop; longer ones would hold up other calls for milliseconds
+MANIFOLD: Final = 6  # disguises that a text judged there may suggest; noise suggests a dozen, and each has to be undone
 SECONDS: Final = 10.0
 WORKERS: Final = 2
 WAITING: Final = 64  # long contents in the queue, each up to 16 MiB: beyond it calls are refused
@@ -95,14 +95,16 @@ class Scanner:
         if self._remotes and (asked := [one for one in self._remotes if subject.channel in one.channels]):
             return self._beyond(key, subject, len(data), asked)
         if len(data) <= self._inline:
-            return self._remember(key, self._judge(subject))
+            content = self._read(subject)
+            if content is None or len(content.kinds) <= MANIFOLD:
+                return self._remember(key, self._judge(subject, content))
         return self._long(key, subject)
 
     def scan_now(self, subject: Subject, version: str = "") -> Report:
         """The same where nobody else waits: for definitions, judged in a thread of their own."""
         key = _key(subject, canonical(subject.value), version)
         known = self._recall(key)
-        return known if known is not None else self._remember(key, self._judge(subject))
+        return known if known is not None else self._remember(key, self._scan(subject))
 
     def forget(self) -> None:
         """What detectors know has changed: every verdict is made anew."""
@@ -114,12 +116,12 @@ class Scanner:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _long(self, key: bytes, subject: Subject) -> Report:
-        return self._remember(key, await self._aside(self._judge, subject))
+        return self._remember(key, await self._aside(self._scan, subject))
 
     async def _beyond(self, key: bytes, subject: Subject, size: int, asked: Sequence[Remote]) -> Report:
         """Our own detectors, then those elsewhere at once. What one of them did not judge is not remembered."""
         short = size <= self._inline
-        report = self._judge(subject) if short else await self._aside(self._judge, subject)
+        report = self._scan(subject) if short else await self._aside(self._scan, subject)
         if report.too_large:
             return self._remember(key, report)
         said = _plain(subject) if short else await self._aside(_plain, subject)
@@ -148,14 +150,22 @@ class Scanner:
         with self._lock:
             self._waiting -= 1
 
-    def _judge(self, subject: Subject) -> Report:
-        started = self._now()
+    def _read(self, subject: Subject) -> Content | None:
+        """None where there is too much of it."""
         try:
-            content = Content(subject.value)
-        except text.TooMuch:
-            return _TOO_LARGE
+            return Content(subject.value)
+        except TooMuch:
+            return None
         except Exception as error:  # noqa: BLE001 - a fault that names no content; the chain refuses
             raise InvariantFault(f"reading the texts failed: {type(error).__name__}") from None
+
+    def _scan(self, subject: Subject) -> Report:
+        return self._judge(subject, self._read(subject))
+
+    def _judge(self, subject: Subject, content: Content | None) -> Report:
+        if content is None:
+            return _TOO_LARGE
+        started = self._now()
         found: list[Finding] = []
         for detector in self._detectors:
             try:
@@ -184,7 +194,7 @@ class Scanner:
 
 def _plain(subject: Subject) -> str:
     """Every text in order, one a line, then the names: each once, unlike what our own detectors read."""
-    found = text.pieces(subject.value)
+    found = pieces(subject.value)
     return "\n".join(piece.text for piece in sorted(found, key=lambda piece: piece.name))
 
 

@@ -38,7 +38,6 @@ __all__ = [
 MAX_TOTAL: Final = 4 * 1024 * 1024  # characters in all strings of one value
 MAX_TEXT: Final = 16 * 1024 * 1024  # characters of one text: `joined` repeats short fields in other orders
 MAX_LEVELS: Final = 256  # the parser refuses far earlier
-_SHORT: Final = 8192  # characters of a text whose views are kept for the next detector
 _EDGE: Final = 160  # of a long field, this much at either end can be half of a split sentence
 _INDEX: Final = re.compile(r"/\d+(?=/|\Z)")
 
@@ -70,14 +69,21 @@ class Content:
     text, is no string of its own. Raises TooMuch as `pieces` does.
     """
 
-    __slots__ = ("_examined", "_plain", "everything", "pieces", "whole")
+    __slots__ = ("_examined", "_kinds", "everything", "pieces", "whole")
 
     def __init__(self, value: Any) -> None:
         self.pieces = _framed(pieces(value))
         self.whole = joined(self.pieces) if len(self.pieces) > 1 else ""
         self.everything = self.whole or (self.pieces[0].text if self.pieces else "")
-        self._plain: bool | None = None
+        self._kinds: frozenset[str] | None = None
         self._examined: dict[str, Examined] = {}
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The disguises that everything together could hold, of `views_gate`."""
+        if self._kinds is None:
+            self._kinds = gate(self.everything)
+        return self._kinds
 
     @property
     def plain(self) -> bool:
@@ -85,17 +91,17 @@ class Content:
 
         Told by one look at everything: each string stands in it on lines of its own, and no condition of `views_gate`
         is met by a part of a text whose whole does not meet it."""
-        if self._plain is None:
-            self._plain = self.everything.isascii() and not gate(self.everything)
-        return self._plain
+        return not self.kinds and self.everything.isascii()
 
     def examine(self, text: str) -> Examined:
         """`examine` of one of the strings or of `whole`. Raises TooMuch above MAX_TEXT."""
-        if len(text) <= MAX_TEXT and self.plain:
+        if len(text) > MAX_TEXT:
+            raise TooMuch(f"more than {MAX_TEXT} characters in one text")
+        if self.plain:
             return Examined((View("plain", text, 0),), ())
         known = self._examined.get(text)
         if known is None:
-            known = self._examined[text] = examine(text)
+            known = self._examined[text] = _examined(text, self.kinds if text is self.everything else None)
         return known
 
 
@@ -111,27 +117,33 @@ def pieces(value: Any, *, names: bool = True) -> list[Piece]:
     return found
 
 
+_SCALARS: Final = (int, float, bool, type(None))
+
+
 def _walk(item: Any, path: str, level: int, names: bool, found: list[Piece]) -> None:
-    if isinstance(item, str):
+    kind = type(item)
+    if kind is str or isinstance(item, str):
         if item:
             found.append(Piece(path, item))
-    elif isinstance(item, Mapping | list | tuple):
-        if level >= MAX_LEVELS:
-            raise TooMuch(f"nested deeper than {MAX_LEVELS} levels")
-        if isinstance(item, Mapping):
-            for key, member in item.items():
-                key = key if type(key) is str else str(key)
-                inside = f"{path}/{_escaped(key) if '/' in key or '~' in key else key}"
-                if names and key:
-                    found.append(Piece(inside, key, True))
-                if type(member) is str:  # most are; a call for each would be half of the work
-                    if member:
-                        found.append(Piece(inside, member))
-                elif member is not None:
-                    _walk(member, inside, level + 1, names, found)
-        else:
-            for index, member in enumerate(item):
-                _walk(member, f"{path}/{index}", level + 1, names, found)
+        return
+    if kind in _SCALARS:
+        return
+    if level >= MAX_LEVELS and isinstance(item, Mapping | list | tuple):
+        raise TooMuch(f"nested deeper than {MAX_LEVELS} levels")
+    if kind is dict or isinstance(item, Mapping):
+        for key, member in item.items():
+            key = key if type(key) is str else str(key)
+            inside = f"{path}/{_escaped(key) if '/' in key or '~' in key else key}"
+            if names and key:
+                found.append(Piece(inside, key, True))
+            if type(member) is str:  # most are; a call for each would be half of the work
+                if member:
+                    found.append(Piece(inside, member))
+            else:
+                _walk(member, inside, level + 1, names, found)
+    elif kind is list or isinstance(item, list | tuple):
+        for index, member in enumerate(item):
+            _walk(member, f"{path}/{index}", level + 1, names, found)
 
 
 # Words with which the protocol itself frames a text: nobody who writes one can choose others.
@@ -182,16 +194,12 @@ def examine(text: str) -> Examined:
     """Views and disguises of one text. Raises TooMuch above MAX_TEXT."""
     if len(text) > MAX_TEXT:
         raise TooMuch(f"more than {MAX_TEXT} characters in one text")
-    return _recent(text) if len(text) <= _SHORT else _examined(text)
+    return _examined(text)
 
 
-def _examined(text: str) -> Examined:
-    found, hidden = look(text)
+def _examined(text: str, kinds: frozenset[str] | None = None) -> Examined:
+    found, hidden = look(text, kinds)
     return Examined(tuple(found), tuple(hidden))
-
-
-# Several detectors ask for the same strings one after another.
-_recent: Final = lru_cache(maxsize=32)(_examined)
 
 
 def _escaped(key: str) -> str:

@@ -6,6 +6,7 @@ matches"; the empty expression must therefore always be among the matches; where
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Final, Protocol, cast
 
@@ -52,8 +53,12 @@ PATTERNS: Final[dict[str, str]] = {
     "padding": r"[ \t]{200}|(?:\r?\n[ \t]*){40}",
 }
 ALL: Final = frozenset(PATTERNS)
+# What names of things seldom have and encoded text always has: a run of base64 without it is left as it is.
+LIKELY: Final = re.compile("[a-z][A-Z0-9]|[A-Z0-9]{12}")
 _NAMES: Final = tuple(PATTERNS)
 _CANARY: Final = len(_NAMES)
+_NONE: Final[frozenset[str]] = frozenset()
+_BASE64: Final = frozenset(("base64",))
 
 
 class _Set(Protocol):
@@ -73,8 +78,11 @@ def _compiled() -> _Set:
 
 
 def gate(text: str) -> frozenset[str]:
-    """Names of `PATTERNS` that occur in `text`."""
+    """Names of `PATTERNS` that occur in `text`, with what else they need."""
     hits = _compiled().Match(text.encode("utf-8", "surrogatepass"))
     if hits is None or _CANARY not in hits:
         return ALL
-    return frozenset(_NAMES[hit] for hit in hits if hit != _CANARY)
+    if len(hits) == 1:
+        return _NONE
+    kinds = frozenset([_NAMES[hit] for hit in hits if hit != _CANARY])
+    return kinds - _BASE64 if "base64" in kinds and not LIKELY.search(text) else kinds
