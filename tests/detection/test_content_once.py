@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import string
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from limen.config.model import Config
 from limen.detection import detectors
 from limen.detection.finding import Channel, Finding
 from limen.detection.patterns import signals
-from limen.detection.scanner import Subject
+from limen.detection.scanner import Report, Subject
 from limen.detection.text import Content, Piece
 from limen.detection.views_gate import gate
 from limen.inspection import Inspection
@@ -115,3 +118,17 @@ def test_the_frame_of_a_single_text_is_not_a_text() -> None:
         assert len(Content(other).pieces) > 1
     assert Content({"content": []}).plain
     assert Content(None).everything == ""
+
+
+def test_what_could_hide_many_disguises_is_judged_in_a_thread_and_prose_at_once(inspection: Inspection) -> None:
+    def asked(text: str) -> Report | Awaitable[Report]:
+        return inspection.scanner.scan(Subject("s", "t", Channel.RESULT, value={"text": text}))
+
+    async def noisy() -> Report:
+        chaos = random.Random(4)
+        found = asked("".join(chaos.choices(string.printable, k=1200)))
+        assert not isinstance(found, Report)
+        return await found
+
+    assert not asyncio.run(noisy()).too_large
+    assert isinstance(asked("An ordinary sentence, with a% sign and ann@acme.org in it. " * 20), Report)

@@ -35,15 +35,14 @@ class WordDetector:
         """Findings of the whole have no path. Where everything together asks for no closer look, no part of it would:
         a signal in a part is a signal in the whole, where the part stands on lines of its own."""
         scan, channel, everything = self._injection.scan, subject.channel, content.everything
-        closer = not content.whole or not content.plain
-        if not (closer or self._injection.asks(View("plain", everything, 0), channel, signals(everything))):
+        if content.plain and not self._injection.asks(View("plain", everything, 0), channel, signals(everything)):
             return
         context = Context(subject.others, subject.name, subject.trusted)
         for piece in content.pieces:
             views = content.examine(piece.text).views
             yield from _placed(scan(piece.text, channel, context=context, readings=views), piece.path)
-        if content.whole:
-            yield from scan(content.whole, channel, context=context, readings=content.examine(content.whole).views)
+        if whole := content.whole or content.framed:
+            yield from scan(whole, channel, context=context, readings=content.examine(whole).views)
 
 
 class DisguiseDetector:

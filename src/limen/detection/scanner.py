@@ -24,7 +24,7 @@ from limen.detection.text import Content, TooMuch, pieces
 from limen.protocol.jsonrpc import canonical
 
 INLINE: Final = 2048  # bytes judged on the event loop; longer ones would hold up other calls for milliseconds
-MANIFOLD: Final = 6  # disguises that a text judged there may suggest; noise suggests a dozen, and each has to be undone
+MANIFOLD: Final = 3  # disguises a text judged there may suggest: 4 of 1000 ordinary ones suggest more, noise always
 SECONDS: Final = 10.0
 WORKERS: Final = 2
 WAITING: Final = 64  # long contents in the queue, each up to 16 MiB: beyond it calls are refused
