@@ -25,7 +25,14 @@ from limen.detection import sensitive
 from limen.detection.arguments import ArgumentRules
 from limen.detection.canaries import Canaries
 from limen.detection.dataflow import Labels
-from limen.detection.detectors import ArgumentDetector, SensitiveDetector, TextDetector, WordDetector, redactor
+from limen.detection.detectors import (
+    ArgumentDetector,
+    DisguiseDetector,
+    SensitiveDetector,
+    TextDetector,
+    WordDetector,
+    redactor,
+)
 from limen.detection.feeds import MAX_SIZE, Feed, FeedRefused
 from limen.detection.flow import CheckFlow, ReadFlow, RecordFlow, Watch
 from limen.detection.fuse import Limits
@@ -38,7 +45,6 @@ from limen.detection.remote import Remote
 from limen.detection.scanner import Detector, Scanner
 from limen.detection.sensitive_hit import Hit
 from limen.detection.settings import RemoteSettings
-from limen.detection.text import disguises
 from limen.detection.tokenise import Protect, Reveal
 from limen.policy.approval import RequireApproval
 
@@ -108,7 +114,7 @@ class Inspection:
         def by_heart(text: str) -> list[Hit]:
             return [*known.find(text), *self.canaries.find(text)]
 
-        self._redact = redactor(sensitive.find, by_heart)
+        self._redact = redactor(by_heart)
         self.feeds = {one.source: Feed(base64.b64decode(one.key)) for one in config.content.feeds}
         self.scanner = Scanner(
             list(self._detectors(config, by_heart)), remotes=list(map(remote, config.content.remote))
@@ -130,10 +136,10 @@ class Inspection:
     def _detectors(self, config: Config, known: Callable[[str], Sequence[Hit]]) -> Iterator[Detector]:
         """Every detector of this release, cheap ones first."""
         for feed in self.feeds.values():
-            yield TextDetector("feed", feed.scan, whole=True)
-        yield TextDetector("disguises", disguises)
+            yield TextDetector("feed", feed.scan)
+        yield DisguiseDetector()
         yield ArgumentDetector(ArgumentRules(config.content.arguments))
-        yield SensitiveDetector(sensitive.find, known)
+        yield SensitiveDetector(known)
         yield WordDetector(Injection.load())
 
     def guards(self, catalog: Catalog, *, flow_asked: bool = False) -> dict[type, Any]:
@@ -257,7 +263,7 @@ class Reviewer:
         if kind in ("server", "set"):
             return []
         if self._scanner is None:
-            self._scanner = Scanner([TextDetector("disguises", disguises), WordDetector(Injection.load())])
+            self._scanner = Scanner([DisguiseDetector(), WordDetector(Injection.load())])
         judged = inspect_definition(self._scanner, self._config.content, "", kind, definition, self._now())
         if not judged.findings and judged.risk.score:
             return [Concern("text.too_large", 1.0, "", "more text than can be inspected")]

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from limen.detection.fuse import Action
 from limen.detection.inspect import InspectArguments, InspectMessages, InspectResult, Judge, inspect_definition
 from limen.detection.scanner import INLINE, Report, Scanner, Subject
 from limen.detection.settings import ContentSettings
+from limen.detection.text import Content
 
 WORDS = {"EVIL": ("injection.override", "injection", 0.97), "ODD": ("injection.odd", "injection", 0.6)}
 WORDS |= {"HMM": ("injection.hint", "injection", 0.3), "SECRET-1": ("secret.key", "secret", 0.9)}
@@ -31,7 +32,7 @@ class Standin:
     def __init__(self) -> None:
         self.calls, self.threads, self.wait, self.crash = 0, set[str](), 0.0, ""
 
-    def find(self, pieces: Sequence[Any], whole: str, subject: Subject) -> list[Finding]:
+    def find(self, content: Content, subject: Subject) -> list[Finding]:
         self.calls += 1
         self.threads.add(threading.current_thread().name)
         time.sleep(self.wait)
@@ -39,11 +40,11 @@ class Standin:
             raise ValueError(self.crash)
         found = [
             Finding(*row, piece.path, (piece.text.index(word), piece.text.index(word) + len(word)))
-            for piece in pieces
+            for piece in content.pieces
             for word, row in WORDS.items()
             if word in piece.text
         ]
-        split = whole.replace("\n", "").replace(" ", "")
+        split = content.whole.replace("\n", "").replace(" ", "")
         return [*found, *([Finding(*WORDS["EVIL"])] if "EVIL" in split and not found else [])]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from limen.detection.inspect import Judgement, weigh
 from limen.detection.remote import Remote, windows
 from limen.detection.scanner import INLINE, Report, Scanner, Subject
 from limen.detection.settings import ContentSettings, RemoteSettings
+from limen.detection.text import Content
 from limen.inspection import remote
 
 WORDS = "an ordinary sentence about a garden. "
@@ -53,9 +54,9 @@ class Local:
     def __init__(self) -> None:
         self.calls = 0
 
-    def find(self, pieces: Sequence[Any], whole: str, subject: Subject) -> list[Finding]:
+    def find(self, content: Content, subject: Subject) -> list[Finding]:
         self.calls += 1
-        return [Finding("hidden.zero", "hidden", 0.2)] if any("LOCAL" in piece.text for piece in pieces) else []
+        return [Finding("hidden.zero", "hidden", 0.2)] if any("LOCAL" in piece.text for piece in content.pieces) else []
 
 
 def subject(value: Any, channel: Channel = Channel.RESULT) -> Subject:

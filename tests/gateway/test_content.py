@@ -227,8 +227,8 @@ from limen import inspection
 
 class Broken:
     name = "broken"
-    def find(self, pieces, whole, subject):
-        if any("trip" in piece.text for piece in pieces):
+    def find(self, content, subject):
+        if any("trip" in piece.text for piece in content.pieces):
             raise ValueError("%s")
         return ()
 

@@ -10,9 +10,11 @@ from limen.detection.arguments import ArgumentRules
 from limen.detection.beacons import defuse
 from limen.detection.finding import Channel, Finding
 from limen.detection.injection import Context, Injection
+from limen.detection.patterns import signals
 from limen.detection.scanner import Subject
-from limen.detection.sensitive import Hit, redact
-from limen.detection.text import Piece, views
+from limen.detection.sensitive import find, opens, redact, telling
+from limen.detection.sensitive_hit import Hit
+from limen.detection.text import Content, View
 from limen.detection.withhold import Redact
 
 # Readings that are guesses: undone on suspicion, they make letters out of any text.
@@ -27,29 +29,46 @@ class WordDetector:
     name = "injection"
 
     def __init__(self, injection: Injection) -> None:
-        self._scan = injection.scan
+        self._injection = injection
 
-    def find(self, pieces: Sequence[Piece], whole: str, subject: Subject) -> Iterator[Finding]:
-        """Findings of the whole have no path."""
+    def find(self, content: Content, subject: Subject) -> Iterator[Finding]:
+        """Findings of the whole have no path. Where everything together asks for no closer look, no part of it would:
+        a signal in a part is a signal in the whole, where the part stands on lines of its own."""
+        scan, channel, everything = self._injection.scan, subject.channel, content.everything
+        if content.plain and not self._injection.asks(View("plain", everything, 0), channel, signals(everything)):
+            return
         context = Context(subject.others, subject.name, subject.trusted)
-        for piece in pieces:
-            yield from _placed(self._scan(piece.text, subject.channel, context=context), piece.path)
-        if whole:
-            yield from self._scan(whole, subject.channel, context=context)
+        for piece in content.pieces:
+            views = content.examine(piece.text).views
+            yield from _placed(scan(piece.text, channel, context=context, readings=views), piece.path)
+        if whole := content.whole or content.framed:
+            yield from scan(whole, channel, context=context, readings=content.examine(whole).views)
+
+
+class DisguiseDetector:
+    """What is hidden in each text by itself."""
+
+    name = "disguises"
+
+    def find(self, content: Content, subject: Subject) -> Iterator[Finding]:
+        """Findings of the family `hidden`."""
+        if not content.plain:
+            for piece in content.pieces:
+                yield from _placed(content.examine(piece.text).disguises, piece.path)
 
 
 class TextDetector:
-    """The same for what does not depend on the channel: disguises, indicator feeds."""
+    """What does not depend on the channel: feeds of indicators."""
 
-    def __init__(self, name: str, scan: Callable[[str], Sequence[Finding]], *, whole: bool = False) -> None:
-        self.name, self._scan, self._whole = name, scan, whole
+    def __init__(self, name: str, scan: Callable[[str], Sequence[Finding]]) -> None:
+        self.name, self._scan = name, scan
 
-    def find(self, pieces: Sequence[Piece], whole: str, subject: Subject) -> Iterator[Finding]:
-        """Piece by piece, and the whole where asked for."""
-        for piece in pieces:
+    def find(self, content: Content, subject: Subject) -> Iterator[Finding]:
+        """Piece by piece, and the whole."""
+        for piece in content.pieces:
             yield from _placed(self._scan(piece.text), piece.path)
-        if whole and self._whole:
-            yield from self._scan(whole)
+        if content.whole:
+            yield from self._scan(content.whole)
 
 
 class SensitiveDetector:
@@ -61,38 +80,47 @@ class SensitiveDetector:
 
     name = "sensitive"
 
-    def __init__(self, find: Callable[[str, str], Sequence[Hit]], known: Callable[[str], Sequence[Hit]]) -> None:
-        self._find, self._known = find, known
+    def __init__(self, known: Callable[[str], Sequence[Hit]]) -> None:
+        self._known = known
 
-    def find(self, pieces: Sequence[Piece], whole: str, subject: Subject) -> Iterator[Finding]:
+    def find(self, content: Content, subject: Subject) -> Iterator[Finding]:
         """Where, and of what kind; never what. A finding without a path or in a decoded view cannot be redacted."""
-        seen = False
-        for piece in pieces:
+        everything, seen = content.everything, False
+        # What is found in a part is found in the whole: by its form, and by heart, where only letters and digits count.
+        formed, held = not content.whole or opens(everything), bool(self._known(everything))
+        if content.plain and not formed and not held:
+            yield from self._named(content)
+            return
+        for piece in content.pieces:
             path = "" if piece.name else piece.path  # a member's name cannot be redacted: see `withhold.redacted`
-            known = self._known(piece.text)
-            hits = [*self._find(piece.text, "" if piece.name else hint(piece.path)), *known]
+            known = self._known(piece.text) if held else ()
+            hits = [*find(piece.text, "" if piece.name else hint(piece.path)), *known]
             seen = seen or bool(hits)
             yield from _hits(hits, path, "plain")
-            for view in views(piece.text):
+            for view in content.examine(piece.text).views:
                 if view.depth and GUESSED.isdisjoint(view.name.split(">")):
                     yield from _hits(self._disguised(view.text, piece.text), path, view.name)
                     if not known:  # it knows encodings by itself, and these can be redacted
                         yield from _hits(self._known(view.text), path, view.name)
-        if whole and not seen:
-            plain = "\n".join(piece.text for piece in pieces)
-            split = [hit for hit in self._disguised(whole, plain) if hit.confidence >= FORMED]
-            yield from _hits([*self._known(whole), *split], "", "plain")
+        if content.whole and not seen:
+            plain = "\n".join(piece.text for piece in content.pieces)
+            split = [hit for hit in self._disguised(content.whole, plain) if hit.confidence >= FORMED]
+            yield from _hits([*(self._known(content.whole) if held else ()), *split], "", "plain")
+
+    def _named(self, content: Content) -> Iterator[Finding]:
+        """What only the name of its member tells."""
+        for path, text, name in content.pieces:
+            if not name and (called := hint(path)) and telling(called):
+                yield from _hits(find(text, called), path, "plain")
 
     def _disguised(self, reading: str, plain: str) -> list[Hit]:
         """Secrets of this reading that do not stand in the plain text, where they are found and can be redacted."""
         return [
-            hit
-            for hit in self._find(reading, "")
-            if hit.family == "secret" and reading[hit.start : hit.end] not in plain
+            hit for hit in find(reading, "") if hit.family == "secret" and reading[hit.start : hit.end] not in plain
         ]
 
 
-def redactor(find: Callable[[str, str], Sequence[Hit]], known: Callable[[str], Sequence[Hit]]) -> Redact:
+def redactor(known: Callable[[str], Sequence[Hit]]) -> Redact:
     """The other half of `SensitiveDetector`: what it finds, taken out."""
 
     def taken_out(text: str, hint: str, families: frozenset[str]) -> str:
@@ -115,13 +143,13 @@ class ArgumentDetector:
     def __init__(self, rules: ArgumentRules) -> None:
         self._check = rules.check_call
 
-    def find(self, pieces: Sequence[Piece], whole: str, subject: Subject) -> Iterator[Finding]:
+    def find(self, content: Content, subject: Subject) -> Iterator[Finding]:
         """Findings below /arguments."""
         if subject.channel is Channel.ARGUMENT and type(arguments := subject.value.get("arguments")) is dict:
             for finding in self._check(f"{subject.server}/{subject.name}", subject.definition, arguments):
                 yield replace(finding, path=f"/arguments{finding.path}")
-        if subject.channel is Channel.ARGUMENT:
-            for piece in pieces:
+        if subject.channel is Channel.ARGUMENT and ("![" in content.everything or "<" in content.everything):
+            for piece in content.pieces:
                 if "![" in piece.text or "<" in piece.text:
                     found = defuse(piece.text, links=False)[1]
                     yield from _placed([one for one in found if one.id == "exfiltration.beacon"], piece.path)
@@ -129,6 +157,9 @@ class ArgumentDetector:
 
 def hint(path: str) -> str:
     """The nearest member name in a JSON pointer."""
+    last = path.rpartition("/")[2]
+    if last and not last.isdigit():
+        return last.replace("~1", "/").replace("~0", "~") if "~" in last else last
     steps = [step for step in path.split("/") if step and not step.isdigit()]
     return steps[-1].replace("~1", "/").replace("~0", "~") if steps else ""
 

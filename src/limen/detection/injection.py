@@ -8,7 +8,7 @@ every session reads), and over texts in scripts the signals know little of. What
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -50,15 +50,17 @@ class Injection:
         """Signals and model of this release. Raises ModelFault if the model's bytes are not the expected ones."""
         return _loaded()
 
-    def scan(self, text: str, channel: Channel, *, context: Context | None = None) -> list[Finding]:
+    def scan(
+        self, text: str, channel: Channel, *, context: Context | None = None, readings: Sequence[View] | None = None
+    ) -> list[Finding]:
         """Findings of the families `injection` and, for what a server says about itself, `poisoning`; strongest first.
 
         `injection.orders` is the classifier's word; a finding named after a signal says what the orders are like. Spans
         are characters of the view named. Raises TooMuch for a text over the bound and Fault where an engine fails:
-        never returns less because it could not look.
+        never returns less because it could not look. `readings`: its views, where somebody has them already.
         """
         best: dict[str, Finding] = {}
-        for view in views(text):
+        for view in views(text) if readings is None else readings:
             for finding in self._view(view, channel, context or Context()):
                 known = best.get(finding.id)
                 if known is None or finding.score > known.score:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Final
 
 from limen.detection import personal_checks as check
-from limen.detection.personal_ids import NOT_PERSONAL, NUMBER, ORDINARY, SHAPES, WORDS, Identifier, expression
+from limen.detection.personal_ids import ALONE, NOT_PERSONAL, NUMBER, ORDINARY, SHAPES, WORDS, Identifier, expression
 from limen.detection.sensitive_pattern import Pattern, Span
 
 LEAST: Final = 0.5
@@ -88,10 +89,12 @@ _KR_PHONE: Final = re.compile(r"0(?:1[016-9]|2|[3-6]\d|70)[ .-]\d{3,4}[ .-]\d{4}
 def _around(raw: bytes, start: int, end: int, hint: str) -> bytes:
     """The words near a place, and the parameter's name with its parts as words."""
     near = (raw[max(0, start - _BEFORE) : start] + b" \x00 " + raw[end : end + _AFTER]).replace(b"_", b" ")
-    if not hint:
-        return near
+    return _spaced(hint) + b" " + near if hint else near
+
+
+def _spaced(hint: str) -> bytes:
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", hint[-128:]).replace("_", " ").replace("-", " ")
-    return name.encode("utf-8", "replace") + b" " + near
+    return name.encode("utf-8", "replace")
 
 
 def _apart(raw: bytes, start: int, end: int) -> bool:
@@ -105,9 +108,10 @@ def _apart(raw: bytes, start: int, end: int) -> bool:
 def numbers(raw: bytes, hint: str) -> Iterator[Span]:
     """Numbers of persons, cards and insurances, by shape, check digits and context."""
     position = 0
+    said = bool(WORDS.open(_spaced(hint) + b" " + raw.replace(b"_", b" ")))
     while (found := _SHAPE.after(raw, position)) is not None:
         start, end = found
-        best = _judge(raw, start, end, hint)
+        best = _judge(raw, start, end, hint if said else None)
         if best is not None:
             yield best
             position = best.end
@@ -117,14 +121,16 @@ def numbers(raw: bytes, hint: str) -> Iterator[Span]:
         position = start + (group.end() if group else 1)
 
 
-def _judge(raw: bytes, start: int, end: int, hint: str) -> Span | None:
-    """The best reading of a place, also of it without its last groups."""
-    words: Collection[int] | None = None
+def _judge(raw: bytes, start: int, end: int, hint: str | None) -> Span | None:
+    """The best reading of a place, also of it without its last groups. `hint` is None where no word that would say
+    anything about a number occurs in all of the text."""
+    words: Collection[int] | None = () if hint is None else None
+    shapes = SHAPES if hint is not None else ALONE
     while end > start:
-        readings = SHAPES.get(raw[start:end].translate(_TO_SHAPE).decode("latin-1"))
+        readings = shapes.get(raw[start:end].translate(_TO_SHAPE).decode("latin-1"))
         if readings and _apart(raw, start, end):
             if words is None:
-                words = frozenset(WORDS.open(_around(raw, start, end, hint)))
+                words = frozenset(WORDS.open(_around(raw, start, end, hint or "")))
             number = raw[start:end].translate(None, b" -./+").decode("latin-1").upper()
             kind, most = "", 0.0
             for item, formatted in readings:
@@ -279,13 +285,19 @@ _NAMED: Final = (
 )
 
 
+@lru_cache(maxsize=4096)
+def named(hint: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """The kinds of personal data a member of this name may hold, and what each looks like."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", hint[-128:]).replace("_", " ").replace("-", " ")
+    return tuple((kind, shape) for kind, called, shape in _NAMED if called.search(name))
+
+
 def by_name(text: str, raw: bytes, hint: str) -> Iterator[Span]:
     """The whole text, because the parameter that holds it is named for a person's data."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", hint[-128:]).replace("_", " ").replace("-", " ")
     value = text.strip()
     if not value or len(value) > 200:
         return
-    for kind, called, shape in _NAMED:
-        if called.search(name) and shape.fullmatch(value):
+    for kind, shape in named(hint):
+        if shape.fullmatch(value):
             yield Span(kind, 0, len(raw), 0.75)
             return

@@ -151,11 +151,23 @@ NOT_PERSONAL: Final = (
 WORDS: Final = Gate((*(f"(?i:{item.words})" for item in IDENTIFIERS), NOT_PERSONAL))
 NUMBER: Final = {item.kind: number for number, item in enumerate(IDENTIFIERS)}
 SHAPES: Final[dict[str, list[tuple[Identifier, bool]]]] = {}
+
+
+def _alone(item: Identifier, with_signs: bool) -> float:
+    return item.formatted_alone if with_signs else item.bare_alone
+
+
 for _item in IDENTIFIERS:
     for _shape in _item.formatted:
         SHAPES.setdefault(_shape, []).append((_item, True))
     for _shape in _item.bare:
         SHAPES.setdefault(_shape, []).append((_item, False))
+# The readings that count without any word beside them.
+ALONE: Final[dict[str, list[tuple[Identifier, bool]]]] = {
+    shape: some
+    for shape, readings in SHAPES.items()
+    if (some := [(one, with_signs) for one, with_signs in readings if _alone(one, with_signs)])
+}
 
 
 def expression() -> str:

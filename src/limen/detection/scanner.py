@@ -13,17 +13,18 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeVar
 
 from limen.core.faults import DependencyFault, InvariantFault
-from limen.detection import text
 from limen.detection.finding import Channel, Finding
 from limen.detection.remote import Remote
-from limen.detection.text import Piece
+from limen.detection.text import Content, TooMuch, pieces
 from limen.protocol.jsonrpc import canonical
 
 INLINE: Final = 2048  # bytes judged on the event loop; longer ones would hold up other calls for milliseconds
+MANIFOLD: Final = 3  # disguises a text judged there may suggest: 4 of 1000 ordinary ones suggest more, noise always
 SECONDS: Final = 10.0
 WORKERS: Final = 2
 WAITING: Final = 64  # long contents in the queue, each up to 16 MiB: beyond it calls are refused
@@ -46,11 +47,11 @@ class Subject:
 
 
 class Detector(Protocol):
-    """Looks at all strings of a value and at their concatenation ("" where there is one string only)."""
+    """Looks at all strings of a value, and at them together."""
 
     @property
     def name(self) -> str: ...
-    def find(self, pieces: Sequence[Piece], whole: str, subject: Subject) -> Iterable[Finding]: ...
+    def find(self, content: Content, subject: Subject) -> Iterable[Finding]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +95,16 @@ class Scanner:
         if self._remotes and (asked := [one for one in self._remotes if subject.channel in one.channels]):
             return self._beyond(key, subject, len(data), asked)
         if len(data) <= self._inline:
-            return self._remember(key, self._judge(subject))
+            content = self._read(subject)
+            if content is None or len(content.kinds) <= MANIFOLD:
+                return self._remember(key, self._judge(subject, content))
         return self._long(key, subject)
 
     def scan_now(self, subject: Subject, version: str = "") -> Report:
         """The same where nobody else waits: for definitions, judged in a thread of their own."""
         key = _key(subject, canonical(subject.value), version)
         known = self._recall(key)
-        return known if known is not None else self._remember(key, self._judge(subject))
+        return known if known is not None else self._remember(key, self._scan(subject))
 
     def forget(self) -> None:
         """What detectors know has changed: every verdict is made anew."""
@@ -113,12 +116,12 @@ class Scanner:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def _long(self, key: bytes, subject: Subject) -> Report:
-        return self._remember(key, await self._aside(self._judge, subject))
+        return self._remember(key, await self._aside(self._scan, subject))
 
     async def _beyond(self, key: bytes, subject: Subject, size: int, asked: Sequence[Remote]) -> Report:
         """Our own detectors, then those elsewhere at once. What one of them did not judge is not remembered."""
         short = size <= self._inline
-        report = self._judge(subject) if short else await self._aside(self._judge, subject)
+        report = self._scan(subject) if short else await self._aside(self._scan, subject)
         if report.too_large:
             return self._remember(key, report)
         said = _plain(subject) if short else await self._aside(_plain, subject)
@@ -147,19 +150,26 @@ class Scanner:
         with self._lock:
             self._waiting -= 1
 
-    def _judge(self, subject: Subject) -> Report:
-        started = self._now()
+    def _read(self, subject: Subject) -> Content | None:
+        """None where there is too much of it."""
         try:
-            pieces = text.pieces(subject.value)
-            whole = text.joined(pieces) if len(pieces) > 1 else ""
-        except text.TooMuch:
-            return _TOO_LARGE
+            return Content(subject.value)
+        except TooMuch:
+            return None
         except Exception as error:  # noqa: BLE001 - a fault that names no content; the chain refuses
             raise InvariantFault(f"reading the texts failed: {type(error).__name__}") from None
+
+    def _scan(self, subject: Subject) -> Report:
+        return self._judge(subject, self._read(subject))
+
+    def _judge(self, subject: Subject, content: Content | None) -> Report:
+        if content is None:
+            return _TOO_LARGE
+        started = self._now()
         found: list[Finding] = []
         for detector in self._detectors:
             try:
-                found += detector.find(pieces, whole, subject)
+                found += detector.find(content, subject)
             except Exception as error:  # noqa: BLE001 - a fault that names no content; the chain refuses
                 raise InvariantFault(f"detector {detector.name} failed: {type(error).__name__}") from None
             if self._now() - started > self._seconds:
@@ -184,7 +194,7 @@ class Scanner:
 
 def _plain(subject: Subject) -> str:
     """Every text in order, one a line, then the names: each once, unlike what our own detectors read."""
-    found = text.pieces(subject.value)
+    found = pieces(subject.value)
     return "\n".join(piece.text for piece in sorted(found, key=lambda piece: piece.name))
 
 
@@ -192,6 +202,11 @@ def _key(subject: Subject, data: bytes, version: str) -> bytes:
     trusted = "trusted" if subject.trusted else ""
     parts = (subject.server, subject.name, subject.channel.value, trusted, version)
     about = sha256("\0".join(parts).encode())  # names hold no NUL, so no two subjects make the same text
-    about.update(sha256(subject.definition).digest())
+    about.update(_digest(subject.definition))
     about.update(data)
     return about.digest()
+
+
+@lru_cache(maxsize=1024)
+def _digest(definition: bytes) -> bytes:
+    return sha256(definition).digest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from limen.detection.sensitive_pattern import Pattern, Span
@@ -76,6 +77,8 @@ _NAME_OF_PASSWORD: Final = re.compile(
     rb"|[A-Z_]+|[0-9]{1,5}|(.)\1*",
     re.DOTALL,
 )
+_DIGIT: Final = re.compile(rb"[0-9]")
+_ALNUM: Final = bytes(code for code in range(256) if chr(code).isalnum())
 _PATH: Final = re.compile(rb"(?:[\w.-]+/)+[\w-]+\.[a-z]{2,5}")
 _DOTTED: Final = re.compile(rb"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?:\(.*)?")
 _UUID: Final = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -131,8 +134,8 @@ def looks_chosen(value: bytes) -> bool:
     value = value.rstrip(b".,;:)]}")
     if len(value) < 6 or stands_in(value) or _CODE.search(value) or _WORDS.fullmatch(value):
         return False
-    lower, upper = any(97 <= b <= 122 for b in value), any(65 <= b <= 90 for b in value)
-    digit, other = any(48 <= b <= 57 for b in value), any(not chr(b).isalnum() for b in value)
+    upper, lower = value.lower() != value, value.upper() != value
+    digit, other = bool(_DIGIT.search(value)), bool(value.translate(None, _ALNUM))
     dotted = re.fullmatch(rb"[\w-]+(?:[.:/][\w-]+)+", value) is not None  # a.b.c, host:port, path/to
     return lower + upper + digit + other >= (3 if len(value) >= 8 else 4) and not (dotted and not digit)
 
@@ -157,14 +160,21 @@ def scan(raw: bytes) -> Iterator[Span]:
             yield Span("command_password", start, end, 0.85)
 
 
+@lru_cache(maxsize=4096)
+def named(hint: str) -> tuple[bool, bool]:
+    """Whether a member of this name holds a password, and whether a key."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", hint[-128:]).replace("-", "_").replace(" ", "_")
+    return _HINT_PASSWORD.search(name) is not None, _HINT_KEY.search(name) is not None
+
+
 def by_name(raw: bytes, hint: str) -> Iterator[Span]:
     """The whole text as a secret, because the parameter that holds it is named like one."""
+    password, key = named(hint)
     value = raw.strip()
-    if not value or len(value) > 4096 or b" " in value:
+    if not (password or key) or not value or len(value) > 4096 or b" " in value:
         return
     start = raw.index(value)
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", hint[-128:]).replace("-", "_").replace(" ", "_")
-    if _HINT_PASSWORD.search(name) and (looks_chosen(value) or looks_random(value)):
+    if password and (looks_chosen(value) or looks_random(value)):
         yield Span("password", start, start + len(value), 0.9)
-    elif _HINT_KEY.search(name) and looks_random(value):
+    elif key and looks_random(value):
         yield Span("generic_secret", start, start + len(value), 0.85)

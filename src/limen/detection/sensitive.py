@@ -8,6 +8,7 @@ are known (`KnownSecrets`), which are found in their usual encodings here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from limen.detection import personal, secrets_context
@@ -18,7 +19,7 @@ from limen.detection.secrets_services import MESSAGING, MODELS, OPERATIONS, PAYM
 from limen.detection.sensitive_hit import Family, Hit, hits, settle
 from limen.detection.sensitive_pattern import Gate, Pattern, Span
 
-__all__ = ["FORMATS", "Hit", "KnownSecrets", "find", "memorable", "mint_canary", "redact", "settle"]
+__all__ = ["FORMATS", "Hit", "KnownSecrets", "find", "memorable", "mint_canary", "opens", "redact", "settle", "telling"]
 
 FORMATS: Final[tuple[Format, ...]] = (*CLOUDS, *CODE, *KEYS, *MODELS, *MESSAGING, *PAYMENT, *OPERATIONS)
 
@@ -52,6 +53,10 @@ class _Scanner:
         self._gate.verify()
         for number, form in enumerate(FORMATS):
             self._patterns[number] = Pattern(form.expression)
+
+    def opens(self, raw: bytes) -> bool:
+        """Whether any expression would be run."""
+        return bool(self._gate.open(raw))
 
     def spans(self, raw: bytes, hint: str) -> Iterator[tuple[Family, Span]]:
         opened: set[int] = set()
@@ -91,6 +96,18 @@ _NEVER_STAND_IN: Final = frozenset({"private_key", "putty_key"})
 _SCANNER: Final = _Scanner()
 
 
+def opens(text: str) -> bool:
+    """Whether anything in `text` would be looked at closely. Where not, `find` finds nothing in any line of it, unless
+    the name of what holds it is `telling`."""
+    return _SCANNER.opens(text.encode("utf-8", "surrogatepass"))
+
+
+@lru_cache(maxsize=4096)
+def telling(hint: str) -> bool:
+    """Whether a member of this name may hold something sensitive that its form does not show."""
+    return any(secrets_context.named(hint)) or bool(personal.named(hint))
+
+
 def find(text: str, hint: str = "") -> list[Hit]:
     """Secrets and personal data in `text`, left to right, without overlaps. `hint`: the name of what holds the text.
 
@@ -100,7 +117,7 @@ def find(text: str, hint: str = "") -> list[Hit]:
         return []
     raw = text.encode("utf-8", "surrogatepass")
     spans = list(_SCANNER.spans(raw, hint))
-    if hint:
+    if hint and telling(hint):
         spans += [("secret", span) for span in secrets_context.by_name(raw, hint)]
         spans += [("pii", span) for span in personal.by_name(text, raw, hint)]
     return hits(spans, raw, text) if spans else []

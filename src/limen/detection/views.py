@@ -43,10 +43,12 @@ class View:
     depth: int
 
 
-def look(text: str) -> tuple[list[View], list[Finding]]:
-    """The views of `text`, plain first, and what is hidden in it; a bound reached is a finding, `hidden.limit`."""
+def look(text: str, kinds: frozenset[str] | None = None) -> tuple[list[View], list[Finding]]:
+    """The views of `text`, plain first, and what is hidden in it; a bound reached is a finding, `hidden.limit`.
+    `kinds`: `gate(text)`, where somebody asked already."""
     plain = View("plain", text, 0)
-    kinds = gate(text)
+    if kinds is None:
+        kinds = gate(text)
     if not kinds and text.isascii():
         return [plain], []
     found: dict[str, Finding] = {}

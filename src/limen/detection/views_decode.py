@@ -14,6 +14,7 @@ from html.entities import html5
 from typing import Final
 
 from limen.detection.views_excerpt import Budget, around, excerpt
+from limen.detection.views_gate import LIKELY
 from limen.detection.views_unpack import readable
 
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -53,9 +54,6 @@ _MORSE_SIGNS: Final = (
 _MORSE_CODE: Final = dict(zip(_MORSE_SIGNS.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
 _BRAILLE_CODE: Final = str.maketrans(dict(zip("⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵", "abcdefghijklmnopqrstuvwxyz", strict=True)))
 _SHORT: Final = 2048  # of a longer run, this much tells where its text begins
-_LIKELY: Final = re.compile(
-    "[a-z][A-Z0-9]|[A-Z0-9]{12}"
-)  # what names of things seldom have and encoded text always has
 _SHIFTED: Final = 28
 _LINE: Final = re.compile(r"\S{12,}")
 _SEPARATOR: Final = re.compile("[-_+/]")
@@ -70,7 +68,7 @@ def decode(text: str, kinds: frozenset[str], budget: Budget) -> tuple[str, str]:
         match.span()
         for name, touched, _ in wanted
         for match in touched.finditer(text)
-        if name != "base64" or _LIKELY.search(match[0])
+        if name != "base64" or LIKELY.search(match[0])
     )
     if not spans:
         return "", ""
@@ -158,7 +156,7 @@ def _octets64(body: str) -> bytes:
 
 def _base64(text: str, budget: Budget) -> str:
     def undo(match: re.Match[str]) -> str:
-        if not _LIKELY.search(match[0]):
+        if not LIKELY.search(match[0]):
             return match[0]
         found = _from_base64(match[0], budget)
         if found is None and "\n" in match[0]:

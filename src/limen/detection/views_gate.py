@@ -6,6 +6,7 @@ matches"; the empty expression must therefore always be among the matches; where
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Final, Protocol, cast
 
@@ -37,7 +38,8 @@ PATTERNS: Final[dict[str, str]] = {
     "quoted": r"=[0-9A-F]{2}=[0-9A-F]{2}|[A-Za-z]=\r?\n[A-Za-z]",
     "base64": r"[A-Za-z0-9+/_-]{15}[A-Za-z0-9+/_=-]",
     "base32": r"[A-Z2-7]{16}",
-    "hex": r"[0-9A-Fa-f]{16}|(?:[0-9A-Fa-f]{2}[ :,-]){6}|(?:0[xX][0-9A-Fa-f]{2}[ ,;]*){6}|(?:U\+[0-9A-F]{4,5} ?){4}",
+    "hex": r"[0-9A-Fa-f]{16}|(?:^|[^0-9A-Za-z])(?:[0-9A-Fa-f]{2}[ :,;-]{1,2}){6}|(?:0[xX][0-9A-Fa-f]{2}[ ,;]*){6}|"
+    r"(?:U\+[0-9A-F]{4,5} ?){4}",
     "numbers": r"(?:[01]{8}[ ,]?){4}|(?:[0-9]{2,3}[ ,]+){8}",
     "morse": r"(?:[.-]{1,5}[ /|]+){8}",
     "ascii85": r"<~[!-u\s]{8}|(?:begin [0-7]{3} )",
@@ -51,8 +53,12 @@ PATTERNS: Final[dict[str, str]] = {
     "padding": r"[ \t]{200}|(?:\r?\n[ \t]*){40}",
 }
 ALL: Final = frozenset(PATTERNS)
+# What names of things seldom have and encoded text always has: a run of base64 without it is left as it is.
+LIKELY: Final = re.compile("[a-z][A-Z0-9]|[A-Z0-9]{12}")
 _NAMES: Final = tuple(PATTERNS)
 _CANARY: Final = len(_NAMES)
+_NONE: Final[frozenset[str]] = frozenset()
+_BASE64: Final = frozenset(("base64",))
 
 
 class _Set(Protocol):
@@ -72,8 +78,11 @@ def _compiled() -> _Set:
 
 
 def gate(text: str) -> frozenset[str]:
-    """Names of `PATTERNS` that occur in `text`."""
+    """Names of `PATTERNS` that occur in `text`, with what else they need."""
     hits = _compiled().Match(text.encode("utf-8", "surrogatepass"))
     if hits is None or _CANARY not in hits:
         return ALL
-    return frozenset(_NAMES[hit] for hit in hits if hit != _CANARY)
+    if len(hits) == 1:
+        return _NONE
+    kinds = frozenset([_NAMES[hit] for hit in hits if hit != _CANARY])
+    return kinds - _BASE64 if "base64" in kinds and not LIKELY.search(text) else kinds

@@ -9,7 +9,9 @@ from typing import Final
 from limen.detection.views_excerpt import WHOLE, around, excerpt
 from limen.detection.views_gate import ATBASH, ATBASH_WORDS, REVERSED_WORDS, ROT13, ROT13_WORDS, WORDS
 
-_LEET_WORD: Final = re.compile(r"(?<![A-Za-z0-9@$!|+])[A-Za-z0-9@$!|+]{2,24}(?![A-Za-z0-9@$!|+])")
+_LEET_WORD: Final = re.compile(
+    r"(?<![A-Za-z0-9@$!|+])(?=[A-Za-z]{0,24}[0-9@$!|+])[A-Za-z0-9@$!|+]{2,24}(?![A-Za-z0-9@$!|+])"
+)
 _DATA: Final = re.compile(r"[A-Za-z0-9+/_=-]{200,}")  # a picture, a key: words in it are chance
 _LEET_SIGN: Final = re.compile(
     r"[A-Za-z][013457@$!|]{1,5}[A-Za-z]|\A[013457][A-Za-z]{3}|\A[@$!][A-Za-z]*[013457@$!][A-Za-z]|\A![A-Za-z]+[013457]"
@@ -22,9 +24,10 @@ _APART: Final = re.compile(
 )
 _LETTER_GAP: Final = re.compile(r"([A-Za-z0-9@$!])([^A-Za-z0-9@$!]*)")
 _KNOWN: Final = re.compile(rf"(?i)(?:{WORDS}|reply|repeat|output|print|show|rules?|every|the|to|of|and|me|is)")
-_ROT13: Final = re.compile(rf"(?i)\b(?:{ROT13_WORDS})\b")
-_ATBASH: Final = re.compile(rf"(?i)\b(?:{ATBASH_WORDS})\b")
-_REVERSED: Final = re.compile(rf"(?i)\b(?:{REVERSED_WORDS})\b")
+_ROT13: Final = frozenset(ROT13_WORDS.encode().split(b"|"))
+_ATBASH: Final = frozenset(ATBASH_WORDS.encode().split(b"|"))
+_REVERSED: Final = frozenset(REVERSED_WORDS.encode().split(b"|"))
+_TOKEN: Final = re.compile(rb"[a-z0-9_]+")
 _WORD: Final = re.compile(r"[^\W_]+")
 _MANY: Final = 4  # with so many words in leetspeak, short numbers are words as well
 _TELLING: Final = 6  # one word of so many letters is no accident; of shorter ones two are needed
@@ -35,8 +38,9 @@ def unleeted(text: str) -> list[str]:
     unless one is a word of orders."""
     text = _DATA.sub(" ", text)
     words = [match for match in _LEET_WORD.finditer(text) if _is_leet(match[0])]
-    if len({match[0].lower() for match in words}) < 2 and not any(
-        _KNOWN.fullmatch(match[0].translate(table)) for match in words for table in (_LEET, _LEET_L)
+    distinct = {match[0].lower() for match in words}
+    if len(distinct) < 2 and not any(
+        _KNOWN.fullmatch(word.translate(table)) for word in distinct for table in (_LEET, _LEET_L)
     ):
         return []
     part = excerpt(text, (match.span() for match in words))
@@ -98,10 +102,13 @@ def backwards(text: str) -> list[str]:
     return [part[::-1], _WORD.sub(lambda match: match[0][::-1], part)] if part else []
 
 
-def _told(text: str, pattern: re.Pattern[str]) -> str:
+def _told(text: str, words: frozenset[bytes]) -> str:
     """The stretches with words that tell, if they are enough."""
-    found = list(pattern.finditer(text))
-    distinct = {match[0].lower() for match in found}
+    plain = text.encode("ascii", "replace").lower()  # one byte for each character
+    distinct = words.intersection(_TOKEN.findall(plain))
     if len(distinct) < 2 and not any(len(word) >= _TELLING for word in distinct):
         return ""
-    return text if len(text) <= WHOLE else excerpt(text, (match.span() for match in found), 480)
+    if len(text) <= WHOLE:
+        return text
+    spans = (match.span() for match in _TOKEN.finditer(plain) if match[0] in distinct)
+    return excerpt(text, spans, 480)
