@@ -63,9 +63,9 @@ def after(facts, log, result, met=records.Met()):  # noqa: B008 - one for all ro
     """As it is."""
     if (new := met.first(facts)) is not None:
         met.know(new)
-    common = records.shared(facts, CORRIDOR)
+    common, sent = records.shared(facts, CORRIDOR), len(orjson.dumps(result))
     log.append(records.joined({"t": "intent", "ts": time.time()}, common))
-    log.defer(records.joined(records.outcome("ok", time.monotonic(), "", result, False), common))
+    log.defer(records.joined(records.outcome("ok", time.monotonic(), "", result, sent), common))
 
 
 def best(way, facts, result, rounds):

@@ -324,9 +324,10 @@ class Context:
 
     def _establish(self, fact: object) -> None:
         """For `core.chain` alone, on a context of its own."""
-        if type(fact) in self._facts:
-            raise TypeError(f"fact established twice: {type(fact).__name__}")
-        self._facts[type(fact)] = fact
+        kind, facts = type(fact), self._facts
+        if kind in facts:
+            raise TypeError(f"fact established twice: {kind.__name__}")
+        facts[kind] = fact
 
     def get(self, kind: type[Fact]) -> Fact:
         """The fact of this type. Raises KeyError when it was not established: the chain turns that into a refusal."""

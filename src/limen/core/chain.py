@@ -40,6 +40,7 @@ class ResultGuard(Protocol):
 
 Judged = tuple[dict[str, Any], tuple[str, ...]] | Refusal
 _VERDICTS: Final = (Pass, Replace, Refuse)
+_AT_ONCE: Final = (Pass, Refuse)
 
 
 class Chain:
@@ -67,14 +68,15 @@ class Chain:
         for check, name, gives in self.guards:
             try:
                 answer = check(context)
-                if type(answer) is not Pass and not isinstance(answer, Pass | Refuse):
+                if not isinstance(answer, _AT_ONCE):
                     async with asyncio.timeout(max(0.0, context.remaining)):
                         answer = await answer
                 if type(answer) is Pass:
-                    if answer.facts or gives:
-                        if gives != {type(fact) for fact in answer.facts}:
+                    given = answer.facts
+                    if given or gives:
+                        if len(given) != len(gives) or not gives.issuperset(map(type, given)):
                             raise InvariantFault(f"{name} did not establish what it promised")
-                        for fact in answer.facts:
+                        for fact in given:
                             context._establish(fact)
                     continue
                 if type(answer) is Refuse:
@@ -121,6 +123,8 @@ def _steps(
         name = type(guard).__name__
         try:
             answer = guard.check_result(permit, result)
+            if type(answer) is Pass:
+                continue
             if type(answer) not in _VERDICTS and isinstance(answer, Awaitable):
                 answer = yield answer
         except DependencyFault as fault:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from limen.core.call import Era
 from limen.core.reasons import Reason
 from limen.core.verdict import Refusal
@@ -38,8 +36,8 @@ def result_message(id_: str | int | None, result: Mapping[str, Any]) -> bytes:
 
 
 def result_fragment(id_: str | int | None, result: bytes) -> bytes:
-    """The same from a result that was rendered before (lists)."""
-    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "result": orjson.Fragment(result)})
+    """The same from a result that was rendered before: its bytes are copied once, whatever their number."""
+    return b"".join((b'{"jsonrpc":"2.0","id":', render(id_), b',"result":', result, b"}"))
 
 
 def complete(method: str, era: Era, result: dict[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
