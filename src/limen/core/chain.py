@@ -59,7 +59,7 @@ class Chain:
         unproven = [fact.__name__ for fact in proves if fact not in established]
         if unproven:
             raise InvariantFault(f"nobody gives what forwarding needs: {', '.join(unproven)}")
-        self.guards = tuple((guard.check, type(guard).__name__, frozenset(guard.gives)) for guard in guards)
+        self.guards = tuple((guard.check, type(guard).__name__, tuple(guard.gives)) for guard in guards)
         self.proves = frozenset(proves)
 
     async def run(self, context: Context) -> Context | tuple[Refusal, Context]:
@@ -72,12 +72,8 @@ class Chain:
                     async with asyncio.timeout(max(0.0, context.remaining)):
                         answer = await answer
                 if type(answer) is Pass:
-                    given = answer.facts
-                    if given or gives:
-                        if len(given) != len(gives) or not gives.issuperset(map(type, given)):
-                            raise InvariantFault(f"{name} did not establish what it promised")
-                        for fact in given:
-                            context._establish(fact)
+                    if answer.facts or gives:
+                        context._establish(gives, answer.facts)
                     continue
                 if type(answer) is Refuse:
                     return Refusal(answer.reason, context.reference, name, answer.detail, answer.public), context
@@ -94,7 +90,7 @@ class Chain:
     def permit(self, context: Context) -> Permit:
         """Mint the Permit for a context this chain let through. Facts are looked at again before sealing."""
         facts = context.facts
-        if not self.proves or not self.proves <= facts.keys():
+        if not self.proves or not facts.keys() >= self.proves:
             missing = ", ".join(fact.__name__ for fact in self.proves - facts.keys())
             raise InvariantFault(f"not proven: {missing or 'nothing was asked for'}")
         return Permit(_SEAL, context.call, facts, context.reference)
