@@ -29,7 +29,7 @@ from limen.posture import METHODS, Local
 from limen.protocol.jsonrpc import render
 from limen.protocol.methods import HANDSHAKE_REVISIONS, LATEST_HANDSHAKE, META_SERVER, META_SUBSCRIPTION, SUPPORTED
 from limen.protocol.naming import Bundle
-from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
+from limen.protocol.outbound import Reply, complete, notification, result_fragment, result_message
 
 _LOOK: Final = 1.0  # seconds in which a stream notices that its session ended in another replica
 _KEEP_ALIVE: Final = 15.0
@@ -316,7 +316,7 @@ class Gateway:
         try:
             if meta:
                 await outlet.event(
-                    _notice(
+                    notification(
                         "notifications/subscriptions/acknowledged",
                         {"notifications": dict.fromkeys(kinds, True), **meta},
                     )
@@ -350,7 +350,7 @@ class Gateway:
                 quiet = 0.0
                 await outlet.event(b"")
             for kind in told:
-                await outlet.event(_notice(CHANGED[kind], meta), "" if meta else self._event_id(context))
+                await outlet.event(notification(CHANGED[kind], meta), "" if meta else self._event_id(context))
 
     def _version(self) -> bytes:
         """What lists are built from: while it stays, nothing was missed."""
@@ -397,20 +397,3 @@ class Gateway:
 
 def _answered(call: Call, result: bytes | Refusal) -> Reply | Refusal:
     return result if isinstance(result, Refusal) else Reply(200, result_fragment(call.id, result))
-
-
-def _notice(method: str, params: Mapping[str, Any]) -> bytes:
-    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
-    if params:
-        message["params"] = params
-    return orjson.dumps(message)
-
-
-def refusal_reply(refusal: Refusal, call_id: str | int | None, era: Era) -> Reply:
-    """A refusal as the client sees it."""
-    headers: list[tuple[bytes, bytes]] = []
-    if "retry_after" in refusal.public:
-        headers.append((b"retry-after", str(int(refusal.public["retry_after"]) or 1).encode()))
-    elif refusal.reason.status == 503:
-        headers.append((b"retry-after", b"1"))
-    return Reply(status_for(refusal.reason, era), error_message(refusal, call_id), tuple(headers))
