@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,12 +26,12 @@ from limen.core.call import (
 )
 from limen.core.chain import run_result
 from limen.core.conversation import Conversation
-from limen.core.faults import DependencyFault, Fault, UpstreamError, UpstreamFault
+from limen.core.faults import DependencyFault, UpstreamError, UpstreamFault
 from limen.core.reasons import REASONS, Reason
 from limen.core.standing import Standings
 from limen.core.verdict import Permit, Refusal, Refuse
 from limen.corridor import Corridor, Log, Outbound, References, Shelf
-from limen.policy.slots import Slots
+from limen.policy.slots import Held, Slots
 from limen.posture import METHODS, Forward, Local
 from limen.protocol.outbound import hide
 
@@ -39,6 +39,8 @@ _HIDING = frozenset({"Resolve", "Authorize", "ValidateArguments", "RequireApprov
 _UNKNOWN = REASONS["catalog.unknown"]
 _CAPABILITY_CODE = -32021
 _PARAMS_CODES = frozenset({-32602, -32002})
+
+Render = Callable[[Permit, dict[str, Any]], bytes]  # a result that was judged -> its bytes, as its caller is given them
 
 
 class Engine:
@@ -118,27 +120,30 @@ class Engine:
             return refusal  # a rule names this caller's way in: the challenge is meant to be seen
         return hide(refusal, _UNKNOWN, echo)
 
-    async def forward(self, permit: Permit, corridor: Corridor, conversation: Conversation) -> dict[str, Any] | Refusal:
+    async def forward(
+        self, permit: Permit, corridor: Corridor, conversation: Conversation, render: Render
+    ) -> bytes | Refusal:
         """Take a place among the calls under way, and give it back whatever ends this one."""
         if self._slots is None:
-            return await self._forward(permit, corridor, conversation)
+            return await self._forward(permit, corridor, conversation, render)
         try:
             held = self._slots.enter(permit)
-            if isinstance(held, Awaitable):
-                held = await held
+            if not isinstance(held, Held):
+                held = held if isinstance(held, Refuse) else await held
         except DependencyFault as fault:
             held = Refuse(REASONS["fault.dependency"], str(fault))
         if isinstance(held, Refuse):
             return self._refused(Refusal(held.reason, permit.reference, "slots", held.detail, held.public), permit)
         try:
-            return await self._forward(permit, corridor, conversation)
+            return await self._forward(permit, corridor, conversation, render)
         finally:
             held.leave()
 
     async def _forward(
-        self, permit: Permit, corridor: Corridor, conversation: Conversation
-    ) -> dict[str, Any] | Refusal:
-        """Record the intent, send, judge what comes back, record the outcome. Upstreams keep their own time limits."""
+        self, permit: Permit, corridor: Corridor, conversation: Conversation, render: Render
+    ) -> bytes | Refusal:
+        """Record the intent, send, judge what comes back, render it, record the outcome with what it takes. Upstreams
+        keep their own time limits."""
         call, approved, grant = permit.call, permit.get(Approved), permit.get(Grant)
         started = time.monotonic()
         common = records.shared(permit, corridor)
@@ -162,18 +167,14 @@ class Engine:
         except asyncio.CancelledError:
             self._outcome(permit, common, "call.cancelled", started)
             raise
-        except (Fault, TimeoutError) as fault:
-            reason, detail = _upstream_reason(fault, corridor.scrub)
+        except Exception as fault:  # noqa: BLE001 - our own bug must not pass a result on
+            reason, detail = _fault_reason(fault, corridor.scrub)
             self._outcome(permit, common, reason.id, started, detail)
             if isinstance(fault, UpstreamFault) and fault.status in (401, 403):
                 self.on_rejected(permit, fault)
             return Refusal(reason, permit.reference, "upstream", detail, _upstream_public(reason, fault))
-        except Exception as error:  # noqa: BLE001 - our own bug must not pass a result on
-            detail = f"{type(error).__name__}: {error}"
-            self._outcome(permit, common, "fault.bug", started, detail)
-            return Refusal(REASONS["fault.bug"], permit.reference, "upstream", detail)
         judged = run_result(corridor.result, permit, result, self.timeout(call.server))
-        if not isinstance(judged, tuple | Refusal):
+        if not isinstance(judged, tuple) and not isinstance(judged, Refusal):
             try:
                 judged = await judged
             except asyncio.CancelledError:
@@ -183,9 +184,16 @@ class Engine:
             self._outcome(permit, common, judged.reason.id, started, judged.detail)
             return judged
         result, notes = judged
-        if not self._outcome(permit, common, "ok", started, "; ".join(notes), result, corridor.plain_resources):
+        try:
+            body = render(permit, result)
+        except Exception as fault:  # noqa: BLE001 - what cannot be rendered is not passed on
+            reason, detail = _fault_reason(fault, corridor.scrub)
+            self._outcome(permit, common, reason.id, started, detail)
+            return Refusal(reason, permit.reference, "render", detail)
+        plain = corridor.plain_resources
+        if not self._outcome(permit, common, "ok", started, "; ".join(notes), result, len(body), plain):
             return Refusal(REASONS["fault.audit"], permit.reference, "engine", "outcome not recorded")
-        return result
+        return body
 
     def admission_refused(self, reason: Reason, detail: str, server: str, peer: str) -> str:
         """Record a request that never became a Call. Returns the reference told to the client."""
@@ -244,10 +252,10 @@ class Engine:
 
     def _outcome(
         self, permit: Permit, common: bytes, reason: str, started: float, detail: str = "",
-        result: dict[str, Any] | None = None, plain: bool = False,
+        result: dict[str, Any] | None = None, sent: int = 0, plain: bool = False,
     ) -> bool:  # fmt: skip
         """The intent is on record, so this one may share the next record's write (see `Ledger.defer`)."""
-        record = records.outcome(reason, started, detail, result, plain)
+        record = records.outcome(reason, started, detail, result, sent, plain)
         if self._seen:
             _risk(record, self._seen.pop(permit.reference, None))
         try:
@@ -281,7 +289,7 @@ def _risk(record: dict[str, Any], inspected: Inspected | None, weighed: Weighed 
         record["because"] = weighed.because
 
 
-def _upstream_reason(fault: Exception, scrub: Callable[[str], str] | None) -> tuple[Reason, str]:
+def _fault_reason(fault: Exception, scrub: Callable[[str], str] | None) -> tuple[Reason, str]:
     if isinstance(fault, UpstreamError):
         name = "fault.upstream_params" if fault.code in _PARAMS_CODES else "fault.upstream_error"
         name = "wire.capability" if fault.code == _CAPABILITY_CODE else name

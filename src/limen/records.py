@@ -56,7 +56,7 @@ def what(record: dict[str, Any], call: Call, reference: str) -> dict[str, Any]:
 
 
 def shared(permit: Permit, corridor: Corridor) -> bytes:
-    """The members that intent and outcome have in common, as JSON."""
+    """The members that intent and outcome have in common: the end of a JSON object, behind its first members."""
     approved, grant, approval = permit.get(Approved), permit.get(Grant), permit.get(Approval)
     record = what(who(permit), permit.call, permit.reference)
     record["upstream"] = approved.server
@@ -71,12 +71,12 @@ def shared(permit: Permit, corridor: Corridor) -> bytes:
     if approval.id:
         record["approval"] = approval.id
         record["approved_by"] = approval.by
-    return orjson.dumps(record)
+    return b"," + orjson.dumps(record)[1:]
 
 
 def joined(record: Mapping[str, Any], common: bytes) -> bytes:
     """One object of both; they have no member in common."""
-    return orjson.dumps(record)[:-1] + b"," + common[1:]
+    return orjson.dumps(record)[:-1] + common
 
 
 def local(context: Context, corridor: Corridor) -> dict[str, Any]:
@@ -103,8 +103,11 @@ def refusal(corridor: Corridor, facts: Context | Permit, reason: str, guard: str
     return what(record, facts.call, facts.reference)
 
 
-def outcome(reason: str, started: float, detail: str, result: dict[str, Any] | None, plain: bool) -> dict[str, Any]:
-    """What came of a call. `started`: of the monotonic clock; `result`: what its caller is given, if anything."""
+def outcome(
+    reason: str, started: float, detail: str, result: dict[str, Any] | None = None, sent: int = 0, plain: bool = False
+) -> dict[str, Any]:
+    """What came of a call. `started`: of the monotonic clock; `result`: what passed the result guards, if anything,
+    and `sent` the bytes of it as its caller is given it."""
     record: dict[str, Any] = {
         "t": "outcome",
         "ts": time.time(),
@@ -113,7 +116,7 @@ def outcome(reason: str, started: float, detail: str, result: dict[str, Any] | N
         "detail": detail[:_DETAIL],
     }
     if result is not None:
-        record["out"] = len(orjson.dumps(result))
+        record["out"] = sent
         if result.get("isError") is True:
             record["isError"] = True
         if found := list(_resources(result)):

@@ -78,7 +78,7 @@ PASSING = {
     "cli/consents.py": "event",
     "cli/wrapping.py": "found.path",
     "credentials/vault.py": "digest",
-    "gateway/app.py": "call _notice",
+    "gateway/app.py": "call notification",
     "gateway/dialogue.py": "message",
     "gateway/http.py": "reply.body",
     "gateway/run.py": "name event",

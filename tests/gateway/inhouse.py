@@ -84,7 +84,10 @@ class Inhouse:
             return decided
         if isinstance(decided, Context):
             return self.house.engine.local(decided, corridor)
-        return await self.house.engine.forward(decided, corridor, Silent())
+        given = await self.house.engine.forward(
+            decided, corridor, Silent(), lambda permit, result: orjson.dumps(result)
+        )
+        return given if isinstance(given, Refusal) else orjson.loads(given)
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -17,7 +17,17 @@ from limen.core.faults import DependencyFault
 from limen.core.reasons import REASONS
 from limen.core.verdict import Pass, Refusal
 from limen.identity.metadata import challenge
-from limen.identity.revoked import Revocation, Revocations, Revoked, revocations, revoke, session_digest, undo
+from limen.identity.revoked import (
+    Epoch,
+    Revocation,
+    Revocations,
+    Revoked,
+    begin_epoch,
+    revocations,
+    revoke,
+    session_digest,
+    undo,
+)
 from policy.policy_material import MemoryTable
 
 ALICE = Caller("https://id.example", "alice", "app", token_id="t-1", key_id="k-1")
@@ -92,6 +102,18 @@ def test_a_session_ends_like_one_that_never_was() -> None:
     world.revoke("session", session_digest("s-1"))
     assert world.ends(session="s-1") == "identity.session"
     assert world.ends(session="s-2") == world.ends() == ""
+
+
+def test_what_was_issued_before_a_restore_counts_for_nothing_although_nothing_is_revoked() -> None:
+    world, now = World(), time.time()
+    old, new = (replace(ALICE, issued=now + at, expires=now + 600) for at in (-60, 60))
+    assert world.ends(old) == ""
+    begin_epoch(world.table, Epoch(now, now + 600))
+    world.known.refresh()
+    assert (world.ends(old), world.ends(new)) == ("identity.revoked", "")
+    silent = replace(ALICE, expires=now + 600)  # does not say when it was issued
+    local = Caller("local", "ann")
+    assert (world.ends(silent), world.ends(local)) == ("identity.revoked", "")
 
 
 def test_a_client_cannot_tell_it_from_an_invalid_token() -> None:

@@ -87,16 +87,16 @@ def test_a_place_is_free_again_whatever_ends_the_call(how: str, monkeypatch: pyt
         nothing: Any = None
         engine = Engine(nothing, nothing, nothing, {}, slots=places)
 
-        async def forwarded(*_: Any) -> dict[str, Any]:
+        async def forwarded(*_: Any) -> bytes:
             assert not isinstance(enter(places, "alice"), Held)
             if how == "crash":
                 raise RuntimeError("boom")
             await asyncio.sleep(30 if how in ("cancel", "deadline") else 0)
-            return {}
+            return b"{}"
 
         monkeypatch.setattr(engine, "_forward", forwarded)
         permit: Any = Facts("alice")
-        task = asyncio.create_task(engine.forward(permit, nothing, nothing))
+        task = asyncio.create_task(engine.forward(permit, nothing, nothing, nothing))
         await asyncio.sleep(0.01)
         if how == "cancel":
             task.cancel()

@@ -93,6 +93,37 @@ def test_whatever_a_guard_does_wrong_is_a_refusal(answer: Any, reason: str) -> N
     assert refusal.reason is REASONS[reason]
 
 
+@pytest.mark.parametrize(
+    ("given", "good"),
+    [
+        ((One(), Two()), True),
+        ((Two(), One()), True),
+        ((One(),), False),
+        ((One(), One()), False),
+        ((One(), One(2), Two()), False),
+        ((), False),
+    ],
+)
+def test_a_guard_of_several_facts_establishes_each_of_them_once(given: tuple[object, ...], good: bool) -> None:
+    chain = Chain([Guarding(Pass(given), gives=(One, Two))], [One, Two])
+    walked = walk(chain)
+    if good:
+        assert (chain.permit(walked).get(One), walked.get(Two)) == (One(), Two())
+        return
+    refusal, known = walked
+    assert refusal.reason is REASONS["fault.guard"]
+    assert dict(known.facts) == {}  # and nothing of it is believed
+
+
+def test_what_was_established_before_is_not_established_again() -> None:
+    before = context().having((One(),))
+    for gives in ((One,), (One, Two)):
+        guard = Guarding(Pass(tuple(kind() for kind in gives)), gives=gives)
+        refusal, known = asyncio.run(Chain([guard]).run(before))  # type: ignore[misc]
+        assert refusal.reason is REASONS["fault.guard"]
+        assert dict(known.facts) == {One: One()}
+
+
 def test_only_the_chain_mints_permits() -> None:
     with pytest.raises(TypeError):
         Permit(object(), context().call, {}, "ref")

@@ -67,7 +67,8 @@ class Ledger:
     ) -> None:
         self._directory, self._lock_file = directory, lock
         self._journal, self._publisher, self._interval, self._signing = journal, publisher, interval, signing
-        self._state = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._state = threading.Condition(self._lock)
         self._leaves: list[bytes] = []  # of records that are written
         self._frames: list[bytes] = []  # records that are not, and their leaves
         self._frame_leaves: list[bytes] = []
@@ -143,7 +144,7 @@ class Ledger:
         """
         framed = frame(record)
         leaf = sha256(b"\x00" + record).digest()
-        with self._state:
+        with self._lock:
             if self._broken or self._unpublished:
                 raise DependencyFault("audit", self._broken or self._unpublished)
             self._frames.append(framed)
@@ -166,8 +167,8 @@ class Ledger:
         """
         framed = frame(record)
         leaf = sha256(b"\x00" + record).digest()
-        with self._state:
-            if not self.healthy or len(self._frames) >= _MOST_DEFERRED:
+        with self._lock:
+            if self._broken or self._unpublished or self._unwritable or len(self._frames) >= _MOST_DEFERRED:
                 raise DependencyFault("audit", self._broken or self._unpublished or self._unwritable or "overloaded")
             self._frames.append(framed)
             self._frame_leaves.append(leaf)

@@ -24,6 +24,7 @@ class Resolve:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._served: dict[tuple[str, str, str], Verdict] = {}  # a catalog never changes: what it serves, it serves
 
     def check(self, context: Context) -> Verdict:
         """Names are compared exactly. A resource URI no resource has may fit one approved template."""
@@ -40,13 +41,18 @@ class Resolve:
         return refuse("fault.bug", f"nothing to resolve for {call.method}")
 
     def _named(self, server: str, kind: str, name: str) -> Verdict:
+        place = (server, kind, name)
+        known = self._served.get(place)
+        if known is not None:
+            return known
         catalog = self._catalog
         approved = catalog.find(server, kind, name)
         if approved is None:
             return _missing(catalog.state(server, kind, name), kind, name)
         if why := catalog.withheld(server, kind, name):
             return refuse("catalog.drifted", why)
-        return Pass((approved,))
+        passed = self._served[place] = Pass((approved,))
+        return passed
 
     def _resource(self, server: str, uri: str) -> Verdict:
         # A URI announced as a resource is judged as that resource, whatever template it may fit besides.

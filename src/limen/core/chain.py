@@ -40,6 +40,7 @@ class ResultGuard(Protocol):
 
 Judged = tuple[dict[str, Any], tuple[str, ...]] | Refusal
 _VERDICTS: Final = (Pass, Replace, Refuse)
+_AT_ONCE: Final = (Pass, Refuse)
 
 
 class Chain:
@@ -58,7 +59,7 @@ class Chain:
         unproven = [fact.__name__ for fact in proves if fact not in established]
         if unproven:
             raise InvariantFault(f"nobody gives what forwarding needs: {', '.join(unproven)}")
-        self.guards = tuple((guard.check, type(guard).__name__, frozenset(guard.gives)) for guard in guards)
+        self.guards = tuple((guard.check, type(guard).__name__, tuple(guard.gives)) for guard in guards)
         self.proves = frozenset(proves)
 
     async def run(self, context: Context) -> Context | tuple[Refusal, Context]:
@@ -67,15 +68,12 @@ class Chain:
         for check, name, gives in self.guards:
             try:
                 answer = check(context)
-                if type(answer) is not Pass and not isinstance(answer, Pass | Refuse):
+                if not isinstance(answer, _AT_ONCE):
                     async with asyncio.timeout(max(0.0, context.remaining)):
                         answer = await answer
                 if type(answer) is Pass:
                     if answer.facts or gives:
-                        if gives != {type(fact) for fact in answer.facts}:
-                            raise InvariantFault(f"{name} did not establish what it promised")
-                        for fact in answer.facts:
-                            context._establish(fact)
+                        context._establish(gives, answer.facts)
                     continue
                 if type(answer) is Refuse:
                     return Refusal(answer.reason, context.reference, name, answer.detail, answer.public), context
@@ -92,7 +90,7 @@ class Chain:
     def permit(self, context: Context) -> Permit:
         """Mint the Permit for a context this chain let through. Facts are looked at again before sealing."""
         facts = context.facts
-        if not self.proves or not self.proves <= facts.keys():
+        if not self.proves or not facts.keys() >= self.proves:
             missing = ", ".join(fact.__name__ for fact in self.proves - facts.keys())
             raise InvariantFault(f"not proven: {missing or 'nothing was asked for'}")
         return Permit(_SEAL, context.call, facts, context.reference)
@@ -121,6 +119,8 @@ def _steps(
         name = type(guard).__name__
         try:
             answer = guard.check_result(permit, result)
+            if type(answer) is Pass:
+                continue
             if type(answer) not in _VERDICTS and isinstance(answer, Awaitable):
                 answer = yield answer
         except DependencyFault as fault:

@@ -60,6 +60,7 @@ class Copied(Generic[Record]):
     ) -> None:
         self._table, self._read_one, self._remote, self._now, self._monotonic = table, read, remote, now, monotonic
         self._records: dict[str, Record] = {}
+        self.quiet = True  # nothing stands against anybody: one look instead of one for everything a call shows
         self._as_of = self._scanned = float("-inf")
         self._due = float("inf")  # the first of them ends then
         self._version: bytes | None = None
@@ -85,20 +86,20 @@ class Copied(Generic[Record]):
 
     def fresh(self) -> Awaitable[None] | None:
         """None while the copy may decide; else what to wait for first, which raises DependencyFault."""
-        return self._anew() if self._monotonic() - self._as_of > MAX_AGE else None
+        return self._anew() if self.old else None
 
     async def _anew(self) -> None:
         """What took longer to read than a copy may be old decides nothing either."""
         for _ in range(2):  # the first may have begun long before we asked
             await self.current()
-            if self.age <= MAX_AGE:
+            if not self.old:
                 return
         raise DependencyFault("table", "records took too long to read")
 
     @property
-    def age(self) -> float:
-        """Seconds since the records were read."""
-        return self._monotonic() - self._as_of
+    def old(self) -> bool:
+        """Whether the copy may not decide any more."""
+        return self._monotonic() - self._as_of > MAX_AGE
 
     async def _read(self) -> None:
         self._adopt(*await asyncio.to_thread(self._look))
@@ -115,6 +116,7 @@ class Copied(Generic[Record]):
         before, first = self._records, self._scanned == float("-inf")
         if records is not None:
             self._records = {record.id: record for record in records}
+            self.quiet = not records
             self._due = min((one.until for one in records if one.until is not None), default=float("inf"))
             self.arrange(self._records)
             self._version, self._scanned = version, began

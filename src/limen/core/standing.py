@@ -15,15 +15,17 @@ class Standings:
     """Remembers what one process recorded of each caller last, of a bounded number of callers."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, str, str], tuple[object, ...]] = {}
+        self._last: dict[tuple[str, str, str], Caller] = {}
 
     def note(self, record: dict[str, Any], caller: Caller) -> None:
         """Add `standing` to the record when it is not the one recorded last; null when it is too long for a record."""
-        if self._last.get(caller.key) == caller.standing:
+        key = caller.key
+        known = self._last.get(key)
+        if known is caller or (known is not None and known.standing == caller.standing):
             return
         if len(self._last) >= _CALLERS:
             self._last.clear()
-        self._last[caller.key] = caller.standing
+        self._last[key] = caller
         sets: dict[str, frozenset[str]] = {name: getattr(caller, name) for name in _SETS}
         if sum(len(text) + 3 for members in sets.values() for text in members) + len(caller.acr) > _LONGEST:
             record["standing"] = None

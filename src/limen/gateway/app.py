@@ -26,9 +26,10 @@ from limen.gateway.flights import Ended, Flights
 from limen.identity.bind_session import trail_of
 from limen.identity.handles import EVENT
 from limen.posture import METHODS, Local
+from limen.protocol.jsonrpc import render
 from limen.protocol.methods import HANDSHAKE_REVISIONS, LATEST_HANDSHAKE, META_SERVER, META_SUBSCRIPTION, SUPPORTED
 from limen.protocol.naming import Bundle
-from limen.protocol.outbound import Reply, complete, error_message, result_fragment, result_message, status_for
+from limen.protocol.outbound import Reply, complete, notification, result_fragment, result_message
 
 _LOOK: Final = 1.0  # seconds in which a stream notices that its session ended in another replica
 _KEEP_ALIVE: Final = 15.0
@@ -100,35 +101,51 @@ class Gateway:
         level = session.log_level or call.log_level
         exchange = Exchange(call, capabilities, outlet, self.waiting, level, session.id)
         if call.era is Era.MODERN and self._suspends(call.server):
-            entry = self.suspensions.start(exchange, permit, self.engine.forward(permit, corridor, exchange))
+            entry = self.suspensions.start(
+                exchange, permit, self.engine.forward(permit, corridor, exchange, self._rendered)
+            )
             return await self._await_suspended(permit, entry, exchange)
-        key = (session.id, f"{type(call.id).__name__}:{call.id}")
-        if session.id and key in self._running:
+        if session.id:
+            return await self._of_session(permit, corridor, exchange, session.id)
+        try:
+            result = await self.engine.forward(permit, corridor, exchange, self._rendered)
+        finally:
+            if exchange.speaks:
+                await exchange.close()
+        return _answered(call, result)
+
+    async def _of_session(
+        self, permit: Permit, corridor: Corridor, exchange: Exchange, session: str
+    ) -> Reply | Refusal:
+        """Its client names it by its id, and can cancel it."""
+        key = (session, f"{type(permit.call.id).__name__}:{permit.call.id}")
+        if key in self._running:
             return Refusal(REASONS["wire.not_request"], permit.reference, "in flight", "id in use")
         task = asyncio.current_task()
-        if session.id and task is not None:
+        if task is not None:
             self._running[key] = task
+        result: bytes | Refusal
         try:
-            result = await self.engine.forward(permit, corridor, exchange)
+            result = await self.engine.forward(permit, corridor, exchange, self._rendered)
         except asyncio.CancelledError:
-            if task is None or task.uncancel() or not session.id:
+            if task is None or task.uncancel():
                 raise
             result = Refusal(REASONS["call.cancelled"], permit.reference)
         finally:
             self._running.pop(key, None)
             await exchange.close()
-        return self._finish(permit, result)
+        return _answered(permit.call, result)
 
-    def _finish(self, permit: Permit, result: dict[str, Any] | Refusal) -> Reply | Refusal:
-        if isinstance(result, Refusal):
-            return result
+    def _rendered(self, permit: Permit, result: dict[str, Any]) -> bytes:
+        """A result as its caller is given it: on a bundle by other names, with a sealed state, in the words of its
+        era. What is suspended is answered in the words of the call that began it; one that goes on is the same."""
         call = permit.call
         if call.route != call.server:
             result = followable(call, result)
         if result.get("resultType") == "input_required" and call.era is Era.MODERN and "requestState" in result:
             sealed = self._states.seal(call, permit.get(Caller), str(result["requestState"]))
             result = {**result, "requestState": sealed}
-        return Reply(200, result_message(call.id, complete(call.method, call.era, result, _INFO)))
+        return render(complete(call.method, call.era, result, _INFO))
 
     # calls that wait for a 2026-07-28 client while a handshake-era server waits for us
 
@@ -151,11 +168,11 @@ class Gateway:
             if exchange is not None and entry.task.done():
                 await exchange.close()
         if entry.task.done():
-            return self._finish(permit, entry.task.result())
+            return _answered(permit.call, entry.task.result())
         requests = entry.asked.result()
         state = self._states.seal(permit.call, permit.get(Caller), None, self.suspensions.keep(entry))
-        result = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
-        return Reply(200, result_message(permit.call.id, result))
+        asks = {"resultType": "input_required", "inputRequests": requests, "requestState": state}
+        return Reply(200, result_message(permit.call.id, asks))
 
     # what Limen answers itself
 
@@ -300,7 +317,7 @@ class Gateway:
         try:
             if meta:
                 await outlet.event(
-                    _notice(
+                    notification(
                         "notifications/subscriptions/acknowledged",
                         {"notifications": dict.fromkeys(kinds, True), **meta},
                     )
@@ -334,7 +351,7 @@ class Gateway:
                 quiet = 0.0
                 await outlet.event(b"")
             for kind in told:
-                await outlet.event(_notice(CHANGED[kind], meta), "" if meta else self._event_id(context))
+                await outlet.event(notification(CHANGED[kind], meta), "" if meta else self._event_id(context))
 
     def _version(self) -> bytes:
         """What lists are built from: while it stays, nothing was missed."""
@@ -379,18 +396,5 @@ class Gateway:
             raise SystemExit(f"limen: stopped, and the audit log could not be written: {fault}") from None
 
 
-def _notice(method: str, params: Mapping[str, Any]) -> bytes:
-    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
-    if params:
-        message["params"] = params
-    return orjson.dumps(message)
-
-
-def refusal_reply(refusal: Refusal, call_id: str | int | None, era: Era) -> Reply:
-    """A refusal as the client sees it."""
-    headers: list[tuple[bytes, bytes]] = []
-    if "retry_after" in refusal.public:
-        headers.append((b"retry-after", str(int(refusal.public["retry_after"]) or 1).encode()))
-    elif refusal.reason.status == 503:
-        headers.append((b"retry-after", b"1"))
-    return Reply(status_for(refusal.reason, era), error_message(refusal, call_id), tuple(headers))
+def _answered(call: Call, result: bytes | Refusal) -> Reply | Refusal:
+    return result if isinstance(result, Refusal) else Reply(200, result_fragment(call.id, result))

@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 
 from limen.assemble import House
 from limen.core.call import Caller, Context, Session
-from limen.core.copied import MAX_AGE
 from limen.core.faults import DependencyFault
 from limen.core.verdict import Permit
 from limen.gateway.app import Gateway
@@ -16,7 +15,7 @@ from limen.gateway.upstreams import Upstreams
 
 def obey(house: House, gateway: Gateway, cells: Cells) -> None:
     """From now on. What stands already is carried out before anything is started."""
-    known, upstreams = house.containments, house.upstreams
+    known, revocations, upstreams = house.containments, house.revocations, house.upstreams
     assert isinstance(upstreams, Upstreams)
 
     async def barred(server: str) -> str:
@@ -36,8 +35,8 @@ def obey(house: House, gateway: Gateway, cells: Cells) -> None:
 
     def unwelcome(facts: Context | Permit) -> object:
         session = facts.find(Session)
-        found = house.revocations.find(facts.get(Caller), facts.call.session)
-        return found or (session is not None and house.revocations.ends(session.id))
+        found = revocations.find(facts.get(Caller), facts.call.session)
+        return found or (session is not None and revocations.ends(session.id))
 
     def ours(issuer: str) -> str:
         config = house.config
@@ -48,14 +47,16 @@ def obey(house: House, gateway: Gateway, cells: Cells) -> None:
         gateway.suspensions.end(unwelcome)
 
     async def anew() -> None:
-        for one in (known, house.revocations):
+        for one in (known, revocations):
             if (reading := one.fresh()) is not None:
                 await reading
 
     def fresh() -> Awaitable[None] | None:
-        return anew() if known.age > MAX_AGE or house.revocations.age > MAX_AGE else None
+        return anew() if known.old or revocations.old else None
 
     def bars(facts: Context | Permit) -> str:
+        if known.quiet and revocations.quiet:
+            return ""
         if known.against(facts) is not None:
             return "incidents.contained"
         return "identity.revoked" if unwelcome(facts) else ""

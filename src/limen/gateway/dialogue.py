@@ -143,6 +143,11 @@ class Exchange:
         while not queue.empty():
             queue.get_nowait()
 
+    @property
+    def speaks(self) -> bool:
+        """Whether there was something to say, so that `close` has something to wait for."""
+        return self._queue is not None
+
     async def close(self) -> None:
         """Everything queued has gone out, or the client is gone."""
         if self._queue is None or self._pump is None:
@@ -155,6 +160,8 @@ class Exchange:
 def usable(declared: Mapping[str, Any]) -> dict[str, Any]:
     """What a client declared, reduced to what servers may use through us: elicitation by form."""
     elicitation = declared.get("elicitation")
+    if elicitation is None:
+        return {}
     if not isinstance(elicitation, Mapping) or (elicitation and "form" not in elicitation):
         return {}
     return {"elicitation": {"form": {}}}
@@ -165,7 +172,7 @@ class Suspended:
     """A call to a handshake-era server that waits for a 2026-07-28 client to come back with input."""
 
     permit: Permit
-    task: asyncio.Task[dict[str, Any] | Refusal]
+    task: asyncio.Task[bytes | Refusal]
     asked: asyncio.Future[Mapping[str, Mapping[str, Any]]]
     answer: asyncio.Future[Mapping[str, Any]] | None = None
     timer: asyncio.TimerHandle | None = None
@@ -178,9 +185,7 @@ class Suspensions:
         self._table: dict[str, Suspended] = {}
         self._limit, self._patience = limit, patience
 
-    def start(
-        self, exchange: Exchange, permit: Permit, run: Coroutine[Any, Any, dict[str, Any] | Refusal]
-    ) -> Suspended:
+    def start(self, exchange: Exchange, permit: Permit, run: Coroutine[Any, Any, bytes | Refusal]) -> Suspended:
         """Run a call so that it can outlive the request that began it."""
         loop = asyncio.get_running_loop()
         entry = Suspended(permit, asyncio.create_task(run), loop.create_future())

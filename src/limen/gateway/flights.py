@@ -37,7 +37,9 @@ class Flights:
         assert task is not None
         self._flying[task] = facts
         try:
-            if reason := await self._barred(facts):
+            if (reading := self.fresh()) is not None:
+                await self._read(reading)
+            if reason := self.bars(facts):
                 raise Ended(reason)
             answer = await work
         except asyncio.CancelledError:
@@ -47,18 +49,17 @@ class Flights:
         finally:
             work.close()  # where it did not begin
             del self._flying[task]
-            ended = self._ended.pop(task, None)
+            ended = self._ended.pop(task, None) if self._ended else None
         if ended is not None:
             raise Ended(ended)
         return answer
 
-    async def _barred(self, facts: Context | Permit) -> str:
-        if (reading := self.fresh()) is not None:
-            try:
-                await reading
-            except DependencyFault:
-                return "fault.dependency"
-        return self.bars(facts)
+    async def _read(self, reading: Awaitable[None]) -> None:
+        """Who is unwelcome cannot be told without it."""
+        try:
+            await reading
+        except DependencyFault:
+            raise Ended("fault.dependency") from None
 
     def end(self, unwelcome: Callable[[Context | Permit], object], reason: str) -> int:
         """End everything for which this is true. How many there were."""

@@ -15,7 +15,7 @@ from limen.core.call import Call, Context, Era, Peer, Presented
 from limen.core.reasons import REASONS
 from limen.core.verdict import Refusal, Refuse
 from limen.gateway.answer import Headers, Scope, texts
-from limen.gateway.app import Gateway, refusal_reply
+from limen.gateway.app import Gateway
 from limen.gateway.certificates import ForwardedCertificates
 from limen.gateway.forwarded import Networks, client_address
 from limen.gateway.pages import Pages
@@ -25,7 +25,7 @@ from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
 from limen.protocol.jsonrpc import REQUEST_LIMITS
 from limen.protocol.naming import Bundle
-from limen.protocol.outbound import Reply
+from limen.protocol.outbound import Reply, refusal_reply
 
 _JSON: Final = (b"content-type", b"application/json")
 _NOT_HERE: Final = (

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from limen.core.call import Call, Era, Peer, Presented
 from limen.core.verdict import Refusal, Refuse
-from limen.gateway.app import Gateway, refusal_reply
+from limen.gateway.app import Gateway
 from limen.posture import ADMIT
 from limen.protocol.inbound import Draft, Endpoint, admit
-from limen.protocol.outbound import Reply
+from limen.protocol.outbound import Reply, refusal_reply
 
 LINE: Final = 8 << 20
 _AT_ONCE: Final = 64

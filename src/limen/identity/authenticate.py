@@ -158,6 +158,7 @@ class Authenticate:
         self._audiences, self._demands = dict(audiences), {name: kinds for name, kinds in demands.items() if kinds}
         self._anonymous = settings.unsafe_anonymous
         self._proofs, self._keys = proofs, keys
+        self._local: dict[str, Pass] = {}
 
     def revoke_all(self) -> None:
         """Forget every verified token."""
@@ -169,7 +170,7 @@ class Authenticate:
         if presented.local_user:
             if call.peer.transport != "stdio" or values or presented.proofs or presented.api_keys:
                 return refuse("identity.ambiguous", "a local user over a network, or with a token besides")
-            return Pass((Caller(issuer="local", subject=presented.local_user),))
+            return self._local_user(presented.local_user)
         if len(values) > 1:
             return refuse("identity.ambiguous", "more than one Authorization header")
         demands = self._demands.get(call.route, _NOTHING)
@@ -179,7 +180,7 @@ class Authenticate:
             return self._by_key(self._keys, presented.api_keys[0], context, demands)
         if not values:
             if self._anonymous and not demands:
-                return Pass((Caller(issuer="anonymous", subject="anonymous"),))
+                return _ANYBODY
             return refuse("identity.missing")
         resource, value = self._audiences.get(call.route), values[0]
         if not resource or presented.resource != resource:
@@ -191,6 +192,15 @@ class Authenticate:
             return self._possessed(verdict, value, presented, demands)
         assert not isinstance(verdict, Pass | Refuse)
         return self._later(verdict, value, presented, demands)
+
+    def _local_user(self, name: str) -> Verdict:
+        """The same Caller each time: who is the same object need not be compared by whoever remembers callers."""
+        known = self._local.get(name)
+        if known is None:
+            if len(self._local) >= _LOCAL_USERS:
+                self._local.clear()
+            known = self._local[name] = Pass((Caller(issuer="local", subject=name),))
+        return known
 
     async def _later(
         self, verdict: Awaitable[Verdict], value: bytes, presented: Presented, demands: frozenset[str]
@@ -229,3 +239,5 @@ class Authenticate:
 
 
 _NOTHING: Final[frozenset[str]] = frozenset()
+_ANYBODY: Final = Pass((Caller(issuer="anonymous", subject="anonymous"),))
+_LOCAL_USERS: Final = 256

@@ -171,9 +171,9 @@ class Halted:
 
     def _judge(self, context: Context) -> Verdict:
         session = context.get(Session).id
-        record = self._known.entering(context.call, session)
+        record = None if self._known.quiet else self._known.entering(context.call, session)
         if record is None:
-            return refuse("identity.session", "revoked") if self._ended(session) else _PASS
+            return refuse("identity.session", "revoked") if session and self._ended(session) else _PASS
         return refuse("identity.session" if record.kind == "end_session" else "incidents.contained", described(record))
 
 
@@ -188,8 +188,10 @@ class Contained:
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         """At once while the copy is fresh. Raises DependencyFault when the records cannot be read."""
-        reading = self._known.fresh()
-        return self._judge(context) if reading is None else self._after(reading, context)
+        known = self._known
+        if (reading := known.fresh()) is not None:
+            return self._after(reading, context)
+        return _PASS if known.quiet else self._judge(context)
 
     async def _after(self, reading: Awaitable[None], context: Context) -> Verdict:
         await reading

@@ -56,25 +56,27 @@ class Weigh:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._threats, self._settings, self._content, self._seen = threats, settings, content, seen
+        self._age = settings.age
         self._now = now
         self._limits: dict[tuple[str, str], tuple[Limits, Limits]] = {}
         self._second, self._sums = -1, dict[tuple[object, ...], _Sum]()
 
     def check(self, context: Context) -> Verdict | Awaitable[Verdict]:
         """At once while the copy is fresh. Raises DependencyFault when what is suspected cannot be read."""
-        if self._threats.age > self._settings.age:
+        if self._threats.age > self._age:
             return self._after_reading(context)
         return self._judge(context)
 
     async def _after_reading(self, context: Context) -> Verdict:
         for _ in range(2):  # the first may have begun long before we asked
             await self._threats.current()
-            if self._threats.age <= self._settings.age:
+            if self._threats.age <= self._age:
                 return self._judge(context)
         raise DependencyFault("threats", "what is suspected took too long to read")
 
     def _judge(self, context: Context) -> Verdict:
-        inspected, cleared, approved = context.get(Inspected), context.get(Cleared), context.get(Approved)
+        get = context.get
+        inspected, cleared, approved = get(Inspected), get(Cleared), get(Approved)
         nothing_own = not (inspected.risk or cleared.findings or approved.drifted)
         if nothing_own and not self._threats.known:
             return _NOTHING

@@ -121,9 +121,10 @@ class RequireApproval:
 
 def _asked(context: Context) -> bool:
     """By a rule, by what inspection found, by where what was read would go, or by all of that with what went before."""
-    inspected, cleared, weighed = context.find(Inspected), context.find(Cleared), context.find(Weighed)
+    find, requires = context.find, context.get(Grant).requires
+    inspected, cleared, weighed = find(Inspected), find(Cleared), find(Weighed)
     return (
-        "approval" in context.get(Grant).requires
+        "approval" in requires
         or (inspected is not None and inspected.ask)
         or (cleared is not None and cleared.ask)
         or (weighed is not None and weighed.ask)

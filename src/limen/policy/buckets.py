@@ -12,10 +12,14 @@ from limen.core.ports import Quota, Taken
 
 def take(tokens: float, then: float, now: float, want: float, least: float | None, quota: Quota) -> tuple[float, Taken]:
     """What is in the bucket afterwards, and what was taken. A clock that steps back neither fills nor drains."""
-    least = want if least is None else least
-    tokens = min(quota.capacity, tokens + max(0.0, now - then) * quota.rate)
+    least, capacity = want if least is None else least, quota.capacity
+    if now > then:
+        tokens += (now - then) * quota.rate
+    tokens = min(capacity, tokens)
+    if 0 < want == least and want <= tokens and want == want // 1:  # the ordinary case: whole units that are there
+        return tokens - want, Taken(want, tokens - want)
     if want <= 0:
-        return min(quota.capacity, tokens - want), Taken(want, min(quota.capacity, tokens - want))
+        return min(capacity, tokens - want), Taken(want, min(capacity, tokens - want))
     granted = min(want, float(math.floor(tokens + 1e-9)))
     if granted >= least and granted > 0:
         return tokens - granted, Taken(granted, tokens - granted)

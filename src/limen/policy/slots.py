@@ -69,11 +69,12 @@ class Slots:
     def enter(self, permit: Permit) -> Held | Refuse | Awaitable[Held | Refuse]:
         """A place of everything this call needs one of, or `policy.busy`. The awaitable may raise DependencyFault."""
         counted = self._matching.of(permit.get(Caller), permit.get(Approved))
-        who, wanted = counted.who, list[Place]()
+        who, places = counted.who, self._places
+        wanted: list[Place] = []
         for key, capacity, shared in counted.places:
-            place = self._places.get(key)
+            place = places.get(key)
             if place is None:
-                place = self._places[key] = Place(capacity, shared)
+                place = places[key] = Place(capacity, shared)
             place.capacity = capacity
             wanted.append(place)
             if not place.crowd.admits(who, capacity, self._now, shared=shared):
@@ -82,7 +83,7 @@ class Slots:
                 return self._ask(permit, key, place)
         for place in wanted:
             place.crowd.enter(who)
-        if len(self._places) > 10_000:
+        if len(places) > 10_000:
             self._forget()
         return Held(who, wanted)
 

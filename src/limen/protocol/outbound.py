@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from limen.core.call import Era
 from limen.core.reasons import Reason
 from limen.core.verdict import Refusal
@@ -38,8 +36,8 @@ def result_message(id_: str | int | None, result: Mapping[str, Any]) -> bytes:
 
 
 def result_fragment(id_: str | int | None, result: bytes) -> bytes:
-    """The same from a result that was rendered before (lists)."""
-    return orjson.dumps({"jsonrpc": "2.0", "id": id_, "result": orjson.Fragment(result)})
+    """The same from a result that was rendered before: its bytes are copied once, whatever their number."""
+    return b"".join((b'{"jsonrpc":"2.0","id":', render(id_), b',"result":', result, b"}"))
 
 
 def complete(method: str, era: Era, result: dict[str, Any], server: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,3 +77,21 @@ def status_for(reason: Reason, era: Era) -> int:
     if era is Era.HANDSHAKE and reason.status == 404 and reason.id == "wire.unknown_method":
         return 200
     return reason.status
+
+
+def notification(method: str, params: Mapping[str, Any]) -> bytes:
+    """One of ours. `params` are left out where there are none."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if params:
+        message["params"] = params
+    return render(message)
+
+
+def refusal_reply(refusal: Refusal, call_id: str | int | None, era: Era) -> Reply:
+    """A refusal as the client sees it."""
+    headers: list[tuple[bytes, bytes]] = []
+    if "retry_after" in refusal.public:
+        headers.append((b"retry-after", str(int(refusal.public["retry_after"]) or 1).encode()))
+    elif refusal.reason.status == 503:
+        headers.append((b"retry-after", b"1"))
+    return Reply(status_for(refusal.reason, era), error_message(refusal, call_id), tuple(headers))
