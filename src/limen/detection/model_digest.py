@@ -2,4 +2,4 @@
 
 from typing import Final
 
-DIGEST: Final = "5e1370eb7f3c8eadc28a6299c44cf76875c120cdc4fa544acb46e3db0d1db66b"
+DIGEST: Final = "35458f4d894bde8f7cbcd7768a75fd628ce1239da75387ce468bf70fc2529b42"
