@@ -245,7 +245,7 @@ class Generator:
             added, lang = lookalikes.order(self.random), "en"
         else:
             added, lang = lookalikes.foreign(self.random)
-        added = self.random.choice(("{}", "{}", "\n\n{}", "\n{}", "<IMPORTANT>{}</IMPORTANT>", "[{}]", "<!-- {} -->")).format(
-            self._fill(added)
-        )
+        added = self.random.choice(
+            ("{}", "{}", "\n\n{}", "\n{}", "<IMPORTANT>{}</IMPORTANT>", "[{}]", "<!-- {} -->")
+        ).format(self._fill(added))
         return (f"{base} {added}" if self.random.random() < 0.75 else f"{added} {base}"), lang

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-DIGEST: Final = "35458f4d894bde8f7cbcd7768a75fd628ce1239da75387ce468bf70fc2529b42"
+DIGEST: Final = "ee8b410ec58eeae176504a3f92b12c48ea680b6a1d5e995176f38027619c9e9f"

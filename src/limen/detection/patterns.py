@@ -230,11 +230,13 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
     "wording": (
         r"\b(?:instruct(?:ions?|ed)|prompts?|pretend|regardless|forbidden|whatever|ignor(?:e|ed|es|ing)|"
         r"overrid(?:e|es|den|ing)|disregard|obey|compliance|(?:un)?ethic(?:s|al)|yourself|reply|forget|humans?|"
-        r"refus(?:e|al)|jailbreak|secretly)\b",
+        r"refus(?:e|al)|jailbreak|secretly|please|assistant|model|software|agent|reader|you are|must|doit|tu|moet|"
+        r"muss)\b",
         r"\b(?:anweisung|aufgabe|vergiss|ignorier|antwort|bitte|regeln|vous devez|tu dois|oublie|réponds|consigne|"
         r"tâche|règles|debes?\b|olvida|responde|eres\b|tarea|reglas|instruc|deve\b|devi\b|você|esque|tarefa|regras|"
         r"dimentica|rispondi|sei\b|regole|negeer|vergeet|antwoord|jij\b|zignoruj|zapomnij|odpowiedz|jesteś|polecen|"
-        r"zadani|zasad|talimat|önceki|söylenen|yanıtla|unut|kural|abaikan|lupakan|jangan|perintah|aturan|instruk|sistem)",
+        r"zadani|zasad|talimat|önceki|söylenen|yanıtla|unut|kural|abaikan|lupakan|jangan|perintah|aturan|instruk|sistem|"
+        r"résum|resum|zusammenfass|samenvat|riassum|programm|logiciel)",
     ),
 }
 WORDING: Final = "wording"
