@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import lookalikes
 from english import ENGLISH, FILL
 from phrases import LANGUAGES
 from variety import jailbreak, poison, role
@@ -75,6 +76,10 @@ class Generator:
             "made-agents": ("benign", "document", self._agents),
             "made-data": ("benign", "tool_result", self._data),
             "made-honest": ("benign", "tool_description", self._honest),
+            "made-strict": ("benign", "tool_description", self._strict),
+            "made-about": ("benign", "tool_result", self._about),
+            "made-sections": ("benign", "document", lambda: (self._fill(lookalikes.sections(self.random)), "en")),
+            "made-tool-order": ("poisoned_tool", "tool_description", self._tool_order),
         }
         made: dict[str, Made] = {}
         for part, (label, kind, recipe) in recipes.items():
@@ -224,3 +229,23 @@ class Generator:
         base = self.random.choice(self.descriptions)[:500]
         lines = [self._pick("honest")[0] for _ in range(self.random.choice((1, 2, 3)))]
         return base + " " + " ".join(lines), "en"
+
+    def _strict(self) -> tuple[str, str]:
+        base = self.random.choice(self.descriptions)[:500]
+        lines = [self._fill(self.random.choice(lookalikes.STRICT)) for _ in range(self.random.choice((1, 2)))]
+        return "\n".join((base, *lines)) if self.random.random() < 0.7 else "\n".join((*lines, base)), "en"
+
+    def _about(self) -> tuple[str, str]:
+        text, lang = lookalikes.about(self.random)
+        return self._fill(text), lang
+
+    def _tool_order(self) -> tuple[str, str]:
+        base = self.random.choice(self.descriptions)[:700]
+        if self.random.random() < 0.65:
+            added, lang = lookalikes.order(self.random), "en"
+        else:
+            added, lang = lookalikes.foreign(self.random)
+        added = self.random.choice(
+            ("{}", "{}", "\n\n{}", "\n{}", "<IMPORTANT>{}</IMPORTANT>", "[{}]", "<!-- {} -->")
+        ).format(self._fill(added))
+        return (f"{base} {added}" if self.random.random() < 0.75 else f"{added} {base}"), lang

@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import pickle
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from measures import report  # noqa: E402
 
 from limen.detection import features, model, patterns  # noqa: E402
 
+KEY = 12  # letters by which an order inside a composed row is looked up
+FRAMES = re.compile(r"ignore previous|task complete|must strictly adhere", re.IGNORECASE)
 CONFIG = json.loads((ROOT / "training" / "config.json").read_text())
 
 
@@ -69,7 +72,35 @@ def corpus(folder: Path) -> list[Row]:
                         weight,
                     )
                 )
+    return marked(rows)
+
+
+def marked(rows: list[Row]) -> list[Row]:
+    """Attack rows whose wording gives nothing away get the weight of implicit ones where the corpus dropped that mark:
+    rows composed of an implicit order, and plain requests of the source whose explicit ones carry one of FRAMES."""
+    known: dict[str, list[str]] = {}
+    for row in rows:
+        if row.attack and row.weight < 1 and len(row.text) > 15:
+            bare = _bare(row.text)
+            known.setdefault(bare[:KEY], []).append(bare)
+    for row in rows:
+        if not row.attack or row.weight < 1:
+            continue
+        if "asb-aios" in row.parents:
+            plain = FRAMES.search(row.text) is None
+        elif row.source == "composed-train":
+            bare = _bare(row.text)
+            starts = known.keys() & {bare[at : at + KEY] for at in range(len(bare))}
+            plain = any(one in bare for start in starts for one in known[start])
+        else:
+            continue
+        if plain:
+            row.weight = CONFIG["weak_weight"]
     return rows
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\W+", "", text.lower())
 
 
 def generated(rows: list[Row], seed: int, count: int) -> list[Row]:
@@ -150,7 +181,12 @@ def joints(linear: model.Model, rows: list[Row]) -> np.ndarray:
     )
 
 
-def fit_layer(x: np.ndarray, rows: list[Row]) -> model.Layer:
+def fit_layers(x: np.ndarray, rows: list[Row]) -> dict[str, model.Layer]:
+    """A second layer for each kind of channel: the same rows, held more or less closely to zero."""
+    return {name: fit_layer(x, rows, strength) for name, strength in CONFIG["layer_c"].items()}
+
+
+def fit_layer(x: np.ndarray, rows: list[Row], strength: float) -> model.Layer:
     """The second layer on scores of models that did not see the row's source; Platt scaling at the prior of CONFIG."""
     y = np.array([row.attack for row in rows])
     weight = np.array([row.weight for row in rows])
@@ -159,7 +195,7 @@ def fit_layer(x: np.ndarray, rows: list[Row]) -> model.Layer:
         counts[row.source, row.attack] = counts.get((row.source, row.attack), 0) + 1
     weight *= np.array([min(1.0, CONFIG["source_cap"] / counts[row.source, row.attack]) for row in rows])
     weight[y] *= weight[~y].sum() / weight[y].sum()
-    learner = LogisticRegression(C=CONFIG["layer_c"], max_iter=2000).fit(x, y, sample_weight=weight)
+    learner = LogisticRegression(C=strength, max_iter=2000).fit(x, y, sample_weight=weight)
     margin = learner.decision_function(x)
     prior = CONFIG["prior"]
     weight[y] *= prior / (1 - prior)
@@ -170,6 +206,10 @@ def fit_layer(x: np.ndarray, rows: list[Row]) -> model.Layer:
         float(platt.coef_[0, 0]),
         float(platt.intercept_[0]),
     )
+
+
+def judged(layers: dict[str, model.Layer], x: np.ndarray, rows: list[Row]) -> np.ndarray:
+    return np.array([layers[row.layer].probability(list(one)) for one, row in zip(x, rows, strict=True)])
 
 
 def write(
@@ -246,8 +286,8 @@ def main() -> None:
     probability = np.zeros(len(held))
     for number in range(len(held_x)):  # judged by a layer that did not see the fold either
         inner, outer = fold_of != number, fold_of == number
-        layer = fit_layer(x[inner], [row for row, own in zip(held, inner, strict=True) if own])
-        probability[outer] = [layer.probability(list(one)) for one in x[outer]]
+        layers = fit_layers(x[inner], [row for row, own in zip(held, inner, strict=True) if own])
+        probability[outer] = judged(layers, x[outer], [row for row, own in zip(held, outer, strict=True) if own])
     thresholds, text = report(held, probability, CONFIG["hard"])
     print(text)
     if wanted.report:
@@ -256,9 +296,9 @@ def main() -> None:
     full += generated(full, 99, wanted.count)
     matrix = Matrix(full, CONFIG["cap"], 99)
     linear = quantised(*fit_linear(full, matrix, np.ones(len(full), dtype=bool)))
-    layer = fit_layer(x, held)
-    thresholds, _ = report(held, np.array([layer.probability(list(one)) for one in x]), CONFIG["hard"])
-    write(linear, {"content": layer, "definition": layer}, thresholds, signal_precision(held, x))
+    layers = fit_layers(x, held)
+    thresholds, _ = report(held, judged(layers, x, held), CONFIG["hard"])
+    write(linear, layers, thresholds, signal_precision(held, x))
     print(f"written, {time.time() - started:.0f} s")
 
 

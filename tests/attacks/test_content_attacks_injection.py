@@ -87,8 +87,15 @@ def test_orders_do_not_arrive(corridor: Corridor, way: str, order: str) -> None:
     assert corridor.seen["ref"].risk > 0.5
 
 
-@pytest.mark.parametrize("twin", HONEST)
-@pytest.mark.parametrize("way", ["result (PI-01)", "error (PI-04)", "prompt (PI-07)", "completion (PI-20)"])
+TAKEN = pytest.mark.xfail(strict=True, reason="the classifier takes it for orders; see docs/limits.md, Content")
+HONEST_WAYS = [
+    pytest.param(way, twin, marks=TAKEN if (way, twin) == ("completion (PI-20)", "quoted attack") else ())
+    for way in ("result (PI-01)", "error (PI-04)", "prompt (PI-07)", "completion (PI-20)")
+    for twin in HONEST
+]
+
+
+@pytest.mark.parametrize(("way", "twin"), HONEST_WAYS)
 def test_texts_on_the_same_matters_arrive_as_they_are(corridor: Corridor, way: str, twin: str) -> None:
     """PI-01, PI-04, PI-07, PI-20, honest twins."""
     result, method, name = WAYS[way](HONEST[twin])
@@ -103,7 +110,7 @@ def test_an_honest_text_arrives_by_every_way(corridor: Corridor, way: str) -> No
 
 
 @pytest.mark.parametrize("twin", MISTAKEN)
-@pytest.mark.xfail(strict=True, reason="the classifier takes it for orders; see docs/limits.md, Content")
+@TAKEN
 def test_honest_texts_that_are_taken_for_orders(corridor: Corridor, twin: str) -> None:
     """PI-01, honest twins that are withheld today."""
     assert corridor.answered(text(MISTAKEN[twin])) == text(MISTAKEN[twin])

@@ -40,8 +40,8 @@ class Grams:
 
 
 @cache
-def _tables() -> tuple[_Array, _Array, _Array, _Array]:
-    """Folded code point and class (0 separator, 1 word, 2 word of its own) of the basic plane; powers and inverses."""
+def _tables() -> tuple[_Array, _Array, _Array, _Array, _Array]:
+    """Folded code point, class (0 separator, 1 word, 2 word of its own), hash of the basic plane; powers, inverses."""
     fold = np.arange(0x10001, dtype=np.uint32)
     kind = np.zeros(0x10001, dtype=np.uint8)
     for code in range(0x10000):
@@ -68,16 +68,19 @@ def _tables() -> tuple[_Array, _Array, _Array, _Array]:
     powers[1:] = _BASE
     inverses = np.ones(CHUNK + 1, dtype=np.uint64)
     inverses[1:] = pow(_BASE, -1, 1 << 64)
-    return fold, kind, np.cumprod(powers), np.cumprod(inverses)
+    mixed = (np.arange(0x10001, dtype=np.uint64) + _SALT[0]) * _MIX
+    return fold, kind, mixed, np.cumprod(powers), np.cumprod(inverses)
 
 
 def grams(text: str) -> Grams:
     """Features of at most CHUNK characters. Raises ValueError for more: the caller cuts (see `chunks`)."""
     if len(text) > CHUNK:
         raise ValueError("a chunk is longer than CHUNK characters")
-    fold, kind, powers, inverses = _tables()
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    codes = fold[np.minimum(codes, 0x10000)]
+    fold, kind, mixed, powers, inverses = _tables()
+    if text.isascii():
+        codes = fold[np.frombuffer(text.encode(), dtype=np.uint8)]
+    else:
+        codes = fold[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), 0x10000)]
     blank = codes == 32
     blank[1:] &= blank[:-1]
     if len(blank):
@@ -86,7 +89,7 @@ def grams(text: str) -> Grams:
     codes = codes[origin]
     size = len(codes)
     sums = np.zeros(size + 1, dtype=np.uint64)
-    np.cumsum((codes.astype(np.uint64) + _SALT[0]) * _MIX * powers[:size], out=sums[1:])
+    np.cumsum(mixed[codes] * powers[:size], out=sums[1:])
     found: list[_Array] = []
     where: list[_Array] = []
     for order, salt in zip(CHARS, (_SALT[1], _SALT[2]), strict=True):
@@ -108,7 +111,7 @@ def grams(text: str) -> Grams:
     where.append(starts[:-2])
     keys = np.concatenate(found)
     index = ((keys ^ (keys >> _HALF)) * _MIX) >> _SHIFT
-    return Grams(index.astype(np.int64), np.concatenate(where), size, origin)
+    return Grams(index.view(np.int64), np.concatenate(where), size, origin)
 
 
 def _words(classes: _Array) -> tuple[_Array, _Array]:

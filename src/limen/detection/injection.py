@@ -1,8 +1,9 @@
 """Does a text give orders to the model that reads it? Signals on every reading of it, the classifier where needed.
 
 Two steps. Signals (patterns.py) cost microseconds and run over every view of every text. The classifier (model.py)
-runs where a signal or a disguise asks for it, where the channel does (tool descriptions and server instructions, which
-every session reads), and over texts in scripts the signals know little of. What that misses: docs/detection.md.
+runs where a signal, a word orders are made of or a disguise asks for it, where the channel does (tool descriptions and
+server instructions, which every session reads), and over texts in scripts the signals know little of. What that
+misses: docs/detection.md.
 """
 
 from __future__ import annotations

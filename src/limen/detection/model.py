@@ -120,5 +120,5 @@ def joint(found: Windows, text: str) -> list[float]:
     second = float(ranked[1]) if len(ranked) > 1 else top
     shown = signals(text[found.best[0] : found.best[1]])
     steering = len(STEERS & shown.keys())
-    values = [top, min(second, top), float(ranked.mean()), math.log(len(ranked)), float(steering), float(len(shown))]
-    return [*values, *(1.0 if name in shown else 0.0 for name in SIGNALS)]
+    flags = [1.0 if name in shown else 0.0 for name in SIGNALS]
+    return [top, min(second, top), float(ranked.mean()), math.log(len(ranked)), float(steering), sum(flags), *flags]

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-DIGEST: Final = "5e1370eb7f3c8eadc28a6299c44cf76875c120cdc4fa544acb46e3db0d1db66b"
+DIGEST: Final = "ee8b410ec58eeae176504a3f92b12c48ea680b6a1d5e995176f38027619c9e9f"

@@ -226,8 +226,21 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
         r"rispondi solo|antwoord alleen|odpowiedz tylko|ответь только)",
     ),
     "english_in_other": (r"\bhaha\b[^a-z]{0,3}pwned|\bi have been pwned\b|\bpwned\b",),
+    # Words that orders to a model are made of and much else too: no evidence, only a reason for the classifier to look.
+    "wording": (
+        r"\b(?:instruct(?:ions?|ed)|prompts?|pretend|regardless|forbidden|whatever|ignor(?:e|ed|es|ing)|"
+        r"overrid(?:e|es|den|ing)|disregard|obey|compliance|(?:un)?ethic(?:s|al)|yourself|reply|forget|humans?|"
+        r"refus(?:e|al)|jailbreak|secretly|please|assistant|model|software|agent|reader|you are|must|doit|tu|moet|"
+        r"muss)\b",
+        r"\b(?:anweisung|aufgabe|vergiss|ignorier|antwort|bitte|regeln|vous devez|tu dois|oublie|réponds|consigne|"
+        r"tâche|règles|debes?\b|olvida|responde|eres\b|tarea|reglas|instruc|deve\b|devi\b|você|esque|tarefa|regras|"
+        r"dimentica|rispondi|sei\b|regole|negeer|vergeet|antwoord|jij\b|zignoruj|zapomnij|odpowiedz|jesteś|polecen|"
+        r"zadani|zasad|talimat|önceki|söylenen|yanıtla|unut|kural|abaikan|lupakan|jangan|perintah|aturan|instruk|sistem|"
+        r"résum|resum|zusammenfass|samenvat|riassum|programm|logiciel)",
+    ),
 }
-SIGNALS: Final = tuple(PATTERNS)
+WORDING: Final = "wording"
+SIGNALS: Final = tuple(name for name in PATTERNS if name != WORDING)  # what counts as evidence
 STEERS: Final = frozenset({"override", "role_token", "secrecy", "leak", "stuffing", "hidden_tag", "decode", "beacon"})
 MEMORY: Final = 64 << 20  # bytes for the automaton of the whole set, at most
 
@@ -235,7 +248,7 @@ MEMORY: Final = 64 << 20  # bytes for the automaton of the whole set, at most
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     group: re2.Set
-    owner: tuple[int, ...]
+    owner: tuple[str, ...]
     single: tuple[re2._Regexp[str], ...]
 
 
@@ -250,12 +263,12 @@ def _options(memory: int) -> re2.Options:
 @cache
 def _compiled() -> _Compiled:
     group = re2.Set.SearchSet(_options(MEMORY))
-    owner: list[int] = []
+    owner: list[str] = []
     single = []
-    for number, name in enumerate(SIGNALS):
+    for name in PATTERNS:
         for expression in PATTERNS[name]:
             group.Add(expression)
-            owner.append(number)
+            owner.append(name)
             single.append(re2.compile(expression, _options(MEMORY >> 3)))
     group.Add(r"\A")  # matches everything: if it is not reported, the engine gave up
     group.Compile()
@@ -275,7 +288,7 @@ def signals(text: str) -> dict[str, tuple[int, ...]]:
     for number in matched:
         if number == len(compiled.owner):
             continue
-        name = SIGNALS[compiled.owner[number]]
+        name = compiled.owner[number]
         found[name] = (*found.get(name, ()), number)
     return found
 
