@@ -1,5 +1,5 @@
 # make demo   the whole thing at work, on loopback (ARGS=--once: exit by itself)
-# make test   every test, two at a time (ARGS=...: passed on to pytest; ARGS=-n0: one after the other)
+# make test   every test, three at a time (ARGS=...: passed on to pytest; ARGS=-n0: one after the other)
 # make check  format, lint, types, import contracts, documents
 PYTHON ?= python3
 ARGS ?=
@@ -25,7 +25,7 @@ demo: $(STAMP)
 	@$(BIN)/limen demo $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

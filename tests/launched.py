@@ -14,6 +14,7 @@ import functools
 import gc
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -28,6 +29,7 @@ from typing import IO, Any
 
 _CODE = "import sys; from launched import _main; _main(int(sys.argv[1]))"
 _LARGEST = 1 << 17
+_PATH = os.environ.get("PYTHONPATH", "")
 
 
 class Program:
@@ -76,10 +78,14 @@ class Program:
 def start(
     arguments: Sequence[str], *, out: IO[Any], err: IO[Any] | None = None, given: IO[Any] | None = None,
     env: Mapping[str, str] | None = None, cwd: Path | str | None = None,
-) -> Program:  # fmt: skip
-    """`limen ARGUMENTS`, on its way."""
+) -> Program | subprocess.Popen[bytes]:  # fmt: skip
+    """`limen ARGUMENTS`, on its way. With a PYTHONPATH of its own it is started by the interpreter, which heeds it."""
+    environment = dict(os.environ if env is None else env)
+    if environment.get("PYTHONPATH", _PATH) != _PATH:
+        argv = [sys.executable, "-m", "limen", *arguments]
+        return subprocess.Popen(argv, stdin=given, stdout=out, stderr=err or out, env=environment, cwd=cwd)
     ours, theirs = socket.socketpair()
-    asked = {"argv": list(arguments), "env": dict(os.environ if env is None else env), "cwd": str(cwd or os.getcwd())}
+    asked = {"argv": list(arguments), "env": environment, "cwd": str(cwd or os.getcwd())}
     with theirs, open(os.devnull) as nothing:
         files = [(given or nothing).fileno(), out.fileno(), (err or out).fileno(), theirs.fileno()]
         control, lock = _starter()
@@ -110,6 +116,15 @@ def limen(
     if check and status:
         raise subprocess.CalledProcessError(status, program.args, *told)
     return subprocess.CompletedProcess(program.args, status, *told)
+
+
+def free_port() -> int:
+    """Nobody listens there, and the system gives it to nobody who does not ask for it by number."""
+    while True:
+        number = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", number))
+            return number
 
 
 @functools.cache

@@ -64,7 +64,8 @@ def environment(**more: str) -> dict[str, str]:
 
 def program(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     """A real process."""
-    done = launched.limen(*arguments, cwd=cwd, env=environment())
+    known = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
+    done = launched.limen(*arguments, cwd=cwd, env=known)
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     return done
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from entra_provider import EntraProvider, running_entra
 from gateway.running import running
+from launched import free_port
 from limen.cli.main import app
 from limen.cli.oauth_provider import asked_scopes
 from limen.config.load import load_config
@@ -254,9 +254,7 @@ def test_against_a_running_gateway(tmp_path: Path) -> None:
 
 def test_against_a_running_authorization_server(tmp_path: Path) -> None:
     """The honest twin of all of the above: the real endpoints, and a client that gives up is in the record."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with running_entra([f"http://127.0.0.1:{port}/oauth/callback"]) as entra:
         secret = tmp_path / "secret"
         secret.write_text(entra.client_secret)

@@ -22,6 +22,7 @@ import httpx2
 import provider
 from credentials.account_kit import ALICE, BOB, House, OverHttp
 from credentials.test_user_source import context, headers, source_of, verdict
+from launched import free_port
 from limen.core.call import Caller
 from limen.core.faults import UpstreamFault
 from limen.core.verdict import Refuse
@@ -29,7 +30,6 @@ from limen.credentials.connection import Person
 from limen.credentials.discovery import Place
 from limen.gateway.upstreams import HttpUpstream
 from oauth.connect_desk import Browser, Site, onward
-from stores import free_port
 from upstreams.minted import Heard, call, permit
 
 HERE = Path(__file__).resolve().parent

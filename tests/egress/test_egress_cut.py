@@ -127,7 +127,7 @@ def test_cells_ask_the_records_and_refuse_when_they_cannot_be_read() -> None:
         cells.launcher("notes", server)
         assert await cells.gates["files"]._barred() == "contained.unknown"  # no gateway tells it otherwise yet
         quiet = SimpleNamespace(end=lambda *_: 0)
-        house: Any = SimpleNamespace(containments=known, upstreams=Upstreams([]), revocations=None)
+        house: Any = SimpleNamespace(containments=known, upstreams=Upstreams([]), revocations=SimpleNamespace())
         obey(house, SimpleNamespace(flights=quiet, suspensions=quiet), cells)  # type: ignore[arg-type]  # as far as used
         known.on_change = lambda added, gone: house.on_contained()
         assert await cells.gates["files"]._barred() == ""

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import launched
 from export.following import Heard, http_server
 from gateway.running import Running, running
+from launched import free_port
 
 SECRET = "whsec_" + "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IQ=="
 
@@ -47,9 +47,7 @@ class Receiver:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Receiver, int]]:
     receiver = Receiver()
     os.environ["HOOK_SECRET"] = SECRET
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     with http_server(receiver.answer) as (url, _):
         hook = {"name": "hook", "kind": "webhook", "url": url, "secret": "${env:HOOK_SECRET}", "batch": 20}
         behind = {"timeout": 2, "when_behind": "refuse", "max_behind": {"seconds": 4}}

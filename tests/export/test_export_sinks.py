@@ -27,6 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from pydantic import TypeAdapter, ValidationError
 
 from export.following import Clock, Heard, Log, entry, http_server, outcome, turns
+from launched import free_port
 from limen.adapters.sinks import open_sink
 from limen.audit.export import Rejected
 from limen.audit.follow_settings import Follower
@@ -37,12 +38,6 @@ ENTRIES = [entry(outcome(number, ms=number * 100.0), number) for number in range
 
 def sink(**settings: Any) -> Any:
     return open_sink(TypeAdapter(Follower).validate_python({"name": "siem", "timeout": 3, **settings}), "limen")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

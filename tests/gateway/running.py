@@ -6,6 +6,7 @@ import http.server
 import json
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +81,7 @@ class Running:
     port: int
     directory: Path
     recorder: Any
-    process: launched.Program = field(init=False)
+    process: launched.Program | subprocess.Popen[bytes] = field(init=False)
 
     @property
     def config(self) -> Path:
@@ -191,10 +192,8 @@ def running(
     recorder.daemon_threads = True
     recorder.seen, recorder.extra, recorder.refusing = [], extra, False  # type: ignore[attr-defined]
     threading.Thread(target=recorder.serve_forever, daemon=True).start()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = port or probe.getsockname()[1]
-    gateway = Running(port, directory, recorder)
+    gateway = Running(port or launched.free_port(), directory, recorder)
+    port = gateway.port
     url = f"http://127.0.0.1:{recorder.server_port}/mcp"
     config = {
         "version": 1,

@@ -25,6 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.running import META, Running, running
+from launched import free_port
 from limen.core.verdict import Refuse
 from limen.gateway.certificates import ForwardedCertificates, thumbprint
 
@@ -75,12 +76,6 @@ def ask(
 
 def connected(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
     return context.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="127.0.0.1")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pems(directory: Path) -> dict[str, str]:

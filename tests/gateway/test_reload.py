@@ -14,6 +14,7 @@ import pytest
 
 from gateway.rugpull import Rug, serving
 from gateway.running import ISSUER, Running, running
+from launched import free_port
 
 PROGRAM = Path(__file__).parent / "rugpull.py"
 OPEN = [{"allow": "anyone", "call": "*/*", "scopes": ["use"]}]
@@ -164,9 +165,7 @@ def test_headers_of_a_server_change_with_the_file(gateway: Running) -> None:
 
 
 def test_what_needs_a_restart_is_named_and_stays_as_it_was(gateway: Running) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def edit(config: dict[str, Any]) -> None:
         config["listen"]["url"] = f"http://127.0.0.1:{port}"

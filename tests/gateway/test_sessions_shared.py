@@ -3,7 +3,6 @@
 import http.client
 import json
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,16 +12,11 @@ from typing import Any
 import pytest
 
 from gateway.running import Running, running
+from launched import free_port
 
 LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
 OLD = {"MCP_Protocol_Version": "2025-11-25"}
 HOME, CAFE = "203.0.113.5", "198.51.100.9"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Second(Running):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import trustme
 from mcp import Client, MCPError, StdioServerParameters
 
 from gateway.running import running
+from launched import free_port
 
 
 def offer(path: Path, *arguments: str) -> StdioServerParameters:
@@ -67,11 +69,8 @@ def test_tls_is_1_3_or_nothing(tmp_path: Path) -> None:
         blob.write_to_path(chain, append=True)
     certificate.private_key_pem.write_to_path(key)
     key.chmod(0o600)
-    import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     listen = {"url": f"https://127.0.0.1:{port}", "tls": {"certificate": str(chain), "key": str(key)}}
     with running(tmp_path, port=port, listen=listen):
         trusting = ssl.create_default_context()
@@ -81,3 +80,11 @@ def test_tls_is_1_3_or_nothing(tmp_path: Path) -> None:
         trusting.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(url, verify=trusting)
+
+
+def test_an_address_somebody_else_listens_on_is_said_and_nothing_is_served(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port := free_port()))
+        with pytest.raises(AssertionError) as told, running(tmp_path, port=port):
+            pass
+        assert f"cannot listen on 127.0.0.1, port {port}" in str(told.value)

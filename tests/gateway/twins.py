@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from gateway.running import ISSUER, KEY, Running
+from launched import free_port
 from limen.config.load import load_config
 from limen.opening import open_registry
 
@@ -60,9 +60,7 @@ def twins(directory: Path) -> Iterator[Twins]:
             stack.callback(process.kill)
             assert process.stdout is not None
             ports[name] = int(process.stdout.readline())
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            gateway = Twins(probe.getsockname()[1], directory, None)
+        gateway = Twins(free_port(), directory, None)
         everything = {"operations": ["tool", "prompt", "resource"]}
         config = {
             "version": 1,

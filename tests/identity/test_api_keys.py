@@ -297,7 +297,7 @@ def test_key_at_the_gateway_until_it_is_revoked_a15(gateway: Running) -> None:
 
 def test_key_is_not_taken_from_another_address_of_plain_http(tmp_path: Path) -> None:
     listen = {"url": "http://gw.example", "bind": "127.0.0.1:0", "unsafe_plain_http": True}
-    from gateway.test_client_certificates import free_port
+    from launched import free_port
 
     port = free_port()
     listen["bind"] = f"127.0.0.1:{port}"

@@ -16,6 +16,8 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
+from launched import free_port
+
 
 class Receiver(http.server.ThreadingHTTPServer):
     """Keeps what it was sent; answers with `status`."""
@@ -103,17 +105,9 @@ def mail_server(tls: str, authority: trustme.CA, name: str = "localhost") -> Ite
     elif tls == "starttls":
         more = {"tls_context": context, "require_starttls": True, "auth_required": True, "authenticator": _login}
     controller = Controller(box, hostname="127.0.0.1", port=0, **more)
-    controller.port = _free()
+    controller.port = free_port()
     controller.start()
     try:
         yield box, controller.port
     finally:
         controller.stop()
-
-
-def _free() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

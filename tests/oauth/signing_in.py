@@ -7,7 +7,6 @@ import contextlib
 import http.server
 import json
 import os
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAu
 from mcp.types import ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 from gateway.running import Running, running
+from launched import free_port
 from provider import Provider, running_provider
 
 HOST = "clients.example.test"
@@ -206,9 +206,7 @@ def scene(
     """`clients`: of the settings; registration is on by default. `oauth`: its other parts. `more` replaces other parts
     of the configuration."""
     monkeypatch.setenv("PROVIDER_SECRET", SECRET)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with contextlib.ExitStack() as stack:
         waiting = waiting or stack.enter_context(waiting_client())
         provider = stack.enter_context(running_provider({}, callback=f"http://127.0.0.1:{port}/oauth/callback"))

@@ -23,9 +23,9 @@ from browser import chromium
 from credentials.test_real_account import HERE, running
 from gateway.running import META
 from gateway.running import running as running_gateway
+from launched import free_port
 from oauth.scripted import Person
 from oauth.signing_in import Scene, scene
-from stores import free_port
 
 READ = "what-the-operator-reads-the-tools-with"
 EVERYBODY = {"rules": [{"allow": "anyone", "call": "*/*"}]}

@@ -17,10 +17,11 @@ import trustme
 
 from entra_provider import TENANT, running_entra
 from gateway.running import Running, running
+from launched import free_port
 from oauth.scripted import Person, Program, claims
 from oauth.signing_in import SECRET
 from provider import Provider, running_provider
-from stores import free_port, new_postgres
+from stores import new_postgres
 
 REDIRECT = "http://127.0.0.1:9/callback"
 KNOWN = {"notes": {"name": "Notes", "redirect_uris": [REDIRECT]}}

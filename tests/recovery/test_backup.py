@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 
 import launched
 from gateway.running import ISSUER, KEY, META, Running, running
+from launched import free_port
 from limen.adapters.sealed_stream import NotSealed, SealedReader, SealedWriter
 from limen.archive import Packer, unpacked
 from limen.backup import Backup
@@ -121,7 +121,7 @@ def test_without_keys_nothing_starts_until_they_are_put_back(
     with Opened(tmp_path / "bare.backup", SECRET) as opened:
         assert not [name for name in opened.manifest["entries"] if name.endswith(".key") or "-keys/" in name]
         assert restore(opened, tmp_path / "bare", by="ann")["log_key"] == ""
-    refused = launched.limen("-c", str(tmp_path / "bare" / "limen.yaml"), "serve", "--port", str(_free()))
+    refused = launched.limen("-c", str(tmp_path / "bare" / "limen.yaml"), "serve", "--port", str(free_port()))
     assert refused.returncode == 2 and "restore it" in refused.stderr
     state = origin.directory / "limen-state"
     for name in ("audit.key", "audit.key.pub", "audit-log.key", "audit-log.key.pub"):
@@ -308,10 +308,3 @@ def _listed(gateway: Running, session: str) -> int:
 
 def _limen(directory: Path, *arguments: str) -> str:
     return launched.limen("-c", str(directory / "limen.yaml"), *arguments, check=True).stdout
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from launched import free_port
 from limen.adapters.bubblewrap import Bubblewrap
 from limen.core.cell import CellSpec, Property
 from limen.core.faults import UpstreamFault
@@ -231,7 +231,7 @@ def test_the_gateway_runs_a_command_in_a_cell_and_tells_its_log(tmp_path: Path) 
     """The real program, its CLI and its log: nothing in the configuration mentions a sandbox."""
     config = {
         "version": 1,
-        "listen": {"url": f"http://127.0.0.1:{_free()}"},
+        "listen": {"url": f"http://127.0.0.1:{free_port()}"},
         "identity": {"unsafe_anonymous": True},
         "mcpServers": {"hostile": {"command": sys.executable, "args": ["-I", "-S", str(HOSTILE)]}},
     }
@@ -264,9 +264,3 @@ def test_the_gateway_runs_a_command_in_a_cell_and_tells_its_log(tmp_path: Path) 
     assert b'"t":"cell"' in log
     assert b'"event":"start"' in log
     assert b'"event":"exit"' in log
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-DIGEST: Final = "ee8b410ec58eeae176504a3f92b12c48ea680b6a1d5e995176f38027619c9e9f"
+DIGEST: Final = "669dbf1780c5afcf81cb89580c4a7bf3ee5a49e6a674faaff1f5d79104d27721"

@@ -22,6 +22,7 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from limen.core.faults import DependencyFault
 from limen.gateway.answer import STATUS, Answer, Headers, Request, Scope, texts
 from limen.gateway.certificates import thumbprint
 
@@ -71,11 +72,14 @@ class HttpServer:
         self._tick = max(0.01, min(0.25, shortest / 4))
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
-        """Bind and accept. Returns the port (for port 0). Raises OSError."""
+        """Bind and accept. Returns the port (for port 0). Raises DependencyFault."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: Connection(self), host, port, ssl=tls, backlog=1024, ssl_handshake_timeout=10 if tls else None
-        )
+        try:
+            server = await loop.create_server(
+                lambda: Connection(self), host, port, ssl=tls, backlog=1024, ssl_handshake_timeout=10 if tls else None
+            )
+        except OSError as error:
+            raise DependencyFault("listen", f"cannot listen on {host}, port {port}: {error.strerror}") from error
         self._servers = [server]
         return int(server.sockets[0].getsockname()[1])
 
