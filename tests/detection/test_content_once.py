@@ -75,6 +75,9 @@ def judged(inspection: Inspection, value: Any, channel: Channel) -> set[Finding]
     return set(inspection.scanner.scan_now(Subject("s", "t", channel, value={"arguments": value})).findings)
 
 
+HIDDEN = [*PLAIN, *(shape(order) for shape in ALL.values() for order in PAYLOADS)]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_look_at_everything_together_saves_looks_and_no_finding(
     inspection: Inspection, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -93,7 +96,7 @@ def test_a_look_at_everything_together_saves_looks_and_no_finding(
     assert not all(once)
 
 
-@pytest.mark.parametrize("text", [*PLAIN, *(shape(order) for shape in ALL.values() for order in PAYLOADS)])
+@pytest.mark.parametrize("text", HIDDEN, ids=range(len(HIDDEN)))
 def test_what_a_text_may_hide_it_may_hide_between_others_as_well(text: str) -> None:
     for others in (
         ["an ordinary line", text],

@@ -122,7 +122,7 @@ ENCODINGS: dict[str, Disguise] = {
     "code points": lambda text: " ".join(f"U+{ord(char):04X}" for char in text),
     "binary": lambda text: " ".join(f"{byte:08b}" for byte in text.encode()),
     "decimal": lambda text: ", ".join(str(byte) for byte in text.encode()),
-    "gzip": lambda text: base64.b64encode(gzip.compress(text.encode())).decode(),
+    "gzip": lambda text: base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode(),
     "zlib, hex": lambda text: zlib.compress(text.encode()).hex(),
 }
 SPELLINGS: dict[str, Disguise] = {
