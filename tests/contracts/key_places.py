@@ -84,9 +84,10 @@ def secret_service() -> None:
         atexit.register(process.terminate)
     import secretstorage
 
-    for _ in range(200):
+    for _ in range(600):
         with contextlib.suppress(Exception):
-            if not secretstorage.get_default_collection(secretstorage.dbus_init()).is_locked():
+            # By its alias: asking for the default one would make one while that of the login is still being read.
+            if not secretstorage.get_collection_by_alias(secretstorage.dbus_init(), "default").is_locked():
                 return
         time.sleep(0.05)
     raise AssertionError("the Secret Service does not answer")

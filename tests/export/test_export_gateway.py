@@ -137,7 +137,7 @@ def test_back_pressure_refuses_calls_until_the_sink_is_back(scene: tuple[Running
     assert receiver.of("follower.behind")[0]["severity_id"] == 4
     refused = [one["status_code"] for one in receiver.of("call.refused") if one["status_code"] == "fault.audit"]
     assert refused  # on record, like everything else
-    assert standing(gateway)[0] == 0
+    gateway.until(lambda: standing(gateway)[0] == 0, 30)  # commands are told once a second
 
 
 def test_one_that_is_not_configured_any_more_is_shown_and_forgotten(
