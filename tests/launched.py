@@ -14,7 +14,7 @@ import functools
 import gc
 import json
 import os
-import random
+import secrets
 import select
 import signal
 import socket
@@ -121,7 +121,7 @@ def limen(
 def free_port() -> int:
     """Nobody listens there, and the system gives it to nobody who does not ask for it by number."""
     while True:
-        number = random.randrange(12_000, 32_000)
+        number = 12_000 + secrets.randbelow(20_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", number))
             return number
