@@ -32,6 +32,13 @@ _LARGEST = 1 << 17
 _PATH = os.environ.get("PYTHONPATH", "")
 
 
+def readable(file: socket.socket | IO[bytes] | int, seconds: float | None) -> bool:
+    """Whether there is something to read, or an end, within that time; `select` takes descriptors up to 1023 only."""
+    waiting = select.poll()
+    waiting.register(file, select.POLLIN)
+    return bool(waiting.poll(None if seconds is None else seconds * 1000))
+
+
 class Program:
     """A process: what tests need of `subprocess.Popen`."""
 
@@ -44,7 +51,7 @@ class Program:
         until = None if seconds is None else time.monotonic() + seconds
         while b"\n" not in self._said:
             left = None if until is None else max(0.0, until - time.monotonic())
-            if not select.select([self._told], [], [], left)[0]:
+            if not readable(self._told, left):
                 raise subprocess.TimeoutExpired(self.args, seconds or 0)
             more = self._told.recv(64)
             if not more:

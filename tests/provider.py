@@ -14,7 +14,6 @@ import json
 import os
 import re
 import secrets
-import select
 import shutil
 import subprocess
 from base64 import urlsafe_b64encode
@@ -26,6 +25,8 @@ from urllib.parse import parse_qs, parse_qsl, quote_plus, urljoin, urlsplit
 
 import httpx2
 import pytest
+
+from launched import readable
 
 _SOURCE = Path(__file__).parent / "identity" / "provider"
 _TOOLS = Path(os.environ.get("LIMEN_TOOLS") or Path(__file__).parents[1] / ".tools")
@@ -191,8 +192,7 @@ def running_provider(
     try:
         assert process.stdout is not None
         for _ in range(20):
-            ready, _, _ = select.select([process.stdout], [], [], _START)
-            line = process.stdout.readline() if ready else b""
+            line = process.stdout.readline() if readable(process.stdout, _START) else b""
             if not line:
                 raise RuntimeError(f"the provider did not start, see {place / 'log'}")
             if line.startswith(b'{"issuer"'):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import select
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from cli.catalog_commands import announce, answer, configure, environment, limen, program, shifting, tool
+from launched import readable
 
 HOSTILE = "fine\x1b[2J\u202eevil"
 
@@ -266,7 +266,7 @@ def on_a_terminal(arguments: list[str], typed: str, cwd: Path) -> tuple[int, str
     seen, until = b"", time.monotonic() + 60
     try:
         while time.monotonic() < until:
-            if not select.select([ours], [], [], 0.2)[0]:
+            if not readable(ours, 0.2):
                 continue
             try:
                 read = os.read(ours, 4096)

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pydantic import SecretStr
@@ -60,6 +61,12 @@ def in_module(tmp_path: Path) -> Iterator[Opener]:
     yield lambda create=True: Pkcs11KeyWrap(module, TOKEN, PIN, label, create=create)
 
 
+# A session bus that starts nothing by itself: asked for a Secret Service before ours has its name, it would start
+# another one, which is locked.
+_BUS: Final = """<busconfig><type>session</type><listen>unix:path={path}</listen><policy context="default">
+<allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>"""
+
+
 @functools.cache
 def secret_service() -> None:
     """A session bus and gnome-keyring, unlocked, for this test run."""
@@ -68,7 +75,9 @@ def secret_service() -> None:
             pytest.skip(f"{program} is not installed (apt: {package})")
     directory = tempfile.mkdtemp(prefix="limen-ring-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    argv = ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address=unix:path={directory}/bus"]
+    settings = Path(directory, "bus.conf")
+    settings.write_text(_BUS.format(path=f"{directory}/bus"))
+    argv = ["dbus-daemon", f"--config-file={settings}", "--nofork", "--print-address=1"]
     bus = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert bus.stdout is not None
     os.environ["DBUS_SESSION_BUS_ADDRESS"] = bus.stdout.readline().strip()
@@ -85,9 +94,9 @@ def secret_service() -> None:
     import secretstorage
 
     for _ in range(600):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), contextlib.closing(secretstorage.dbus_init()) as connection:
             # By its alias: asking for the default one would make one while that of the login is still being read.
-            if not secretstorage.get_collection_by_alias(secretstorage.dbus_init(), "default").is_locked():
+            if not secretstorage.get_collection_by_alias(connection, "default").is_locked():
                 return
         time.sleep(0.05)
     raise AssertionError("the Secret Service does not answer")

@@ -17,12 +17,11 @@ from stores import new_postgres, new_redis, shared_postgres, shared_redis
 MAKE: dict[str, Callable[[str], Any]] = {"postgres": PostgresBus, "redis": RedisBus}
 
 
-async def heard_within(heard: list[str], topic: str, seconds: float = 5.0) -> float:
+async def heard_within(heard: list[str], topic: str, seconds: float = 5.0) -> None:
     started = time.monotonic()
     while topic not in heard:
         assert time.monotonic() - started < seconds, heard
         await asyncio.sleep(0.005)
-    return time.monotonic() - started
 
 
 @pytest.mark.parametrize("kind", MAKE)
@@ -35,7 +34,7 @@ def test_whoever_listens_hears(kind: str) -> None:
             await heard_within(heard, "")  # what was published before may have been missed
         await asyncio.to_thread(MAKE[kind](url).publish, "revocations")
         for heard in (first, second):
-            assert await heard_within(heard, "revocations") < 1.0
+            await heard_within(heard, "revocations")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -132,9 +132,10 @@ def test_redis_that_is_gone_or_silent_is_a_fault_and_comes_back() -> None:
         started = time.monotonic()
         with pytest.raises(DependencyFault):
             await counter.take("a", 1, quota)
+        waited = time.monotonic()
         with pytest.raises(DependencyFault):
             await counter.take("a", 1, quota)  # at once: the next caller does not wait as well
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - waited < (waited - started) / 2
         server.resume()
         server.kill()
         with pytest.raises(DependencyFault):

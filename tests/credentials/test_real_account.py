@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import select
 import shutil
 import socket
 import subprocess
@@ -22,7 +21,7 @@ import httpx2
 import provider
 from credentials.account_kit import ALICE, BOB, House, OverHttp
 from credentials.test_user_source import context, headers, source_of, verdict
-from launched import free_port
+from launched import free_port, readable
 from limen.core.call import Caller
 from limen.core.faults import UpstreamFault
 from limen.core.verdict import Refuse
@@ -52,8 +51,7 @@ def running(port: int, scope: str, seconds: int = SECONDS, read: str = "") -> It
         assert idp.stdout is not None
         line = b""
         while not line.startswith(b'{"issuer"'):
-            ready, _, _ = select.select([idp.stdout], [], [], 60)
-            line = idp.stdout.readline() if ready else b""
+            line = idp.stdout.readline() if readable(idp.stdout, 60) else b""
             assert line, "the authorization server did not start"
         issuer = json.loads(line)["issuer"]
         argv = [sys.executable, str(HERE / "account_server.py"), str(port), issuer, scope, "/jwks", read]

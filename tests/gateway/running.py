@@ -74,6 +74,16 @@ class Recorder(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+def written(directory: Path) -> dict[Path, bytes]:
+    """Every file below. One that goes while it is looked for is not kept."""
+    found: dict[Path, bytes] = {}
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                found[path] = path.read_bytes()
+    return found
+
+
 @dataclass
 class Running:
     """A gateway with two routes to one recording server."""

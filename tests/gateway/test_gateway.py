@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.running import META, Running, running
+from gateway.running import META, Running, running, written
 
 LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
 OLD = {"MCP_Protocol_Version": "2025-11-25"}
@@ -118,7 +118,7 @@ def test_the_callers_token_never_reaches_the_server(gateway: Running) -> None:
     for headers, body in gateway.recorder.seen:
         assert signature not in headers
         assert signature.encode() not in body
-    log = b"".join(path.read_bytes() for path in (gateway.directory / "limen-state").rglob("*") if path.is_file())
+    log = b"".join(written(gateway.directory / "limen-state").values())
     assert signature.encode() not in log
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.running import ISSUER, META, Running, running
+from gateway.running import ISSUER, META, Running, running, written
 from incidents.receivers import Receiver, receiver
 from limen.audit.read import read
 from limen.cli.main import app
@@ -209,8 +209,6 @@ def test_acknowledging_and_closing_from_the_command_line(gateway: Running, hook:
 
 
 def test_secrets_of_routes_are_nowhere(gateway: Running, tmp_path: Path) -> None:
-    held = b"".join(
-        path.read_bytes() for path in gateway.directory.rglob("*") if path.is_file() and path != gateway.config
-    )
+    held = b"".join(content for path, content in written(gateway.directory).items() if path != gateway.config)
     assert SECRET.encode() not in held
     assert b"secret-part" not in held

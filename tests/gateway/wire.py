@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import select
 import socket
 import time
 from typing import Any, ClassVar
 
 from gateway.running import META, Recorder, Running
+from launched import readable
 from limen.core.call import Era
 from limen.posture import METHODS as OFFERED
 from limen.protocol.methods import METHODS
@@ -106,6 +106,6 @@ class Patient(Recorder):
     def _abandoned(self, seconds: float) -> bool:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            if select.select([self.connection], [], [], 0.05)[0] and not self.connection.recv(1, socket.MSG_PEEK):
+            if readable(self.connection, 0.05) and not self.connection.recv(1, socket.MSG_PEEK):
                 return True
         return False

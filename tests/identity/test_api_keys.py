@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from contracts.memory import MemoryTable
-from gateway.running import ISSUER, KEY, META, Running, running
+from gateway.running import ISSUER, KEY, META, Running, running, written
 from limen.cli.main import app
 from limen.core.call import Presented
 from limen.core.verdict import Pass, Refuse, Verdict
@@ -291,8 +291,8 @@ def test_key_at_the_gateway_until_it_is_revoked_a15(gateway: Running) -> None:
     used = [one for one in gateway.records("intent") if one["token"] == made["id"]]
     assert len(used) == 2 and used[0]["sub"] == "nightly" and used[0]["iss"] == "api-key"
     secret = key[19:83].encode()
-    written = [path for path in gateway.directory.rglob("*") if path.is_file() and secret in path.read_bytes()]
-    assert not written  # neither the log nor the audit, nor any record
+    held = [path for path, content in written(gateway.directory).items() if secret in content]
+    assert not held  # neither the log nor the audit, nor any record
 
 
 def test_key_is_not_taken_from_another_address_of_plain_http(tmp_path: Path) -> None:
