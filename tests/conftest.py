@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from pathlib import Path
 
 import pytest
+import typer.testing
 
 _MANY = 300
+# The runner builds all commands anew for each one it runs, which costs more than most of them.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 @pytest.hookimpl(trylast=True)

@@ -159,11 +159,15 @@ def _starter() -> tuple[socket.socket, threading.Lock]:
 
 def _main(number: int) -> None:
     """Fork for everyone who asks; the child returns from `_serve` and is the program."""
+    import typer.main
+
     import limen.cli.main
     import limen.config.model
     import limen.gateway.run
 
     limen.config.model.Config.model_validate({})
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(limen.cli.main.app)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=number) as control:

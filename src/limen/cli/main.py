@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -179,5 +182,24 @@ def schema(as_json: JsonOption = False) -> None:
 
 
 def run() -> None:
-    """Entry point of the program."""
+    """Entry point of the program. Building every group of commands takes longer than most commands do, so only the one
+    that is asked for is built; all of them for help, for completion, and for a name that is unknown."""
+    asked = _asked(sys.argv[1:])
+    groups = [one for one in app.registered_groups if one.name == asked]
+    if (groups or asked in COMMANDS) and "_LIMEN_COMPLETE" not in os.environ:
+        app.registered_groups = groups
     app()
+
+
+def _asked(words: Sequence[str]) -> str:
+    """The first word that is neither an option of the program itself nor its value; "" if there is none."""
+    rest = iter(words)
+    for word in rest:
+        if word in ("-c", "--config"):
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+COMMANDS = frozenset(one.name or one.callback.__name__ for one in app.registered_commands if one.callback)
