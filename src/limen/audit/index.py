@@ -50,12 +50,13 @@ class Row(NamedTuple):
 def row_of(event: Event) -> Row:
     """The row of an event. Clients choose some of its texts: long ones are cut, and NUL, which PostgreSQL does not
     store, is replaced, so that nobody can stop the index with a name."""
-    texts = (
+    texts: tuple[str, ...] = (
         event.type, event.category, event.issuer, event.subject, event.client, event.session, event.server, event.name,
         event.digest, event.decision, event.reason, event.policy, event.ref, event.trace,
     )  # fmt: skip
-    kept = [text[:_LONGEST].replace("\0", "\ufffd") for text in texts]
-    return Row._make((event.log, event.index, event.at, SEVERITIES.index(event.severity), *kept, event.risk))
+    if max(map(len, texts)) > _LONGEST or "\0" in "".join(texts):  # of hardly any
+        texts = tuple(text[:_LONGEST].replace("\0", "\ufffd") for text in texts)
+    return Row._make((event.log, event.index, event.at, SEVERITIES.index(event.severity), *texts, event.risk))
 
 
 @dataclass(frozen=True, slots=True)

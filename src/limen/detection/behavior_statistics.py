@@ -7,9 +7,11 @@ All of one profile share one forward decay (Cormode et al., "Forward decay", ICD
 from __future__ import annotations
 
 from math import exp2, log2
+from operator import itemgetter
 from typing import Final
 
 _LARGEST: Final = 1e9  # a weight beyond it is divided out of everything
+_LAST: Final = itemgetter(2)  # of a row of Names
 PLACES: Final = 48  # hours of a working day, hours of a day off
 
 
@@ -33,6 +35,11 @@ class Fading:
         return True
 
 
+def place_of(value: float) -> int:
+    """The half octave a value lies in; all that is not above 0 lies in that of 0."""
+    return int(2 * log2(1 + value)) if value > 0 else 0
+
+
 def size_of(place: int) -> float:
     """The smallest value of that half octave."""
     return float(exp2(place / 2) - 1)
@@ -52,7 +59,10 @@ class Spread(dict[int, float]):
         self._left, self._seen = 0, 0
 
     def add(self, value: float, weight: float) -> None:
-        place = int(2 * log2(1 + value)) if value > 0 else 0
+        self.put(place_of(value), weight)
+
+    def put(self, place: int, weight: float) -> None:
+        """`add` for a value in that half octave."""
         self[place] = self.get(place, 0.0) + weight
         self._left -= 1
         self._seen += 1
@@ -63,7 +73,10 @@ class Spread(dict[int, float]):
     def bits(self, value: float, weight: float) -> float:
         """How surprising it is that a value is at least this large: -log2 of its share, and one bit for each octave
         beyond the largest known. `weight`: of now. 0 when nothing is known."""
-        place = int(2 * log2(1 + value)) if value > 0 else 0
+        return self.at(place_of(value), weight)
+
+    def at(self, place: int, weight: float) -> float:
+        """`bits` of a value in that half octave."""
         known = self._answers.get(place)
         if known is None:
             known = self._answers[place] = self._bits(place, weight)
@@ -102,6 +115,24 @@ class Spread(dict[int, float]):
         return median / 2, 1.48 * away / 2
 
 
+class Rising:
+    """The bits of a count that only grows, against a spread nothing is added to meanwhile: they change only where the
+    count enters another half octave, and are looked up only there."""
+
+    __slots__ = ("_bits", "_until")
+
+    def __init__(self) -> None:
+        self._bits, self._until = 0.0, -1.0
+
+    def bits(self, count: float, spread: Spread, weight: float) -> float:
+        """Like `spread.bits(count, weight)`."""
+        if count >= self._until:
+            place = place_of(count)
+            # A little below where the next one begins: a look too many is no mistake, one too few would be.
+            self._bits, self._until = spread.at(place, weight), size_of(place + 1) * (1 - 1e-9)
+        return self._bits
+
+
 class Names(dict[str, list[float]]):
     """What was met, how often, and first and last when: name -> [weight, first, last]. The least is forgotten."""
 
@@ -130,12 +161,11 @@ class Names(dict[str, list[float]]):
             row[2] = now
             return
         if len(self) >= self.most:
-            self.total -= self.pop(min(self, key=self._kept))[0]
+            # A new name each time is what a flood looks like: who was met longest ago is found without a call for each.
+            oldest = min(map(_LAST, self.values()))
+            least = min((known for known, row in self.items() if row[2] == oldest), key=lambda known: self[known][0])
+            self.total -= self.pop(least)[0]
         self[name] = [weight, now, now]
-
-    def _kept(self, name: str) -> tuple[float, float]:
-        row = self[name]
-        return row[2], row[0]
 
     def unknown(self, weight: float) -> float:
         """The chance that the next one was never met (Good and Turing): the share of those met about once."""
