@@ -119,8 +119,8 @@ class Profile:
 
     __slots__ = (
         "agents", "before", "callers", "calls", "creep", "day", "days", "destinations", "fading", "first", "flow",
-        "hour", "hour_bits", "hours", "kind", "last", "learning", "level", "origins", "pace", "people", "released",
-        "servers", "shift", "spreads", "stale", "steps", "tools", "value",
+        "flow_place", "hour", "hour_bits", "hours", "kind", "last", "learning", "level", "origins", "pace",
+        "pace_place", "people", "released", "servers", "shift", "spreads", "stale", "steps", "tools", "value",
     )  # fmt: skip
 
     def __init__(self, kind: str, value: str, now: float, half: float) -> None:
@@ -134,6 +134,7 @@ class Profile:
         self.agents, self.destinations, self.callers = Names(12), Names(128), Names(256)
         self.steps = Steps(48)
         self.before, self.flow = "", 0.0  # the last thing done, and how unusual the last steps were together
+        self.flow_place = self.pace_place = 0  # half octaves of flow and pace, of the call under way
         self.creep = 0.0  # sum of days that were larger than usual
         self.pace = 0.0  # calls of the last moments
         self.shift, self.level, self.stale = 0.0, (0.0, 1.0), 0  # sum of results that were larger than usual
@@ -188,13 +189,18 @@ class Profile:
     def _windows(self, weight: float) -> list[Oddity]:
         spreads, hour, day = self.spreads, self.hour, self.day
         found = list[Oddity]()
-        hourly, daily = spreads["hourly"], spreads["daily"]
-        bits, whole = hour.volume.bits(hour.calls, hourly, weight), day.volume.bits(day.calls, daily, weight)
+        if hour.calls >= hour.volume.until:
+            hour.volume.enter(hour.calls, spreads["hourly"], weight)
+        if day.calls >= day.volume.until:
+            day.volume.enter(day.calls, spreads["daily"], weight)
+        bits, whole = hour.volume.bits, day.volume.bits
         if bits >= whole:
             if bits >= NOTED:
-                found.append(Oddity("volume", bits, "hour", hour.calls, hourly.quantile(0.5) if bits > QUIET else 0))
+                usual = spreads["hourly"].quantile(0.5) if bits > QUIET else 0
+                found.append(Oddity("volume", bits, "hour", hour.calls, usual))
         elif whole >= NOTED:
-            found.append(Oddity("volume", whole, "day", day.calls, daily.quantile(0.5) if whole > QUIET else 0))
+            usual = spreads["daily"].quantile(0.5) if whole > QUIET else 0
+            found.append(Oddity("volume", whole, "day", day.calls, usual))
         if hour.refused > 2:
             bits = spreads["hourly_refused"].bits(hour.refused, weight)
             found.append(Oddity("refused", bits, "", hour.refused, spreads["hourly_refused"].quantile(0.5)))
@@ -202,10 +208,11 @@ class Profile:
             bits = spreads["hourly_failed"].bits(hour.failed, weight)
             found.append(Oddity("errors", bits, "", hour.failed, spreads["hourly_failed"].quantile(0.5)))
         if day.sent > _SMALL:
-            sent = spreads["daily_sent"]
-            bits = day.size.bits(day.sent, sent, weight)
-            if bits >= NOTED:
-                found.append(Oddity("day", bits, "", day.sent, sent.quantile(0.5) if bits > QUIET else 0))
+            if day.sent >= day.size.until:
+                day.size.enter(day.sent, spreads["daily_sent"], weight)
+            if (bits := day.size.bits) >= NOTED:
+                usual = spreads["daily_sent"].quantile(0.5) if bits > QUIET else 0
+                found.append(Oddity("day", bits, "", day.sent, usual))
         if self.creep >= NOTED:
             found.append(Oddity("slow", self.creep, "", spreads["daily_sent"].quantile(0.5), self._once()))
         return found
@@ -229,11 +236,14 @@ class Profile:
             self._sequence(act, row, weight, found)
         spreads = self.spreads
         self.pace = self.pace * 2.0 ** (-max(0.0, act.at - self.last) / _MOMENT) + 1
-        bits = spreads["pace"].bits(self.pace, weight) - 5.0
+        self.pace_place = place_of(self.pace)
+        bits = spreads["pace"].at(self.pace_place, weight) - 5.0
         if bits >= NOTED:
             found.append(Oddity("pace", bits, "", self.pace, 0))
-        distinct = len(self.hour.args)
-        bits = self.hour.distinct.bits(distinct, spreads["hourly_args"], weight)
+        rising, distinct = self.hour.distinct, len(self.hour.args)
+        if distinct >= rising.until:
+            rising.enter(distinct, spreads["hourly_args"], weight)
+        bits = rising.bits
         large = spreads["received"].at(act.received_place, weight) - 5.0  # of many calls one is always the largest
         if bits >= NOTED or large >= NOTED:
             found.append(Oddity("arguments", max(bits, large), "" if bits >= large else act.what, distinct, 0))
@@ -245,7 +255,8 @@ class Profile:
         share = row[0] / total if row is not None else weight / total
         bits = self.steps.bits(before, act.what, share, weight)
         self.flow = bits if not before else 0.8 * self.flow + 0.2 * bits
-        unusual = self.spreads["surprise"].bits(2.0**self.flow, weight) - 4.0
+        self.flow_place = place_of(2.0**self.flow)
+        unusual = self.spreads["surprise"].at(self.flow_place, weight) - 4.0
         if before and unusual >= NOTED:
             found.append(Oddity("sequence", unusual, act.what, self.flow))
 
@@ -283,7 +294,7 @@ class Profile:
             self.tools.add(act.what, weight, now)
         spreads["received"].put(act.received_place, weight)
         if self.people:
-            spreads["pace"].add(self.pace, weight)
+            spreads["pace"].put(self.pace_place, weight)
         if act.sent > 0:
             spreads["sent"].put(act.sent_place, weight)
         if not self.people:
@@ -298,7 +309,7 @@ class Profile:
             self.agents.add(act.agent, weight, now)
         if self.kind == "caller":
             self.steps.add(self.before if now - self.last < _SESSION else "", act.what, weight)
-            spreads["surprise"].add(2.0**self.flow, weight)
+            spreads["surprise"].put(self.flow_place, weight)
             self.before = act.what
 
     def _hour_ends(self, number: int) -> None:

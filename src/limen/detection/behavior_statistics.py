@@ -25,7 +25,8 @@ class Fading:
 
     def weight(self, now: float) -> float:
         """Of what happens now, in units of what happened at `start`. Never under one: an older record counts so."""
-        return exp2(max(0.0, now - self.start) / self.half)
+        since = now - self.start
+        return exp2(since / self.half) if since > 0 else 1.0
 
     def overgrown(self, weight: float, now: float) -> bool:
         """Whether everything is to be divided by this weight, which is that of now. If so, `start` is now."""
@@ -51,12 +52,13 @@ class Spread(dict[int, float]):
     The half octave of 0 is 0, of 1 it is 2, of 3 it is 4, of 1023 it is 20; a neighbour differs by a factor of 1.4.
     """
 
-    __slots__ = ("_answers", "_left", "_seen")
+    __slots__ = ("_answers", "_left", "_most", "_seen")
 
     def __init__(self) -> None:
         super().__init__()
         self._answers: dict[int, float] = {}  # good until a sixteenth more was added: tails move no faster
-        self._left, self._seen = 0, 0
+        self._left = self._most = 1  # to be added before the answers are no longer good, and of how many
+        self._seen = 0  # before those
 
     def add(self, value: float, weight: float) -> None:
         self.put(place_of(value), weight)
@@ -65,10 +67,10 @@ class Spread(dict[int, float]):
         """`add` for a value in that half octave."""
         self[place] = self.get(place, 0.0) + weight
         self._left -= 1
-        self._seen += 1
         if self._left <= 0:
             self._answers.clear()
-            self._left = min(64, self._seen >> 4)
+            self._seen += self._most
+            self._most = self._left = max(1, min(64, self._seen >> 4))
 
     def bits(self, value: float, weight: float) -> float:
         """How surprising it is that a value is at least this large: -log2 of its share, and one bit for each octave
@@ -85,7 +87,7 @@ class Spread(dict[int, float]):
     def _bits(self, place: int, weight: float) -> float:
         if not self:
             return 0.0
-        total, above = sum(self.values()), sum(mass for at, mass in self.items() if at >= place)
+        total, above = sum(self.values()), sum([mass for at, mass in self.items() if at >= place])
         surprise = log2((total + weight) / (above + 0.5 * weight))
         return max(0.0, surprise) + max(0, place - max(self)) / 2
 
@@ -117,20 +119,18 @@ class Spread(dict[int, float]):
 
 class Rising:
     """The bits of a count that only grows, against a spread nothing is added to meanwhile: they change only where the
-    count enters another half octave, and are looked up only there."""
+    count enters another half octave. Whoever finds it at `until` or above calls `enter`; `bits` are good below it."""
 
-    __slots__ = ("_bits", "_until")
+    __slots__ = ("bits", "until")
 
     def __init__(self) -> None:
-        self._bits, self._until = 0.0, -1.0
+        self.bits, self.until = 0.0, -1.0
 
-    def bits(self, count: float, spread: Spread, weight: float) -> float:
-        """Like `spread.bits(count, weight)`."""
-        if count >= self._until:
-            place = place_of(count)
-            # A little below where the next one begins: a look too many is no mistake, one too few would be.
-            self._bits, self._until = spread.at(place, weight), size_of(place + 1) * (1 - 1e-9)
-        return self._bits
+    def enter(self, count: float, spread: Spread, weight: float) -> None:
+        """Look them up, as `spread.bits(count, weight)` has them."""
+        place = place_of(count)
+        # A little below where the next one begins: a look too many is no mistake, one too few would be.
+        self.bits, self.until = spread.at(place, weight), size_of(place + 1) * (1 - 1e-9)
 
 
 class Names(dict[str, list[float]]):
