@@ -1,7 +1,7 @@
 """What a record costs the thread that watches, part by part. Run by hand: python bench/watching.py [--calls 3000]
 
-Microseconds of that thread's processor time a record, each batch the best of the rounds: two records for each call, of 64
-callers of one tool, as the gateway writes them. Others on the machine make it dearer: read ratios, in turns.
+Microseconds of that thread's processor time a record, each batch the best of the rounds: two records for each call, of
+64 callers of one tool, as the gateway writes them. Others on the machine make it dearer: read ratios, in turns.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def measured(lines, place, best):
         events = timed("read", at, lambda part=part: [read_event("limen", index, line) for index, line in part])
         for watch in watches:
             timed(watch.name, at, lambda see=watch.see, events=events: [see(event) for event in events])
-        if at % (BATCH * 28) == 0:  # about a second of 900 calls
+        if at % (BATCH * 28) == 0 or at + BATCH >= len(lines):  # about a second of 900 calls
             timed("index, written", at, lambda: watches[0].settle(0.0))
 
 
