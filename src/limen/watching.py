@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,19 +101,20 @@ class Watcher:
         note: nobody was shown them."""
         if not lanes:
             return False
-        for seen, (index, record) in enumerate(pages.read(min(lane.next for lane in lanes)), 1):
+        records = pages.read(min(lane.next for lane in lanes), _BATCH)
+        for index, record in records:
             event = read_event(self._log, index, record)
             taken = False
             for lane in lanes:
-                taken = taken or not lane.held
+                if lane.held:
+                    continue
+                taken = True
                 # Less than: what was removed before it was shown to a new one is passed over.
-                if lane.next <= index and not lane.held:
+                if lane.next <= index:
                     lane.see(event)
-            if seen == _BATCH:
-                return True
             if not taken:
-                break
-        return False
+                return False
+        return len(records) == _BATCH
 
     def _settle(self, now: float) -> None:
         for lane in self._lanes:
@@ -140,16 +142,17 @@ class _Pages:
         self._records: Iterator[tuple[int, bytes]] = iter(())
         self._next = -1  # what is read next, or -1: nothing is known
 
-    def read(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """(index, record) from `start` on, as long as there are any. Raises like `read_on`."""
+    def read(self, start: int, most: int) -> list[tuple[int, bytes]]:
+        """(index, record) from `start` on, as long as there are any. Raises like `read_on`: nothing of the batch is
+        shown to anybody then."""
         if start != self._next:
             signed = size_of(load(self._directory, CHECKPOINT))  # before the records: they are there by then
             self._records = read_on(self._directory, self._key, start, signed)
         self._next = -1
-        for index, record in self._records:
-            self._next = index + 1
-            yield index, record
-        self._next = -1  # whatever is appended from now on, a new look finds
+        found = list(islice(self._records, most))
+        if len(found) == most:  # else a new look finds whatever is appended from now on
+            self._next = found[-1][0] + 1
+        return found
 
 
 class _Lane:
@@ -167,9 +170,12 @@ class _Lane:
         """Show it. One that a mistake of ours cannot take is put on record and passed over: whoever finds out how to
         make such a record must not end the gateway with it. Raises what is wrong when that is so of many in a row."""
         try:
-            if not self.take("see", self.watch.see, event):
-                return
+            self.watch.see(event)
             self._skipped = 0
+            self._mended("see")
+        except DependencyFault as fault:
+            self._trouble("see", fault)
+            return
         except Exception as error:
             self._skipped += 1
             if self._skipped > _MOST_SKIPPED:
@@ -184,12 +190,18 @@ class _Lane:
         try:
             do(*arguments)
         except DependencyFault as fault:
-            self.held = True
-            if step not in self._troubles:
-                self._troubles.add(step)
-                self._say(f"{self.watch.name}: {fault}")
+            self._trouble(step, fault)
             return False
+        self._mended(step)
+        return True
+
+    def _trouble(self, step: str, fault: DependencyFault) -> None:
+        self.held = True
+        if step not in self._troubles:
+            self._troubles.add(step)
+            self._say(f"{self.watch.name}: {fault}")
+
+    def _mended(self, step: str) -> None:
         if step in self._troubles:
             self._troubles.discard(step)
             self._say(f"{self.watch.name}: works again")
-        return True

@@ -16,7 +16,7 @@ from limen.detection.behavior import Behavior, forget, key, network, read_profil
 from limen.detection.behavior_model import Weights, load_weights
 from limen.detection.behavior_profile import Oddity, Profile
 from limen.detection.behavior_settings import BehaviorSettings
-from limen.detection.behavior_statistics import Fading, Names, Spread, Steps, hour_bits
+from limen.detection.behavior_statistics import Fading, Names, Rising, Spread, Steps, hour_bits
 from limen.detection.behavior_trees import WINDOW, Trees
 from limen.detection.behavior_words import explain, size, usual
 
@@ -399,3 +399,31 @@ def _timed(step: Callable[[], object]) -> float:
     begun = time.process_time()
     step()
     return time.process_time() - begun
+
+
+def test_a_count_that_grows_is_as_unusual_as_its_spread_says_at_every_step() -> None:
+    spread, again, draw = Spread(), Spread(), random.Random(4)
+    for _ in range(300):
+        value = draw.lognormvariate(4, 2)
+        spread.add(value, 1.0)
+        again.add(value, 1.0)
+    rising, count = Rising(), 0
+    looked = 0
+    for _ in range(3_000):
+        count += draw.choice((1, 1, 1, 2, 40, 900))
+        if count >= rising.until:
+            looked += 1
+            rising.enter(count, spread, 1.0)
+        assert rising.bits == again.bits(count, 1.0)
+    assert looked < 40
+
+
+def test_of_names_that_are_too_many_the_one_met_longest_ago_is_forgotten() -> None:
+    names = Names(3)
+    for name, at, weight in (("a", 1.0, 2.0), ("b", 1.0, 1.0), ("c", 2.0, 0.1)):
+        names.add(name, weight, at)
+    names.add("d", 1.0, 3.0)
+    assert set(names) == {"a", "c", "d"}  # of two that were met together, the one that weighs less
+    names.add("a", 1.0, 4.0)
+    names.add("e", 1.0, 5.0)
+    assert set(names) == {"a", "d", "e"}

@@ -209,3 +209,15 @@ def test_what_strangers_wrote_is_on_one_line_and_cut(tmp_path: Path) -> None:
     assert len(one.title) < 100
     assert all(value.isprintable() and len(value) <= 200 for _, value in one.about)
     assert plain("a\u202eb\x00c\nd") == "a b c d"
+
+
+def test_of_two_reasons_of_one_type_each_finds_its_own_rule_and_texts_of_people_are_not_kept(tmp_path: Path) -> None:
+    """Which rules can matter is remembered by type and reason."""
+    desk = Desk(tmp_path, only(rule(match={"type": "call.*", "reason": "policy.*"})))
+    desk.say(t="refusal", reason="wire.params")
+    assert desk.open() == []
+    desk.say(t="refusal", reason="policy.denied")
+    assert [one.count for one in desk.open()] == [1]
+    desk.say(3, t="refusal", reason="policy." + "x" * 500)
+    assert [one.count for one in desk.open()] == [4]
+    assert max(len(kind[3]) for kind in desk.watch._of_kind) < 100

@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from limen.audit.index import COLUMNS, INDEXED, Place, Query, Row, read_place
@@ -20,6 +21,7 @@ TEXTS: Final = (
     "type", "category", "issuer", "caller", "client", "session", "server", "tool", "digest", "decision", "reason",
     "policy",
 )  # fmt: skip  # by number in the table of texts; NULL for ""
+_texts: Final[Callable[[Row], tuple[str, ...]]] = attrgetter(*TEXTS)
 STORED: Final = ("id", "at", "severity", *TEXTS, "ref", "trace", "risk")
 NUMBERS: Final = 1 << 40
 LEVELS: Final = (1, 2, 3, 4)  # severities that have an index of their own
@@ -127,9 +129,9 @@ class Asked:
         return "ORDER BY at DESC, id DESC" if self._query.newest_first else "ORDER BY at ASC, id ASC"
 
 
-def stored(row: Row, log: int, numbers: Callable[[str], int]) -> tuple[Any, ...]:
-    """A row's values, in the order of STORED."""
-    texts = [numbers(text) if (text := getattr(row, name)) else None for name in TEXTS]
+def stored(row: Row, log: int, numbers: Callable[[str], int | None]) -> tuple[Any, ...]:
+    """A row's values, in the order of STORED. `numbers`: of each text, None of ""."""
+    texts = map(numbers, _texts(row))
     return (packed(log, row.number), row.at, row.severity, *texts, row.ref or None, row.trace or None, row.risk)
 
 
@@ -320,6 +322,8 @@ class SqlIndex(ABC):
 
     def _stored(self, connection: Any, rows: Sequence[Row]) -> list[tuple[Any, ...]]:
         """What is stored of rows, in the order of STORED."""
-        self._number(connection, {text for row in rows for name in TEXTS if (text := getattr(row, name))})
+        texts = set[str]().union(*map(_texts, rows)) - {""}
+        self._number(connection, texts)
+        numbers: dict[str, int | None] = {"": None, **{text: self._numbers[text] for text in texts}}
         logs = {name: self._log(connection, name) for name in {row.log for row in rows}}
-        return [stored(row, logs[row.log], self._numbers.__getitem__) for row in rows]
+        return [stored(row, logs[row.log], numbers.__getitem__) for row in rows]

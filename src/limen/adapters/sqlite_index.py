@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,9 @@ from limen.core.faults import DependencyFault
 _VERSION: Final = 1
 _PROBED: Final = 100_000  # rows counted to find out which of several indexes leaves the fewest
 _STEPS: Final = 10_000  # of SQLite's machine between two looks at the clock: well below a millisecond
-_MARKS: Final = ", ".join("?" * len(STORED))
+_MARKS: Final = f"({', '.join('?' * len(STORED))})"
+_AT_ONCE: Final = 20  # rows of one statement: a quarter cheaper, and the interpreter is let go of for each less often
+_INSERT: Final = f"INSERT OR IGNORE INTO limen_event ({LISTED}) VALUES "  # noqa: S608 - our own names
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS limen_text (number INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT",
     "CREATE TABLE IF NOT EXISTS limen_log (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT",
@@ -50,7 +53,10 @@ class SqliteIndex(SqlIndex):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 values = self._stored(connection, rows)
-                connection.executemany(f"INSERT OR IGNORE INTO limen_event ({LISTED}) VALUES ({_MARKS})", values)  # noqa: S608 - our own names
+                whole = len(values) - len(values) % _AT_ONCE
+                bundles = (list(chain(*values[at : at + _AT_ONCE])) for at in range(0, whole, _AT_ONCE))
+                connection.executemany(_INSERT + ", ".join([_MARKS] * _AT_ONCE), bundles)
+                connection.executemany(_INSERT + _MARKS, values[whole:])
                 connection.execute("COMMIT")
             except BaseException:
                 self._numbers, self._logs = {}, {}  # what was numbered in this transaction was not

@@ -11,8 +11,9 @@ import binascii
 import math
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from limen.core.events import SEVERITIES, Event, Severity
@@ -47,15 +48,19 @@ class Row(NamedTuple):
     risk: float
 
 
+_of_event: Final[Callable[[Event], tuple[str, ...]]] = attrgetter(
+    "type", "category", "issuer", "subject", "client", "session", "server", "name", "digest", "decision", "reason",
+    "policy", "ref", "trace",
+)  # fmt: skip  # in the order of a row
+
+
 def row_of(event: Event) -> Row:
     """The row of an event. Clients choose some of its texts: long ones are cut, and NUL, which PostgreSQL does not
     store, is replaced, so that nobody can stop the index with a name."""
-    texts = (
-        event.type, event.category, event.issuer, event.subject, event.client, event.session, event.server, event.name,
-        event.digest, event.decision, event.reason, event.policy, event.ref, event.trace,
-    )  # fmt: skip
-    kept = [text[:_LONGEST].replace("\0", "\ufffd") for text in texts]
-    return Row._make((event.log, event.index, event.at, SEVERITIES.index(event.severity), *kept, event.risk))
+    texts = _of_event(event)
+    if max(map(len, texts)) > _LONGEST or "\0" in "".join(texts):  # of hardly any
+        texts = tuple(text[:_LONGEST].replace("\0", "\ufffd") for text in texts)
+    return Row._make((event.log, event.index, event.at, SEVERITIES.index(event.severity), *texts, event.risk))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
@@ -20,7 +21,7 @@ import orjson
 from limen.core.events import Event, Signal, Subject
 from limen.core.ports import Table
 from limen.detection.behavior_model import CAP, Levels, Weights, load_weights
-from limen.detection.behavior_profile import ASPECTS, DAY, QUIET, Act, Oddity, Profile
+from limen.detection.behavior_profile import ASPECTS, DAY, NOTED, QUIET, Act, Oddity, Profile
 from limen.detection.behavior_settings import BehaviorSettings
 from limen.detection.behavior_trees import Trees
 from limen.detection.behavior_words import explain
@@ -108,14 +109,13 @@ class Behavior:
         if who.client:
             people.append(self._entity("client", who.client, event.at))
         things = [] if refused else [self._entity("server", who.server, event.at), self._entity("tool", tool, event.at)]
-        act = self._act(who, event, tool, refused)
-        if things:
-            act = act._replace(common=_common(things[0].profile, things[1].profile, who.caller, event.at))
+        common = _common(things[0].profile, things[1].profile, who.caller, event.at) if things else 1.0
+        act = self._act(who, event, tool, refused, common)
         for entity in (*people, *things):
             self._judge(entity, entity.profile.see(act), event)
         self._pending.pop(event.ref, None)
 
-    def _act(self, who: Event, event: Event, tool: str, refused: bool) -> Act:
+    def _act(self, who: Event, event: Event, tool: str, refused: bool, common: float) -> Act:
         at = event.at
         place, day = self._calendar(at)
         return Act(
@@ -126,12 +126,13 @@ class Behavior:
             server=who.server,
             origin=network(who.peer or event.peer),
             agent=f"{who.client} {who.agent}".strip(),
-            args=who.args,
+            args=who.args[:12],
             received=event.received or who.received or 0,
-            sent=event.sent or 0,
+            sent=max(0, event.sent or 0),
             ms=event.ms or 0.0,
             refused=refused,
             failed=not refused and event.reason not in ("ok", "call.cancelled", ""),
+            common=common,
         )
 
     def _calendar(self, at: float) -> tuple[int, int]:
@@ -156,14 +157,10 @@ class Behavior:
     def _judge(self, entity: Entity, oddities: list[Oddity], event: Event) -> None:
         entity.dirty = True
         if entity.profile.kind == "caller":
-            vector = bytearray(len(ASPECTS))
-            for aspect, bits, *_ in oddities:
-                if bits >= 2.0:
-                    vector[_PLACES[aspect]] = int((bits if bits < CAP else CAP) / 2)
-            if (bits := self._trees.see(bytes(vector))) > QUIET:
+            bits = self._trees.see(_vector(oddities) if oddities else _CALM)
+            if bits > QUIET:
                 oddities.append(Oddity("trees", bits))
-        odd = [one for one in oddities if one[1] > QUIET]
-        if odd:
+        if oddities and (odd := [one for one in oddities if one[1] > QUIET]):
             self._say(entity, odd, event)
 
     def _say(self, entity: Entity, oddities: list[Oddity], event: Event) -> None:
@@ -269,6 +266,16 @@ class Behavior:
 _ANSWERS: Final = frozenset({"Weigh", "Halted", "Contained"})
 _CALLS: Final = frozenset({"tools/call", "resources/read", "prompts/get", "completion/complete"})
 _PLACES: Final = {name: number for number, name in enumerate(ASPECTS)}
+_CALM: Final = bytes(len(ASPECTS))  # the vector of a call nothing is unusual about
+
+
+def _vector(oddities: Iterable[Oddity]) -> bytes:
+    """What is unusual together, as `Trees` take it: pairs of bits, aspect by aspect."""
+    vector = bytearray(_CALM)
+    for aspect, bits, *_ in oddities:
+        if bits >= NOTED:
+            vector[_PLACES[aspect]] = int((bits if bits < CAP else CAP) / 2)
+    return bytes(vector)
 
 
 def network(address: str) -> str:
@@ -283,6 +290,7 @@ def key(log: str, kind: str, value: str) -> str:
     return f"profile/{kind}/{_short(value)}/{log}"
 
 
+@lru_cache(maxsize=4_096)  # the same callers come again
 def _short(value: str) -> str:
     return sha256(value.encode()).hexdigest()[:32]
 

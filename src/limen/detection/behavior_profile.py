@@ -7,10 +7,20 @@ being repeated, and what changes slowly is compared with a memory six times as l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import log2
 from typing import Any, Final, NamedTuple
 
-from limen.detection.behavior_statistics import PLACES, Fading, Names, Spread, Steps, hour_bits
+from limen.detection.behavior_statistics import (
+    PLACES,
+    Fading,
+    Names,
+    Rising,
+    Spread,
+    Steps,
+    hour_bits,
+    place_of,
+)
 
 DAY: Final = 86_400.0
 HOUR: Final = 3_600.0
@@ -25,11 +35,14 @@ _DISTINCT: Final = 512  # argument digests of one hour that are told apart
 _SMALL: Final = 256.0  # bytes of a result below which its size says nothing
 _MOMENT: Final = 30.0  # seconds
 QUIET: Final = 3.0  # bits nobody is told about
+NOTED: Final = 2.0  # bits below which nothing is said of an aspect
 
 
-class Act(NamedTuple):
+@dataclass(slots=True)
+class Act:
     """One call, or a try at one, as profiles see it. `at` in seconds, `place`: hour of a working day, or 24 + hour of a
-    day off; `day`: its number in local time; sizes in bytes, `ms` of the whole call."""
+    day off; `day`: its number in local time; sizes in bytes, none below 0, `ms` of the whole call. Every profile asks
+    in which half octave sizes and time lie: that is found out here, once."""
 
     at: float
     place: int
@@ -38,13 +51,22 @@ class Act(NamedTuple):
     server: str
     origin: str  # network of the peer
     agent: str  # client and program
-    args: str
+    args: str  # begin of the digest
     received: int
     sent: int
     ms: float
     refused: bool
     failed: bool
-    common: float = 1.0  # share of the server's callers who use this tool
+    common: float  # share of the server's callers who use this tool
+    hour: int = 0
+    received_place: int = 0
+    sent_place: int = 0
+    ms_place: int = 0
+
+    def __post_init__(self) -> None:
+        self.hour = self.day * 24 + self.place % 24
+        self.received_place, self.sent_place = place_of(self.received), place_of(self.sent)
+        self.ms_place = place_of(self.ms)
 
 
 class Oddity(NamedTuple):
@@ -58,21 +80,22 @@ class Oddity(NamedTuple):
 
 
 class Window:
-    """What happened in the hour or day under way."""
+    """What happened in the hour or day under way, and how unusual so much of it is."""
 
-    __slots__ = ("args", "calls", "failed", "number", "refused", "sent")
+    __slots__ = ("args", "calls", "distinct", "failed", "number", "refused", "sent", "size", "volume")
 
     def __init__(self, number: int = -1) -> None:
         self.number, self.calls, self.refused, self.failed, self.sent = number, 0, 0, 0, 0
-        self.args: set[str] = set()
+        self.args: set[str] = set()  # of an hour
+        self.volume, self.size, self.distinct = Rising(), Rising(), Rising()
 
     def add(self, act: Act) -> None:
         self.calls += 1
-        self.refused += act.refused
-        self.failed += act.failed
         self.sent += act.sent
-        if act.args and len(self.args) < _DISTINCT:
-            self.args.add(act.args[:12])
+        if act.refused:
+            self.refused += 1
+        elif act.failed:
+            self.failed += 1
 
     def dump(self) -> list[Any]:
         return [self.number, self.calls, self.refused, self.failed, self.sent, sorted(self.args)]
@@ -94,6 +117,12 @@ _SPREADS: Final = (
 class Profile:
     """Of one caller or client (`people`), or of one server or tool."""
 
+    __slots__ = (
+        "agents", "before", "callers", "calls", "creep", "day", "days", "destinations", "fading", "first", "flow",
+        "flow_place", "hour", "hour_bits", "hours", "kind", "last", "learning", "level", "origins", "pace",
+        "pace_place", "people", "released", "servers", "shift", "spreads", "stale", "steps", "tools", "value",
+    )  # fmt: skip
+
     def __init__(self, kind: str, value: str, now: float, half: float) -> None:
         self.kind, self.value, self.people = kind, value, kind in ("caller", "client")
         self.fading = Fading(half, now)
@@ -105,6 +134,7 @@ class Profile:
         self.agents, self.destinations, self.callers = Names(12), Names(128), Names(256)
         self.steps = Steps(48)
         self.before, self.flow = "", 0.0  # the last thing done, and how unusual the last steps were together
+        self.flow_place = self.pace_place = 0  # half octaves of flow and pace, of the call under way
         self.creep = 0.0  # sum of days that were larger than usual
         self.pace = 0.0  # calls of the last moments
         self.shift, self.level, self.stale = 0.0, (0.0, 1.0), 0  # sum of results that were larger than usual
@@ -117,11 +147,10 @@ class Profile:
         return self.days >= days and self.calls >= calls
 
     def see(self, act: Act) -> list[Oddity]:
-        """How unusual each aspect of this call is, also where it is not; then learn from it."""
+        """The aspects of this call that are unusual by `NOTED` bits or more; then learn from it."""
         now = act.at
-        number = act.day * 24 + act.place % 24
-        if number != self.hour.number:
-            self._hour_ends(number)
+        if act.hour != self.hour.number:
+            self._hour_ends(act.hour)
             self.hour_bits = hour_bits(self.hours, act.place)
         if act.day != self.day.number:
             self._day_ends(act)
@@ -129,14 +158,20 @@ class Profile:
         if self.fading.overgrown(weight, now):
             self._divide(weight)
             weight = self.fading.weight(now)
-        self.hour.add(act)
+        hour = self.hour
+        hour.add(act)
         self.day.add(act)
+        if act.args and len(hour.args) < _DISTINCT:
+            hour.args.add(act.args)
         found = self._windows(weight)
-        found += self._person(act, weight) if self.people else self._thing(act, weight)
-        odd = max([one[1] for one in found]) > _ODD  # bits; there is always one about volume
-        if odd:
+        if self.people:
+            self._person(act, weight, found)
+        else:
+            self._thing(act, weight, found)
+        if found and max([one[1] for one in found]) > _ODD:
             self.learning = 0.25
-        self._learn(act, weight * (0.25 if odd else 1.0))
+            weight *= 0.25
+        self._learn(act, weight)
         self.calls += 1
         self.last = now
         return found
@@ -153,13 +188,19 @@ class Profile:
 
     def _windows(self, weight: float) -> list[Oddity]:
         spreads, hour, day = self.spreads, self.hour, self.day
-        found = []
-        hourly, daily = spreads["hourly"], spreads["daily"]
-        bits, whole = hourly.bits(hour.calls, weight), daily.bits(day.calls, weight)
+        found = list[Oddity]()
+        if hour.calls >= hour.volume.until:
+            hour.volume.enter(hour.calls, spreads["hourly"], weight)
+        if day.calls >= day.volume.until:
+            day.volume.enter(day.calls, spreads["daily"], weight)
+        bits, whole = hour.volume.bits, day.volume.bits
         if bits >= whole:
-            found.append(Oddity("volume", bits, "hour", hour.calls, hourly.quantile(0.5) if bits > QUIET else 0))
-        else:
-            found.append(Oddity("volume", whole, "day", day.calls, daily.quantile(0.5) if whole > QUIET else 0))
+            if bits >= NOTED:
+                usual = spreads["hourly"].quantile(0.5) if bits > QUIET else 0
+                found.append(Oddity("volume", bits, "hour", hour.calls, usual))
+        elif whole >= NOTED:
+            usual = spreads["daily"].quantile(0.5) if whole > QUIET else 0
+            found.append(Oddity("volume", whole, "day", day.calls, usual))
         if hour.refused > 2:
             bits = spreads["hourly_refused"].bits(hour.refused, weight)
             found.append(Oddity("refused", bits, "", hour.refused, spreads["hourly_refused"].quantile(0.5)))
@@ -167,15 +208,18 @@ class Profile:
             bits = spreads["hourly_failed"].bits(hour.failed, weight)
             found.append(Oddity("errors", bits, "", hour.failed, spreads["hourly_failed"].quantile(0.5)))
         if day.sent > _SMALL:
-            sent = spreads["daily_sent"]
-            bits = sent.bits(day.sent, weight)
-            found.append(Oddity("day", bits, "", day.sent, sent.quantile(0.5) if bits > QUIET else 0))
-        if self.creep > 1.0:
+            if day.sent >= day.size.until:
+                day.size.enter(day.sent, spreads["daily_sent"], weight)
+            if (bits := day.size.bits) >= NOTED:
+                usual = spreads["daily_sent"].quantile(0.5) if bits > QUIET else 0
+                found.append(Oddity("day", bits, "", day.sent, usual))
+        if self.creep >= NOTED:
             found.append(Oddity("slow", self.creep, "", spreads["daily_sent"].quantile(0.5), self._once()))
         return found
 
-    def _person(self, act: Act, weight: float) -> list[Oddity]:
-        found = [Oddity("hour", self.hour_bits)]
+    def _person(self, act: Act, weight: float, found: list[Oddity]) -> None:
+        if self.hour_bits >= NOTED:
+            found.append(Oddity("hour", self.hour_bits))
         row = self.tools.get(act.what)
         if row is None:
             chance = self.tools.unknown(weight) * max(act.common, 0.002)
@@ -189,40 +233,48 @@ class Profile:
         if act.agent and act.agent not in self.agents:
             found.append(Oddity("agent", -log2(self.agents.unknown(weight)), act.agent))
         if self.kind == "caller":
-            found.append(self._sequence(act, row, weight))
+            self._sequence(act, row, weight, found)
+        spreads = self.spreads
         self.pace = self.pace * 2.0 ** (-max(0.0, act.at - self.last) / _MOMENT) + 1
-        bits = self.spreads["pace"].bits(self.pace, weight) - 5.0
-        found.append(Oddity("pace", bits, "", self.pace, 0))
-        distinct = len(self.hour.args)
-        bits = self.spreads["hourly_args"].bits(distinct, weight)
-        large = self.spreads["received"].bits(act.received, weight) - 5.0  # of many calls one is always the largest
-        found.append(Oddity("arguments", max(bits, large), "" if bits >= large else act.what, distinct, 0))
-        return found
+        self.pace_place = place_of(self.pace)
+        bits = spreads["pace"].at(self.pace_place, weight) - 5.0
+        if bits >= NOTED:
+            found.append(Oddity("pace", bits, "", self.pace, 0))
+        rising, distinct = self.hour.distinct, len(self.hour.args)
+        if distinct >= rising.until:
+            rising.enter(distinct, spreads["hourly_args"], weight)
+        bits = rising.bits
+        large = spreads["received"].at(act.received_place, weight) - 5.0  # of many calls one is always the largest
+        if bits >= NOTED or large >= NOTED:
+            found.append(Oddity("arguments", max(bits, large), "" if bits >= large else act.what, distinct, 0))
 
-    def _sequence(self, act: Act, row: list[float] | None, weight: float) -> Oddity:
+    def _sequence(self, act: Act, row: list[float] | None, weight: float, found: list[Oddity]) -> None:
         """The mean surprise of the last steps, against what it usually is."""
         before = self.before if act.at - self.last < _SESSION else ""
         total = self.tools.total + weight
         share = row[0] / total if row is not None else weight / total
         bits = self.steps.bits(before, act.what, share, weight)
         self.flow = bits if not before else 0.8 * self.flow + 0.2 * bits
-        unusual = self.spreads["surprise"].bits(2.0**self.flow, weight) - 4.0
-        return Oddity("sequence", unusual if before else 0.0, act.what, self.flow)
+        self.flow_place = place_of(2.0**self.flow)
+        unusual = self.spreads["surprise"].at(self.flow_place, weight) - 4.0
+        if before and unusual >= NOTED:
+            found.append(Oddity("sequence", unusual, act.what, self.flow))
 
-    def _thing(self, act: Act, weight: float) -> list[Oddity]:
-        found = []
+    def _thing(self, act: Act, weight: float, found: list[Oddity]) -> None:
+        spreads = self.spreads
         if act.sent > _SMALL:
-            sent = self.spreads["sent"]
-            bits = sent.bits(act.sent, weight) - 4.0
-            found.append(Oddity("size", bits, act.what, act.sent, sent.quantile(0.5) if bits > QUIET else 0))
+            sent = spreads["sent"]
+            bits = sent.at(act.sent_place, weight) - 4.0
+            if bits >= NOTED:
+                found.append(Oddity("size", bits, act.what, act.sent, sent.quantile(0.5) if bits > QUIET else 0))
             if self.kind == "tool":
-                found.append(self._shifted(act))
+                self._shifted(act, found)
         if act.ms > 0:
-            bits = self.spreads["latency"].bits(act.ms, weight) - 6.0
-            found.append(Oddity("latency", bits, act.what, act.ms, 0))
-        return found
+            bits = spreads["latency"].at(act.ms_place, weight) - 6.0
+            if bits >= NOTED:
+                found.append(Oddity("latency", bits, act.what, act.ms, 0))
 
-    def _shifted(self, act: Act) -> Oddity:
+    def _shifted(self, act: Act, found: list[Oddity]) -> None:
         """Results that are larger than usual, one after the other, add up; one adds at most one and a half."""
         self.stale -= 1
         if self.stale <= 0:
@@ -230,7 +282,8 @@ class Profile:
         middle, spread = self.level
         away = (log2(1 + act.sent) - middle) / max(0.5, spread)
         self.shift = min(48.0, max(0.0, self.shift + max(-2.0, min(2.0, away)) - 0.5))
-        return Oddity("shift", self.shift / 2, act.what, self.shift)
+        if self.shift / 2 >= NOTED:
+            found.append(Oddity("shift", self.shift / 2, act.what, self.shift))
 
     # learn
 
@@ -239,14 +292,14 @@ class Profile:
         self.hours[act.place] += weight
         if self.kind != "tool":
             self.tools.add(act.what, weight, now)
-        spreads["received"].add(act.received, weight)
+        spreads["received"].put(act.received_place, weight)
         if self.people:
-            spreads["pace"].add(self.pace, weight)
+            spreads["pace"].put(self.pace_place, weight)
         if act.sent > 0:
-            spreads["sent"].add(act.sent, weight)
+            spreads["sent"].put(act.sent_place, weight)
         if not self.people:
             if act.ms > 0:
-                spreads["latency"].add(act.ms, weight)
+                spreads["latency"].put(act.ms_place, weight)
             return
         if act.server:
             self.servers.add(act.server, weight, now)
@@ -256,7 +309,7 @@ class Profile:
             self.agents.add(act.agent, weight, now)
         if self.kind == "caller":
             self.steps.add(self.before if now - self.last < _SESSION else "", act.what, weight)
-            spreads["surprise"].add(2.0**self.flow, weight)
+            spreads["surprise"].put(self.flow_place, weight)
             self.before = act.what
 
     def _hour_ends(self, number: int) -> None:

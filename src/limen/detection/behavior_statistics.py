@@ -7,9 +7,11 @@ All of one profile share one forward decay (Cormode et al., "Forward decay", ICD
 from __future__ import annotations
 
 from math import exp2, log2
+from operator import itemgetter
 from typing import Final
 
 _LARGEST: Final = 1e9  # a weight beyond it is divided out of everything
+_LAST: Final = itemgetter(2)  # of a row of Names
 PLACES: Final = 48  # hours of a working day, hours of a day off
 
 
@@ -23,7 +25,8 @@ class Fading:
 
     def weight(self, now: float) -> float:
         """Of what happens now, in units of what happened at `start`. Never under one: an older record counts so."""
-        return exp2(max(0.0, now - self.start) / self.half)
+        since = now - self.start
+        return exp2(since / self.half) if since > 0 else 1.0
 
     def overgrown(self, weight: float, now: float) -> bool:
         """Whether everything is to be divided by this weight, which is that of now. If so, `start` is now."""
@@ -31,6 +34,11 @@ class Fading:
             return False
         self.start = now
         return True
+
+
+def place_of(value: float) -> int:
+    """The half octave a value lies in; all that is not above 0 lies in that of 0."""
+    return int(2 * log2(1 + value)) if value > 0 else 0
 
 
 def size_of(place: int) -> float:
@@ -44,26 +52,33 @@ class Spread(dict[int, float]):
     The half octave of 0 is 0, of 1 it is 2, of 3 it is 4, of 1023 it is 20; a neighbour differs by a factor of 1.4.
     """
 
-    __slots__ = ("_answers", "_left", "_seen")
+    __slots__ = ("_answers", "_left", "_most", "_seen")
 
     def __init__(self) -> None:
         super().__init__()
         self._answers: dict[int, float] = {}  # good until a sixteenth more was added: tails move no faster
-        self._left, self._seen = 0, 0
+        self._left = self._most = 1  # to be added before the answers are no longer good, and of how many
+        self._seen = 0  # before those
 
     def add(self, value: float, weight: float) -> None:
-        place = int(2 * log2(1 + value)) if value > 0 else 0
+        self.put(place_of(value), weight)
+
+    def put(self, place: int, weight: float) -> None:
+        """`add` for a value in that half octave."""
         self[place] = self.get(place, 0.0) + weight
         self._left -= 1
-        self._seen += 1
         if self._left <= 0:
             self._answers.clear()
-            self._left = min(64, self._seen >> 4)
+            self._seen += self._most
+            self._most = self._left = max(1, min(64, self._seen >> 4))
 
     def bits(self, value: float, weight: float) -> float:
         """How surprising it is that a value is at least this large: -log2 of its share, and one bit for each octave
         beyond the largest known. `weight`: of now. 0 when nothing is known."""
-        place = int(2 * log2(1 + value)) if value > 0 else 0
+        return self.at(place_of(value), weight)
+
+    def at(self, place: int, weight: float) -> float:
+        """`bits` of a value in that half octave."""
         known = self._answers.get(place)
         if known is None:
             known = self._answers[place] = self._bits(place, weight)
@@ -72,7 +87,7 @@ class Spread(dict[int, float]):
     def _bits(self, place: int, weight: float) -> float:
         if not self:
             return 0.0
-        total, above = sum(self.values()), sum(mass for at, mass in self.items() if at >= place)
+        total, above = sum(self.values()), sum([mass for at, mass in self.items() if at >= place])
         surprise = log2((total + weight) / (above + 0.5 * weight))
         return max(0.0, surprise) + max(0, place - max(self)) / 2
 
@@ -100,6 +115,22 @@ class Spread(dict[int, float]):
                 away = distance
                 break
         return median / 2, 1.48 * away / 2
+
+
+class Rising:
+    """The bits of a count that only grows, against a spread nothing is added to meanwhile: they change only where the
+    count enters another half octave. Whoever finds it at `until` or above calls `enter`; `bits` are good below it."""
+
+    __slots__ = ("bits", "until")
+
+    def __init__(self) -> None:
+        self.bits, self.until = 0.0, -1.0
+
+    def enter(self, count: float, spread: Spread, weight: float) -> None:
+        """Look them up, as `spread.bits(count, weight)` has them."""
+        place = place_of(count)
+        # A little below where the next one begins: a look too many is no mistake, one too few would be.
+        self.bits, self.until = spread.at(place, weight), size_of(place + 1) * (1 - 1e-9)
 
 
 class Names(dict[str, list[float]]):
@@ -130,12 +161,11 @@ class Names(dict[str, list[float]]):
             row[2] = now
             return
         if len(self) >= self.most:
-            self.total -= self.pop(min(self, key=self._kept))[0]
+            # A new name each time is what a flood looks like: who was met longest ago is found without a call for each.
+            oldest = min(map(_LAST, self.values()))
+            least = min((known for known, row in self.items() if row[2] == oldest), key=lambda known: self[known][0])
+            self.total -= self.pop(least)[0]
         self[name] = [weight, now, now]
-
-    def _kept(self, name: str) -> tuple[float, float]:
-        row = self[name]
-        return row[2], row[0]
 
     def unknown(self, weight: float) -> float:
         """The chance that the next one was never met (Good and Turing): the share of those met about once."""

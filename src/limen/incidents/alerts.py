@@ -20,7 +20,7 @@ from limen.core.events import SEVERITIES, Event, Severity
 from limen.core.faults import DependencyFault
 from limen.core.ports import Table
 from limen.incidents.outbox import put
-from limen.incidents.rules import Rule, plain
+from limen.incidents.rules import LONGEST, Rule, kind_of, plain
 from limen.incidents.tally import Fired, Tally
 
 OPEN: Final = "open/"
@@ -178,7 +178,7 @@ class Alerting:
         self._tallies = [Tally(rule) for rule in rules]
         self._prefix = STATE + sha256(log.encode()).hexdigest()[:16] + "/"
         self._counted = {tally.rule.id: self._adopt(tally) for tally in self._tallies}
-        self._of_kind: dict[tuple[str, str, str], list[Tally]] = {}
+        self._of_kind: dict[tuple[str, ...], list[Tally]] = {}
         self._fired: list[Fired] = []
         self._last, self._swept = -1, 0.0
         self._silenced: dict[tuple[str, str], float] = {}
@@ -191,14 +191,15 @@ class Alerting:
     def see(self, event: Event) -> None:
         """One event. Our own alerts raise none."""
         self._last = event.index
-        if event.type == "alert" or event.type.startswith("alert_"):
-            return
-        kind = (event.type, event.category, event.severity)
+        kind = kind_of(event)
         tallies = self._of_kind.get(kind)
         if tallies is None:
-            if len(self._of_kind) >= _KINDS:  # the second part of a type is data
+            ours = event.type == "alert" or event.type.startswith("alert_")
+            tallies = [] if ours else [one for one in self._tallies if one.fits(event)]
+            if len(self._of_kind) >= _KINDS:  # the second part of a type is data, and so are some reasons
                 self._of_kind.clear()
-            tallies = self._of_kind[kind] = [one for one in self._tallies if one.fits(event)]
+            if len(event.reason) <= LONGEST:  # and those may be whole texts of people
+                self._of_kind[kind] = tallies
         for tally in tallies:
             if event.index > self._counted[tally.rule.id] and (fired := tally.see(event)) is not None:
                 self._fired.append(fired)

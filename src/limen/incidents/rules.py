@@ -24,6 +24,7 @@ FIELDS: Final = (
     "log", "type", "category", "severity", "ref", "issuer", "subject", "client", "session", "peer", "agent", "server",
     "method", "name", "tool", "digest", "decision", "reason", "guard", "policy", "risk", "ms", "received", "sent",
 )  # fmt: skip
+_FIELDS: Final = frozenset(FIELDS)
 LONGEST: Final = 200  # characters of a member
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LINKED: Final = re.compile(r":(?=//)|(?<=\w)\.(?=[^\W\d]{2})")
@@ -174,7 +175,7 @@ def value_of(event: Event, name: str) -> Any:
     """A field of the event or a member of its record; None where there is none."""
     if name == "tool":
         return f"{event.server}/{event.name}" if event.name else None
-    found = getattr(event, name) if name in FIELDS else event.record.get(name)
+    found = getattr(event, name) if name in _FIELDS else event.record.get(name)
     return None if found == "" else found
 
 
@@ -199,23 +200,36 @@ def unlinked(text: str) -> str:
 Test = Callable[[Event], bool]
 
 
-def of_kind(match: Match, event: Event) -> bool:
-    """Whether type, category and severity fit: the same for all events that have these three in common."""
-    return (
-        fnmatchcase(event.type, match.type)
-        and (match.category is None or event.category == match.category)
-        and (match.severity is None or SEVERITIES.index(event.severity) >= SEVERITIES.index(match.severity))
-    )
+def kind_of(event: Event) -> tuple[str, ...]:
+    """What most rules ask for first, and few events differ in. See `of_kind`."""
+    return event.type, event.category, event.severity, event.reason
+
+
+_OF_KIND: Final = frozenset({"type", "category", "severity", "reason"})
+
+
+def of_kind(match: Match) -> Test:
+    """What of a match is the same for all events of one `kind_of`, compiled."""
+    tests = [_where(name, where) for name, where in match.where.items() if name in _OF_KIND]
+
+    def holds(event: Event) -> bool:
+        return (
+            fnmatchcase(event.type, match.type)
+            and (match.category is None or event.category == match.category)
+            and (match.severity is None or SEVERITIES.index(event.severity) >= SEVERITIES.index(match.severity))
+            and (match.reason is None or fnmatchcase(event.reason, match.reason))
+            and all(test(event) for test in tests)
+        )
+
+    return holds
 
 
 def test_of(match: Match) -> Test:
     """What `of_kind` leaves open, compiled."""
-    tests: list[Test] = []
-    if match.reason is not None:
-        tests.append(lambda event: fnmatchcase(event.reason, str(match.reason)))
-    tests += [_where(name, where) for name, where in match.where.items()]
+    tests = [_where(name, where) for name, where in match.where.items() if name not in _OF_KIND]
     if match.outside is not None:
-        tests.append(lambda event: match.outside is not None and match.outside.outside(event.at))
+        hours = match.outside
+        tests.append(lambda event: hours.outside(event.at))
 
     def holds(event: Event) -> bool:
         return all(test(event) for test in tests)

@@ -37,7 +37,8 @@ class Tally:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self._test = test_of(rule.match)
+        self._kind, self._test = of_kind(rule.match), test_of(rule.match)
+        self._then_kind = of_kind(rule.then.match) if rule.then is not None else None
         self._then = test_of(rule.then.match) if rule.then is not None else None
         self._groups: OrderedDict[str, Any] = OrderedDict()
         self._since: float | None = None
@@ -45,9 +46,8 @@ class Tally:
         self.dirty = False
 
     def fits(self, event: Event) -> bool:
-        """Whether events of this type, category and severity can matter."""
-        then = self.rule.then
-        return of_kind(self.rule.match, event) or (then is not None and of_kind(then.match, event))
+        """Whether events of this `kind_of` can matter."""
+        return self._kind(event) or (self._then_kind is not None and self._then_kind(event))
 
     def see(self, event: Event) -> Fired | None:
         """One event that fits."""
@@ -122,17 +122,18 @@ class Tally:
         return self._fired(event, tuple(one[1] for one in recent.values()))
 
     def _sequence(self, event: Event) -> Fired | None:
-        rule, then, test = self.rule, self.rule.then, self._then
+        then, kind, test = self.rule.then, self._then_kind, self._then
         assert then is not None
+        assert kind is not None
         assert test is not None
-        if of_kind(then.match, event) and test(event):
+        if kind(event) and test(event):
             key, began = self._group(event, None)
             if began is not None and 0 <= event.at - began[0] < then.within:
                 del self._groups[key]
                 return self._fired(event, (began[1], event.id))
             if began is None:
                 del self._groups[key]
-        if of_kind(rule.match, event) and self._test(event):
+        if self._kind(event) and self._test(event):
             key, _ = self._group(event, None)
             self._groups[key] = [event.at, event.id]
         return None
