@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -76,9 +77,10 @@ def together(text: str) -> str:
 def _close(match: re.Match[str]) -> str:
     pairs = _LETTER_GAP.findall(match[0])
     gaps = [gap for _, gap in pairs[:-1]]
-    least = min(len(gap) for gap in gaps)
-    common = max(set(gaps), key=gaps.count)
-    if all(gap == common for gap in gaps):
+    counted = Counter(gaps)
+    least = min(map(len, counted))
+    common = counted.most_common(1)[0][0]
+    if len(counted) == 1:
         letters = "".join(letter for letter, _ in pairs)
         return _KNOWN.sub(r" \g<0> ", letters).replace("  ", " ").strip() if letters.isalpha() else letters
     ends = [len(gap) > least or gap != common for gap in gaps]
