@@ -101,9 +101,7 @@ class Injection:
         found = judged.get(view.text) or self.model.windows(view.text)
         return self.model.layers[_layer(channel)].probability(joint(found, view.text)), found.best
 
-    def _view(
-        self, view: View, channel: Channel, context: Context, judged: Mapping[str, Windows]
-    ) -> Iterator[Finding]:
+    def _view(self, view: View, channel: Channel, context: Context, judged: Mapping[str, Windows]) -> Iterator[Finding]:
         shown = signals(view.text)
         if not self.asks(view, channel, shown):
             return

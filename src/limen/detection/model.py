@@ -106,7 +106,6 @@ class Model:
                 span = offset + int(found.origin[begin[top]]), offset + int(found.origin[end[top] - 1]) + 1
         return Windows(np.concatenate(scores), span)
 
-
     def short(self, texts: Iterable[str]) -> dict[str, Windows]:
         """As `windows`, for many texts at once; only for those of one window, and none for those that are empty."""
         found: dict[str, Windows] = {}
