@@ -123,7 +123,7 @@ class Content:
             return Examined((View("plain", text, 0),), ())
         found = _examined(text, kinds, self._left)
         self._left -= sum([len(view.text) for view in found.views[1:]])
-        if any([unread(one) for one in found.disguises]):
+        if any(unread(one) for one in found.disguises):
             self._left = -1
         return found
 
