@@ -12,7 +12,7 @@ from limen.detection import disguise
 from limen.detection.finding import Finding
 from limen.detection.views_decode import BRAILLE, braille, decode
 from limen.detection.views_excerpt import Budget
-from limen.detection.views_fold import bare, folded, selected, tagged, unturned, zero_width_bits
+from limen.detection.views_fold import CARRIERS, bare, folded
 from limen.detection.views_gate import gate
 from limen.detection.views_glyphs import MARKED, UNSEEN
 from limen.detection.views_markup import uncontrolled, unmarked
@@ -121,10 +121,9 @@ def _readings(view: View, kinds: frozenset[str], chars: str, budget: Budget) -> 
 
 def _carried(text: str, chars: str) -> Iterator[tuple[str, str]]:
     if UNSEEN.search(chars):
-        yield "tags", tagged(text)
-        yield "selectors", selected(text)
-        yield "bits", zero_width_bits(text)
-        yield "bidi", unturned(text)
+        for name, sign, reading in CARRIERS:
+            if sign.search(chars):
+                yield name, reading(text)
     if BRAILLE.search(chars):
         yield "braille", braille(text)
     if MARKED.search(chars):
