@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,6 +10,7 @@ from limen.detection.arguments import ArgumentRules
 from limen.detection.beacons import defuse
 from limen.detection.finding import Channel, Finding
 from limen.detection.injection import Context, Injection
+from limen.detection.model import Windows
 from limen.detection.patterns import signals
 from limen.detection.scanner import Subject
 from limen.detection.sensitive import find, opens, redact, telling
@@ -20,6 +21,7 @@ from limen.detection.withhold import Redact
 # Readings that are guesses: undone on suspicion, they make letters out of any text.
 GUESSED: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "leet", "leet-l", "morse"})
 FORMED: Final = 0.9  # a secret put together from several members counts by its form; its surroundings are made up
+FEW: Final = 8  # strings that are classified one by one; more of them together, which for each costs far less
 MOST: Final = 1000  # findings of one detector in one content; the rest says nothing new
 
 
@@ -38,9 +40,14 @@ class WordDetector:
         if content.plain and not self._injection.asks(View("plain", everything, 0), channel, signals(everything)):
             return
         context = Context(subject.others, subject.name, subject.trusted)
+        judged: Mapping[str, Windows] = {}
+        if len(content.pieces) > FEW:
+            texts = (view.text for piece in content.pieces for view in content.examine(piece.text).views)
+            judged = self._injection.model.short(texts)
         for piece in content.pieces:
             views = content.examine(piece.text).views
-            yield from _placed(scan(piece.text, channel, context=context, readings=views), piece.path)
+            found = scan(piece.text, channel, context=context, readings=views, judged=judged)
+            yield from _placed(found, piece.path)
         if whole := content.whole or content.framed:
             yield from scan(whole, channel, context=context, readings=content.examine(whole).views)
 

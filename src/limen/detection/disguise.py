@@ -13,10 +13,8 @@ from typing import Final
 from limen.detection.finding import Finding
 from limen.detection.views_fold import selected
 from limen.detection.views_glyphs import (
-    AT_HOME,
     BESIDE,
     COMBINING,
-    IN_WRITING,
     LOOKALIKE,
     LOOKALIKES,
     RIGHT_TO_LEFT,
@@ -24,6 +22,8 @@ from limen.detection.views_glyphs import (
     TAGS,
     UNMISTAKABLE,
     UNSEEN,
+    spent,
+    unwritten,
 )
 
 _TAG: Final = re.compile(f"[{TAGS}]")
@@ -35,7 +35,7 @@ _THIN: Final = (
 )
 _ZERO_WIDTH: Final = re.compile(f"[{_THIN}]")
 _ZERO_WIDTH_RUN: Final = re.compile(f"[{_THIN}]{{4,}}")
-_IN_LATIN: Final = re.compile(f"(?<=[A-Za-z])[{_THIN}]+(?=[A-Za-z])")
+_IN_LATIN: Final = re.compile(f"[{_THIN}](?<=[A-Za-z].)[{_THIN}]*(?=[A-Za-z])", re.DOTALL)
 _SOFT: Final = re.compile("(?:[A-Za-z]\u00ad){3,}")
 _OVERRIDE: Final = re.compile("[\u202d\u202e]")
 _RIGHTWARDS: Final = re.compile("[\u202b\u2067]")
@@ -62,9 +62,9 @@ def find(text: str, chars: str, kinds: frozenset[str], view: str = "plain") -> l
     found: list[Finding] = []
     if chars:
         if UNSEEN.search(chars):
-            spent = AT_HOME.sub("", text)
-            found += _carriers(spent, view)
-            found += _zero_width(text, spent, view)
+            strange = spent(text)
+            found += _carriers(strange, view)
+            found += _zero_width(text, strange, view)
             found += _directions(text, view)
         if LOOKALIKE.search(chars):
             found += _scripts(text, UNMISTAKABLE.search(chars) is not None, view)
@@ -89,23 +89,23 @@ def _finding(kind: str, score: float, text: str, match: re.Match[str] | None, vi
     return Finding(f"hidden.{kind}", "hidden", score, span=span, view=view, detail=detail)
 
 
-def _carriers(spent: str, view: str) -> Iterator[Finding]:
-    if tags := _TAG.findall(spent):
+def _carriers(strange: str, view: str) -> Iterator[Finding]:
+    if tags := _TAG.findall(strange):
         score = 0.97 if len(tags) > 3 else 0.8
-        yield _finding("tags", score, spent, None, view, f"{len(tags)} tag characters that are no flag")
-    selectors = len(_SELECTOR.findall(spent))
+        yield _finding("tags", score, strange, None, view, f"{len(tags)} tag characters that are no flag")
+    selectors = len(_SELECTOR.findall(strange))
     if selectors >= 4:
-        carries = bool(selected(spent))
-        if carries or _SELECTOR_RUN.search(spent):
+        carries = bool(selected(strange))
+        if carries or _SELECTOR_RUN.search(strange):
             detail = f"{selectors} variation selectors" + (" that carry text" if carries else " in runs")
-            yield _finding("selectors", 0.97 if carries else 0.85, spent, None, view, detail)
+            yield _finding("selectors", 0.97 if carries else 0.85, strange, None, view, detail)
 
 
-def _zero_width(text: str, spent: str, view: str) -> Iterator[Finding]:
-    spent = IN_WRITING.sub("", spent)
-    count = len(_ZERO_WIDTH.findall(spent))
-    inside = len(_IN_LATIN.findall(spent))
-    if match := _ZERO_WIDTH_RUN.search(spent):
+def _zero_width(text: str, strange: str, view: str) -> Iterator[Finding]:
+    strange = unwritten(strange)
+    count = len(_ZERO_WIDTH.findall(strange))
+    inside = len(_IN_LATIN.findall(strange))
+    if match := _ZERO_WIDTH_RUN.search(strange):
         score = 0.95 if match.end() - match.start() >= 8 else 0.85
     elif inside:
         score = 0.35 if inside == 1 else 0.6 if inside == 2 else 0.85

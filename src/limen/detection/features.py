@@ -7,6 +7,7 @@ Han, kana, Hangul and Thai characters are words of their own. Linear in time; me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -114,14 +115,16 @@ def grams(text: str) -> Grams:
     return Grams(index.view(np.int64), np.concatenate(where), size, origin)
 
 
-def _words(classes: _Array) -> tuple[_Array, _Array]:
-    """Where words start and where they end (exclusive)."""
+def _words(classes: _Array, owner: _Array | None = None) -> tuple[_Array, _Array]:
+    """Where words start and where they end (exclusive). `owner`: the text each character is of; a word ends with it."""
     if not len(classes):
         nothing = np.zeros(0, dtype=np.int64)
         return nothing, nothing
     inside = classes > 0
     change = np.ones(len(classes) + 1, dtype=bool)
     change[1:-1] = (classes[1:] != classes[:-1]) | (classes[1:] == 2)
+    if owner is not None:
+        change[1:-1] |= owner[1:] != owner[:-1]
     return np.flatnonzero(inside & change[:-1]), np.flatnonzero(inside & change[1:]) + 1
 
 
@@ -131,3 +134,61 @@ def chunks(text: str) -> list[tuple[int, str]]:
         return [(0, text)]
     step = CHUNK - OVERLAP
     return [(start, text[start : start + CHUNK]) for start in range(0, max(1, len(text) - OVERLAP), step)]
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Features of several texts. `owner[i]` is the number of the text feature `index[i]` is of; of each text its folded
+    length, and where in it the last character ends that was not folded away."""
+
+    index: _Array
+    owner: _Array
+    lengths: _Array
+    ends: _Array
+
+
+def several(texts: Sequence[str]) -> Several:
+    """What `grams` finds in each of these texts, which are not empty, at the price of one. Raises ValueError for more
+    than CHUNK characters together."""
+    text = "".join(texts)
+    if len(text) > CHUNK:
+        raise ValueError("several texts are longer than CHUNK characters")
+    fold, kind, mixed, powers, inverses = _tables()
+    codes = fold[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), 0x10000)]
+    sizes = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    starts = np.cumsum(sizes) - sizes
+    blank = codes == 32
+    blank[1:] &= blank[:-1]
+    blank[starts] = False
+    origin = np.flatnonzero(~blank)
+    codes, owner = codes[origin], np.repeat(np.arange(len(texts)), sizes)[origin]
+    size = len(codes)
+    sums = np.zeros(size + 1, dtype=np.uint64)
+    np.cumsum(mixed[codes] * powers[:size], out=sums[1:])
+    found: list[_Array] = []
+    whose: list[_Array] = []
+
+    def add(keys: _Array, first: _Array, last: _Array) -> None:
+        """Those that begin and end in the same text."""
+        within = first == last
+        found.append(keys[within])
+        whose.append(first[within])
+
+    for order, salt in zip(CHARS, (_SALT[1], _SALT[2]), strict=True):
+        if size >= order:
+            keys = (sums[order:] - sums[:-order]) * inverses[: size - order + 1] + salt
+            add(keys, owner[: size - order + 1], owner[order - 1 :])
+    begin, end = _words(kind[codes], owner)
+    words = (sums[end] - sums[begin]) * inverses[begin]
+    words = (words ^ (words >> _HALF)) * _MIX
+    of = owner[begin]
+    pairs = words[:-1] * _SALT[0] + words[1:]
+    add(words, of, of)
+    add(pairs, of[:-1], of[1:])
+    add(words[:-2] * _SALT[1] + words[2:], of[:-2], of[2:])
+    add((pairs[:-1] ^ (pairs[:-1] >> _HALF)) * _SALT[2] + words[2:], of[:-2], of[2:])
+    keys = np.concatenate(found)
+    index = ((keys ^ (keys >> _HALF)) * _MIX) >> _SHIFT
+    lengths = np.bincount(owner, minlength=len(texts))
+    ends = origin[np.cumsum(lengths) - 1] + 1 - starts
+    return Several(index.view(np.int64), np.concatenate(whose), lengths, ends)

@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Final
 
 from limen.detection.finding import Channel, Finding
-from limen.detection.model import Model, joint
+from limen.detection.model import Model, Windows, joint
 from limen.detection.patterns import STEERS, signals, where
 from limen.detection.text import View, views
 
@@ -52,17 +53,24 @@ class Injection:
         return _loaded()
 
     def scan(
-        self, text: str, channel: Channel, *, context: Context | None = None, readings: Sequence[View] | None = None
+        self,
+        text: str,
+        channel: Channel,
+        *,
+        context: Context | None = None,
+        readings: Sequence[View] | None = None,
+        judged: Mapping[str, Windows] = MappingProxyType({}),
     ) -> list[Finding]:
         """Findings of the families `injection` and, for what a server says about itself, `poisoning`; strongest first.
 
         `injection.orders` is the classifier's word; a finding named after a signal says what the orders are like. Spans
         are characters of the view named. Raises TooMuch for a text over the bound and Fault where an engine fails:
-        never returns less because it could not look. `readings`: its views, where somebody has them already.
+        never returns less because it could not look. `readings`: its views, where somebody has them already; `judged`:
+        the windows of some views' texts, likewise.
         """
         best: dict[str, Finding] = {}
         for view in views(text) if readings is None else readings:
-            for finding in self._view(view, channel, context or Context()):
+            for finding in self._view(view, channel, context or Context(), judged):
                 known = best.get(finding.id)
                 if known is None or finding.score > known.score:
                     best[finding.id] = finding
@@ -87,16 +95,18 @@ class Injection:
             return True
         return _FOREIGN.search(view.text) is not None
 
-    def _judge(self, view: View, channel: Channel) -> tuple[float, tuple[int, int]]:
-        found = self.model.windows(view.text)
+    def _judge(
+        self, view: View, channel: Channel, judged: Mapping[str, Windows] = MappingProxyType({})
+    ) -> tuple[float, tuple[int, int]]:
+        found = judged.get(view.text) or self.model.windows(view.text)
         return self.model.layers[_layer(channel)].probability(joint(found, view.text)), found.best
 
-    def _view(self, view: View, channel: Channel, context: Context) -> Iterator[Finding]:
+    def _view(self, view: View, channel: Channel, context: Context, judged: Mapping[str, Windows]) -> Iterator[Finding]:
         shown = signals(view.text)
         if not self.asks(view, channel, shown):
             return
         family = "poisoning" if channel in READ_FIRST else "injection"
-        score, span = self._judge(view, channel)
+        score, span = self._judge(view, channel, judged)
         if score >= REPORTED * self.threshold(channel):
             yield Finding(
                 f"{family}.orders", family, score, "", span, view.name, "signals: " + (", ".join(shown) or "none")

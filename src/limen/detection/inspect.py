@@ -25,6 +25,7 @@ from limen.detection.quarantine import filtered_notice
 from limen.detection.remote import UNAVAILABLE
 from limen.detection.scanner import Report, Scanner, Subject
 from limen.detection.settings import ContentSettings, Guarded, Sensitive
+from limen.detection.views import unread
 from limen.detection.withhold import Quarantine, Redact, notice, readable, redacted
 
 CERTAIN: Final = 0.5  # a secret or a personal number less likely than that is recorded only
@@ -107,7 +108,7 @@ def weigh(settings: ContentSettings, report: Report, server: str, name: str, cha
         return _CLEAN
     kept = tuple(one for one in report.findings if not settings.excepted(one, server, name, now))
     risk = fuse(kept, channel)
-    if any(one.id == _UNREAD and one.score >= _UNREAD_FROM for one in kept):
+    if any(unread(one) for one in kept):
         # Some reading of the text was left out, and nothing passes unseen.
         return Judgement(kept, Risk(1.0, risk.contributions, risk.ids), Action.BLOCK)
     action = settings.limits(server, name).action(risk.score)
@@ -117,8 +118,6 @@ def weigh(settings: ContentSettings, report: Report, server: str, name: str, cha
 
 
 _CLEAN: Final = Judgement()
-_UNREAD: Final = "hidden.limit"
-_UNREAD_FROM: Final = 0.6  # below: compressed data larger than what is opened, which is ordinary
 
 
 class InspectArguments:

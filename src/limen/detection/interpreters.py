@@ -22,9 +22,8 @@ _TEMPLATE_PARTS: Final = re.compile(
     r"|Runtime\.|include\s{0,4}['\"]/"
 )
 _TEMPLATE_SPAN: Final = 400
-_JNDI: Final = re.compile(
-    r"\$\{[^}\s]{0,100}(?:jndi|\$\{(?:lower|upper|env|sys|::-|date)[^}\s]{0,60}\})", re.IGNORECASE
-)
+_LOOKED_UP: Final = re.compile(r"jndi|\$\{(?=(?:lower|upper|env|sys|::-|date)[^}\s]{0,60}\})", re.IGNORECASE)
+_LOOK_UP_SPAN: Final = 102
 _PROBE: Final = re.compile(
     r"(?:\{\{|[$#*@~]\{|<%=?|\{%\s?print)\s{0,8}['\"(]{0,3}\d{1,10}['\")]{0,3}\s{0,4}[*+-]\s{0,4}['\"(]{0,3}\d{1,10}"
 )
@@ -109,6 +108,15 @@ PROTOTYPES: Final = frozenset(
 _DOCUMENT_TYPES: Final = re.compile(r"(?:System|java|javax|com\.sun|org\.apache|ch\.qos|Microsoft)\.")
 
 
+def _looks_up(text: str) -> bool:
+    """Does a sign of a look-up elsewhere stand within a look-up: with `${` before it, and no blank or brace between?"""
+    for match in _LOOKED_UP.finditer(text):
+        before = text[max(0, match.start() - _LOOK_UP_SPAN) : match.start()].rpartition("}")[2]
+        if "${" in before and "${" in re.split(r"\s", before)[-1]:
+            return True
+    return False
+
+
 def _reaches(text: str) -> bool:
     """Does a word that reaches the host stand shortly behind the opening of an expression? One pass."""
     opened = -_TEMPLATE_SPAN - 1
@@ -124,7 +132,7 @@ def check_template(text: str, *, expected: bool = False) -> Iterator[Sign]:
     """Template expressions that reach the host. `expected`: the argument is a template, so plain ones are ordinary."""
     if not _TEMPLATE_GATE.search(text):
         return
-    if _JNDI.search(text):
+    if _looks_up(text):
         yield "argument.template", 0.97, "a look-up that loads code"
     elif _reaches(text):
         yield "argument.template", 0.85 if expected else 0.95, "an expression that reaches the host"
@@ -136,7 +144,7 @@ def check_template(text: str, *, expected: bool = False) -> Iterator[Sign]:
 
 def check_lookup(text: str) -> Iterator[Sign]:
     """What strikes wherever a text is logged or parsed: the only templates that matter in free text."""
-    if "${" in text and _JNDI.search(text):
+    if "${" in text and _looks_up(text):
         yield "argument.template", 0.55, "a look-up that loads code where it is logged"
 
 

@@ -183,6 +183,9 @@ def _other(text: str) -> Iterator[Sign]:
 
 
 def _path(text: str, roots: Roots | None, writes: bool) -> Iterator[Sign]:
+    if len(text) > LONGEST:
+        yield from check_path(text, roots)  # reported for that, and not read
+        return
     if ("://" in text[:32] and roots is None) and text[:5].lower() != "file:":
         yield from check_url(text, identifier=True)
     else:

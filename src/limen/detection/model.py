@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limen.core.faults import Fault
-from limen.detection.features import BITS, chunks, grams
+from limen.detection.features import BITS, CHUNK, chunks, grams, several
 from limen.detection.model_digest import DIGEST
 from limen.detection.patterns import SIGNALS, STEERS, signals
 
@@ -105,6 +106,31 @@ class Model:
                 span = offset + int(found.origin[begin[top]]), offset + int(found.origin[end[top] - 1]) + 1
         return Windows(np.concatenate(scores), span)
 
+    def short(self, texts: Iterable[str]) -> dict[str, Windows]:
+        """As `windows`, for many texts at once; only for those of one window, and none for those that are empty."""
+        found: dict[str, Windows] = {}
+        for group in _groups(text for text in dict.fromkeys(texts) if 0 < len(text) <= WINDOW):
+            grams_of = several(group)
+            sums = np.bincount(grams_of.owner, weights=self.table[grams_of.index], minlength=len(group))
+            scores = sums * self.scale / np.sqrt(grams_of.lengths + PAD) + self.bias
+            for number, (text, end) in enumerate(zip(group, grams_of.ends.tolist(), strict=True)):
+                found[text] = Windows(scores[number : number + 1], (0, end))
+        return found
+
+
+def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    """As many together as `several` takes."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        if size + len(text) > CHUNK:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    if group:
+        yield group
+
 
 def window_bounds(length: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Starts and ends of the windows over `length` folded characters; the last one ends with the text."""
@@ -115,10 +141,11 @@ def window_bounds(length: int) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def joint(found: Windows, text: str) -> list[float]:
     """Features of the second layer: best, second and mean window, how many, and the signals in the best window."""
-    ranked = np.sort(found.scores)[::-1]
+    ranked = np.sort(found.scores)[::-1] if len(found.scores) > 1 else found.scores
     top = float(ranked[0])
     second = float(ranked[1]) if len(ranked) > 1 else top
+    mean = float(ranked.mean()) if len(ranked) > 1 else top
     shown = signals(text[found.best[0] : found.best[1]])
     steering = len(STEERS & shown.keys())
     flags = [1.0 if name in shown else 0.0 for name in SIGNALS]
-    return [top, min(second, top), float(ranked.mean()), math.log(len(ranked)), float(steering), sum(flags), *flags]
+    return [top, min(second, top), mean, math.log(len(ranked)), float(steering), sum(flags), *flags]

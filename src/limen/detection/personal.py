@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
 from limen.detection import personal_checks as check
-from limen.detection.personal_ids import ALONE, NOT_PERSONAL, NUMBER, ORDINARY, SHAPES, WORDS, Identifier, expression
+from limen.detection.personal_ids import (
+    NOT_PERSONAL,
+    NUMBER,
+    ORDINARY,
+    WORDS,
+    Identifier,
+    Readings,
+    expression,
+    places,
+)
 from limen.detection.sensitive_pattern import Pattern, Span
 
 LEAST: Final = 0.5
@@ -28,7 +37,8 @@ GATE_IPV4: Final = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
 GATE_IPV6: Final = r"[0-9A-Fa-f]:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:"
 GATE_FIELD: Final = r"(?i)birth|dob|passport|geburt|naissance|nacimiento|driver|licen[cs]e|생년월일|여권|生年月日|出生"
 
-_SHAPE: Final = Pattern(expression())
+_SHAPE: Final = re.compile(expression())
+_PLACES, _PLACES_ALONE = places(alone=False), places(alone=True)
 _TO_SHAPE: Final = bytes.maketrans(
     b"012345678ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", b"9" * 9 + b"A" * 52
 )
@@ -107,40 +117,36 @@ def _apart(raw: bytes, start: int, end: int) -> bool:
 
 def numbers(raw: bytes, hint: str) -> Iterator[Span]:
     """Numbers of persons, cards and insurances, by shape, check digits and context."""
-    position = 0
+    reached = 0
     said = bool(WORDS.open(_spaced(hint) + b" " + raw.replace(b"_", b" ")))
-    while (found := _SHAPE.after(raw, position)) is not None:
-        start, end = found
-        best = _judge(raw, start, end, hint if said else None)
-        if best is not None:
-            yield best
-            position = best.end
-            continue
-        # The first group may have belonged to something else: try again after it.
-        group = re.match(rb"[A-Za-z0-9]+", raw[start:end])
-        position = start + (group.end() if group else 1)
+    places = _PLACES if said else _PLACES_ALONE
+    for found in _SHAPE.finditer(raw.translate(_TO_SHAPE)):
+        start = found.start()
+        if start >= reached and (readings := places[found[1]]):
+            best = _judge(raw, start, readings, hint if said else None)
+            if best is not None:
+                yield best
+                reached = best.end
 
 
-def _judge(raw: bytes, start: int, end: int, hint: str | None) -> Span | None:
+def _judge(raw: bytes, start: int, places: Iterable[tuple[int, Readings]], hint: str | None) -> Span | None:
     """The best reading of a place, also of it without its last groups. `hint` is None where no word that would say
     anything about a number occurs in all of the text."""
     words: Collection[int] | None = () if hint is None else None
-    shapes = SHAPES if hint is not None else ALONE
-    while end > start:
-        readings = shapes.get(raw[start:end].translate(_TO_SHAPE).decode("latin-1"))
-        if readings and _apart(raw, start, end):
-            if words is None:
-                words = frozenset(WORDS.open(_around(raw, start, end, hint or "")))
-            number = raw[start:end].translate(None, b" -./+").decode("latin-1").upper()
-            kind, most = "", 0.0
-            for item, formatted in readings:
-                confidence = _confidence(item, formatted, number, words)
-                if confidence > most:
-                    kind, most = item.kind, confidence
-            if most >= LEAST:
-                return Span(kind, start, end, round(most, 3))
-        end = max(raw.rfind(b" ", start, end), raw.rfind(b"-", start, end))
-        # Dots and slashes join the groups of a few kinds only, and none of those is a part of another.
+    for length, readings in places:
+        end = start + length
+        if not _apart(raw, start, end):
+            continue
+        if words is None:
+            words = frozenset(WORDS.open(_around(raw, start, end, hint or "")))
+        number = raw[start:end].translate(None, b" -./+").decode("latin-1").upper()
+        kind, most = "", 0.0
+        for item, formatted in readings:
+            confidence = _confidence(item, formatted, number, words)
+            if confidence > most:
+                kind, most = item.kind, confidence
+        if most >= LEAST:
+            return Span(kind, start, end, round(most, 3))
     return None
 
 

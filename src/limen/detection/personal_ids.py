@@ -7,7 +7,7 @@ something by themselves; `bare` ones could be any number, so most count only bes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -150,36 +150,44 @@ NOT_PERSONAL: Final = (
 )
 WORDS: Final = Gate((*(f"(?i:{item.words})" for item in IDENTIFIERS), NOT_PERSONAL))
 NUMBER: Final = {item.kind: number for number, item in enumerate(IDENTIFIERS)}
-SHAPES: Final[dict[str, list[tuple[Identifier, bool]]]] = {}
+Readings = tuple[tuple[Identifier, bool], ...]  # what a shape may be, and whether it is the formatted one
 
 
-def _alone(item: Identifier, with_signs: bool) -> float:
-    return item.formatted_alone if with_signs else item.bare_alone
+def _shapes(alone: bool) -> dict[str, Readings]:
+    """By shape. `alone`: only what counts without any word beside it."""
+    found: dict[str, list[tuple[Identifier, bool]]] = {}
+    for item in IDENTIFIERS:
+        for shapes, formatted in ((item.formatted, True), (item.bare, False)):
+            if not alone or (item.formatted_alone if formatted else item.bare_alone):
+                for shape in shapes:
+                    found.setdefault(shape, []).append((item, formatted))
+    return {shape: tuple(readings) for shape, readings in found.items()}
 
 
-for _item in IDENTIFIERS:
-    for _shape in _item.formatted:
-        SHAPES.setdefault(_shape, []).append((_item, True))
-    for _shape in _item.bare:
-        SHAPES.setdefault(_shape, []).append((_item, False))
-# The readings that count without any word beside them.
-ALONE: Final[dict[str, list[tuple[Identifier, bool]]]] = {
-    shape: some
-    for shape, readings in SHAPES.items()
-    if (some := [(one, with_signs) for one, with_signs in readings if _alone(one, with_signs)])
-}
+def places(alone: bool) -> dict[bytes, tuple[tuple[int, Readings], ...]]:
+    """For each shape: how much of it, from all down to its first group, may be read as what. The groups of a few kinds
+    only are joined by dots and slashes, and none of those is a part of another."""
+    known = _shapes(alone)
+    found: dict[bytes, tuple[tuple[int, Readings], ...]] = {}
+    for shape in _shapes(alone=False):
+        ends = [end for end in range(len(shape), 0, -1) if end == len(shape) or shape[end] in " -"]
+        found[shape.encode()] = tuple((end, known[shape[:end]]) for end in ends if shape[:end] in known)
+    return found
 
 
-def expression() -> str:
-    """One RE2 expression for all shapes, longer ones first, at the borders of words."""
-    parts = []
-    for shape in sorted(SHAPES, key=len, reverse=True):
-        runs = re.findall(r"9+|A+|[^9A]+", shape)
-        parts.append("".join(_run(run) for run in runs))
-    return r"\b(?:" + "|".join(parts) + r")\b"
+def expression() -> bytes:
+    """For `re`: at each place where one begins, the longest shape, at the borders of words. Of the text it consumes the
+    first group only, which may have belonged to something else than what follows."""
+    return rb"\b(?=(" + _tree([shape.encode() for shape in _shapes(alone=False)]) + rb")\b)[9A]+"
 
 
-def _run(run: str) -> str:
-    if run[0] == "9":
-        return f"[0-9]{{{len(run)}}}"
-    return f"[A-Za-z]{{{len(run)}}}" if run[0] == "A" else re.escape(run)
+def _tree(shapes: Sequence[bytes]) -> bytes:
+    """One way at each sign, so that no place is read twice for two shapes that begin alike."""
+    below: dict[bytes, list[bytes]] = {}
+    for shape in shapes:
+        if shape:
+            below.setdefault(shape[:1], []).append(shape[1:])
+    if not below:
+        return b""
+    ways = [re.escape(sign) + _tree(rest) for sign, rest in below.items()] + [b""] * (b"" in shapes)
+    return ways[0] if len(ways) == 1 else rb"(?:" + b"|".join(ways) + rb")"

@@ -10,6 +10,7 @@ in silence.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from limen.core.faults import Fault
 from limen.detection.finding import Finding
-from limen.detection.views import View, look
+from limen.detection.views import ALLOWANCE, View, look, unread
 from limen.detection.views_gate import gate
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
 MAX_TOTAL: Final = 4 * 1024 * 1024  # characters in all strings of one value
 MAX_TEXT: Final = 16 * 1024 * 1024  # characters of one text: `joined` repeats short fields in other orders
 MAX_LEVELS: Final = 256  # the parser refuses far earlier
+_FACTOR: Final = 8  # lengths of a content: honest ones of mark-up with accents and entities take six
 _EDGE: Final = 160  # of a long field, this much at either end can be half of a split sentence
 _INDEX: Final = re.compile(r"/\d+(?=/|\Z)")
 
@@ -69,7 +71,7 @@ class Content:
     text, is no string of its own. Raises TooMuch as `pieces` does.
     """
 
-    __slots__ = ("_examined", "_found", "_kinds", "everything", "pieces", "whole")
+    __slots__ = ("_examined", "_found", "_kinds", "_left", "everything", "pieces", "whole")
 
     def __init__(self, value: Any) -> None:
         self._found = pieces(value)
@@ -78,6 +80,8 @@ class Content:
         self.everything = self.whole or (self.pieces[0].text if self.pieces else "")
         self._kinds: frozenset[str] | None = None
         self._examined: dict[str, Examined] = {}
+        # Characters that the other readings of all pieces may still have; those of `whole` have a bound of their own.
+        self._left = max(ALLOWANCE, _FACTOR * sum([len(piece[1]) for piece in self.pieces]))
 
     @property
     def framed(self) -> str:
@@ -108,8 +112,20 @@ class Content:
             return Examined((View("plain", text, 0),), ())
         known = self._examined.get(text)
         if known is None:
-            known = self._examined[text] = _examined(text, self.kinds if text is self.everything else None)
+            known = self._examined[text] = self._looked(text)
         return known
+
+    def _looked(self, text: str) -> Examined:
+        kinds = self.kinds if text is self.everything else None
+        if text is self.whole or len(self.pieces) == 1:
+            return _examined(text, kinds)
+        if self._left < 0:  # a bound was reached, which refuses the message: what else it hides makes no difference
+            return Examined((View("plain", text, 0),), ())
+        found = _examined(text, kinds, self._left)
+        self._left -= sum([len(view.text) for view in found.views[1:]])
+        if any(unread(one) for one in found.disguises):
+            self._left = -1
+        return found
 
 
 def pieces(value: Any, *, names: bool = True) -> list[Piece]:
@@ -204,8 +220,8 @@ def examine(text: str) -> Examined:
     return _examined(text)
 
 
-def _examined(text: str, kinds: frozenset[str] | None = None) -> Examined:
-    found, hidden = look(text, kinds)
+def _examined(text: str, kinds: frozenset[str] | None = None, most: int = sys.maxsize) -> Examined:
+    found, hidden = look(text, kinds, most)
     return Examined(tuple(found), tuple(hidden))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from limen.detection import disguise
 from limen.detection.finding import Finding
 from limen.detection.views_decode import BRAILLE, braille, decode
 from limen.detection.views_excerpt import Budget
-from limen.detection.views_fold import bare, folded, selected, tagged, unturned, zero_width_bits
+from limen.detection.views_fold import CARRIERS, bare, folded
 from limen.detection.views_gate import gate
 from limen.detection.views_glyphs import MARKED, UNSEEN
 from limen.detection.views_markup import uncontrolled, unmarked
@@ -19,11 +20,13 @@ from limen.detection.views_spelling import backwards, mirrored, rotated, togethe
 
 MAX_VIEWS: Final = 24
 MAX_DEPTH: Final = 7  # disguises inside one another
-_ALLOWANCE: Final = 384 * 1024  # characters all views of a short text may have together
+ALLOWANCE: Final = 384 * 1024  # characters all views of a short text may have together
 _FACTOR: Final = 4  # and of a long one, in its lengths
 _NO_ASCII: Final = dict.fromkeys(range(128))
 _ONCE: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "leet", "leet-l", "spaced"})
 _LEAVES: Final = frozenset({"leet", "leet-l"})  # what is around them is undone before, in another view
+_LIMIT: Final = "hidden.limit"
+_UNREAD_FROM: Final = 0.6  # below: compressed data larger than what is opened, which is ordinary
 _LIMITS: Final = {
     "bomb": (0.95, "compressed data that grows beyond all measure"),
     "nested": (0.9, "disguises nested too deeply to undo"),
@@ -32,6 +35,7 @@ _LIMITS: Final = {
     "blobs": (0.6, "more compressed data than is opened"),
     "inflated": (0.3, "compressed data is larger than is read"),
 }
+_ORDINARY: Final = frozenset({"inflated"})  # a bound that honest texts reach, and that alone refuses none
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,11 @@ class View:
     depth: int
 
 
-def look(text: str, kinds: frozenset[str] | None = None) -> tuple[list[View], list[Finding]]:
+def look(text: str, kinds: frozenset[str] | None = None, most: int = sys.maxsize) -> tuple[list[View], list[Finding]]:
     """The views of `text`, plain first, and what is hidden in it; a bound reached is a finding, `hidden.limit`.
-    `kinds`: `gate(text)`, where somebody asked already."""
+    `kinds`: `gate(text)`, where somebody asked already. `most`: characters all views may have, at most.
+
+    Nothing further is undone beyond a bound: such a text is refused for that alone."""
     plain = View("plain", text, 0)
     if kinds is None:
         kinds = gate(text)
@@ -53,9 +59,9 @@ def look(text: str, kinds: frozenset[str] | None = None) -> tuple[list[View], li
         return [plain], []
     found: dict[str, Finding] = {}
     known = [plain]
-    budget = Budget(max(_ALLOWANCE, _FACTOR * len(text)))
+    budget = Budget(min(most, max(ALLOWANCE, _FACTOR * len(text))))
     waiting = deque([(plain, kinds)])
-    while waiting:
+    while waiting and budget.limits <= _ORDINARY:
         view, kinds = waiting.popleft()
         chars = "" if view.text.isascii() else "".join(set(view.text)).translate(_NO_ASCII)
         if chars or not kinds.isdisjoint(("control", "padding", "markup")):
@@ -69,23 +75,29 @@ def look(text: str, kinds: frozenset[str] | None = None) -> tuple[list[View], li
                 break
             if len(known) >= MAX_VIEWS:
                 budget.limits.add("views")
-                waiting.clear()
                 break
             if not budget.take(len(reading)):
-                continue
+                break
             new = View(name if view.depth == 0 else f"{view.name}>{name}", reading, view.depth + 1)
             known.append(new)
             further = gate(reading)
             if name not in _LEAVES and (further or not reading.isascii()):
                 waiting.append((new, further))
+            if not budget.limits <= _ORDINARY:
+                break
     return known, [*found.values(), *_beyond(budget)]
+
+
+def unread(finding: Finding) -> bool:
+    """Whether it says that some reading of the text was left out: nothing passes unseen."""
+    return finding.id == _LIMIT and finding.score >= _UNREAD_FROM
 
 
 def _beyond(budget: Budget) -> Iterator[Finding]:
     reached = [limit for limit in _LIMITS if limit in budget.limits]
     if reached:
         score, detail = _LIMITS[reached[0]]
-        yield Finding("hidden.limit", "hidden", score, detail=detail)
+        yield Finding(_LIMIT, "hidden", score, detail=detail)
 
 
 def _readings(view: View, kinds: frozenset[str], chars: str, budget: Budget) -> Iterator[tuple[str, str]]:
@@ -109,10 +121,9 @@ def _readings(view: View, kinds: frozenset[str], chars: str, budget: Budget) -> 
 
 def _carried(text: str, chars: str) -> Iterator[tuple[str, str]]:
     if UNSEEN.search(chars):
-        yield "tags", tagged(text)
-        yield "selectors", selected(text)
-        yield "bits", zero_width_bits(text)
-        yield "bidi", unturned(text)
+        for name, sign, reading in CARRIERS:
+            if sign.search(chars):
+                yield name, reading(text)
     if BRAILLE.search(chars):
         yield "braille", braille(text)
     if MARKED.search(chars):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,6 +46,20 @@ def excerpt(text: str, spans: Iterable[tuple[int, int]], context: int = _CONTEXT
     if end >= 0:
         parts.append(text[start:end])
     return _BREAK.join(parts)
+
+
+def touched(text: str, sign: re.Pattern[str], context: int = _CONTEXT) -> Iterator[tuple[int, int]]:
+    """Where a single character matches, for `excerpt`: from the first to the last of those that are within its reach,
+    as what is between makes no difference. `sign` looks at nothing around the character."""
+    reach = 2 * context
+    match = sign.search(text)
+    while match is not None:
+        end = match.end()
+        last = sign.search(text[end : end + reach][::-1])
+        if last is not None:
+            end = min(end + reach, len(text)) - last.start()
+        yield match.start(), end
+        match = sign.search(text, end)
 
 
 def around(text: str, pattern: re.Pattern[str], context: int = _CONTEXT) -> str:

@@ -7,9 +7,8 @@ import unicodedata
 from collections import Counter
 from typing import Final, Literal
 
-from limen.detection.views_excerpt import excerpt
+from limen.detection.views_excerpt import excerpt, touched
 from limen.detection.views_glyphs import (
-    AT_HOME,
     BESIDE,
     COMBINING,
     FOLDS,
@@ -22,6 +21,8 @@ from limen.detection.views_glyphs import (
     TAGS,
     UNMISTAKABLE,
     UNSEEN,
+    estranged,
+    spent,
     styled,
 )
 
@@ -34,9 +35,11 @@ _MARKED: Final = re.compile(
     f"[A-Za-z][{COMBINING}]{{2,}}|(?:[A-Za-z][{COMBINING}]){{3,}}|(?:[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u010f\u0112-\u019f\u01cd-\u0233]\\w?){{3,}}"
     f"|(?:[\u1e00-\u1e9f]\\w?){{3,}}"
 )
-_TAG_RUN: Final = re.compile(f"[{TAGS}]")
-_SELECTOR: Final = re.compile(f"[{SELECTORS}]")
-_BITS: Final = re.compile("[\u200b-\u200f\u2060-\u2064\ufeff\u180e]")
+_TAG: Final = re.compile(f"[{TAGS}]")
+_UNTAGGED: Final = {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
+_SELECTOR: Final = re.compile(f"[{SELECTORS}]+")
+_SELECTED: Final = {(0xFE00 if byte < 16 else 0xE0100 - 16) + byte: byte for byte in range(256)}
+_BITS: Final = re.compile("[\u200b-\u200f\u2060-\u2064\ufeff\u180e]+")
 _CHUNK: Final = 128  # characters composed at a time: the standard library needs quadratic time for runs of marks
 _OVERRIDE: Final = re.compile("[\u202d\u202e\u2066\u2067]([^\u202c\u2069\n]*)")
 
@@ -48,18 +51,19 @@ def folded(text: str, chars: str) -> str:
     """
     spans: list[tuple[int, int]] = []
     if UNSEEN.search(chars):
-        homely = [match.span() for match in AT_HOME.finditer(text)]
-        spans += _without([match.span() for match in UNSEEN.finditer(text)], homely)
+        spans += touched(estranged(text), UNSEEN)
     if chars.translate(FOLDS) != chars:
         plain = [char for char in chars if styled(char) and char not in _IN_RUNS]
         if plain:
-            spans += [match.span() for match in re.finditer(f"[{''.join(map(re.escape, plain))}]", text)]
+            spans += touched(text, re.compile(f"[{''.join(map(re.escape, plain))}]"))
         spans += [match.span() for match in _ENCLOSED_RUN.finditer(text)]
         spans += [match.span() for match in _SPACE.finditer(text)]
     if LOOKALIKE.search(chars):
         # In a text with real Cyrillic or Greek, only words that mix scripts.
-        pattern = BESIDE if UNMISTAKABLE.search(chars) else LOOKALIKE
-        spans += [match.span() for match in pattern.finditer(text)]
+        if UNMISTAKABLE.search(chars):
+            spans += [match.span() for match in BESIDE.finditer(text)]
+        else:
+            spans += touched(text, LOOKALIKE)
     if _COMPOSED.search(chars):
         composed = compose(text)
         if composed != text:
@@ -70,25 +74,13 @@ def folded(text: str, chars: str) -> str:
     return _WORD.sub(_word, part) if LOOKALIKE.search(part) else part
 
 
-def _without(spans: list[tuple[int, int]], homely: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The spans that lie in none of `homely`; both in order."""
-    left: list[tuple[int, int]] = []
-    at = 0
-    for span in spans:
-        while at < len(homely) and homely[at][1] <= span[0]:
-            at += 1
-        if at == len(homely) or span[0] < homely[at][0]:
-            left.append(span)
-    return left
-
-
 def _word(match: re.Match[str]) -> str:
     """A word of Latin and look-alike letters, or of look-alikes only, in Latin letters. Other words stay."""
     word = match[0]
     if word.isascii():
         return word
-    latin = any(char.isascii() for char in word)
-    if latin or all(char in LOOKALIKES for char in word):
+    signs = set(word)
+    if any(sign.isascii() for sign in signs) or all(sign in LOOKALIKES for sign in signs):
         return word.translate(READ_AS)
     return word
 
@@ -115,46 +107,32 @@ def bare(text: str) -> str:
 
 def tagged(text: str) -> str:
     """Tag characters (U+E0020 to U+E007E) as the ASCII they stand for, flags aside. "" without any."""
-    homely = [match.span() for match in AT_HOME.finditer(text)]
-    spans = _without([match.span() for match in _TAG_RUN.finditer(text)], homely)
-    if not spans:
-        return ""
-    return _TAG_RUN.sub(lambda match: chr(ord(match[0]) - 0xE0000), excerpt(text, spans))
+    return excerpt(text, touched(estranged(text), _TAG)).translate(_UNTAGGED)
 
 
 def selected(text: str) -> str:
     """Bytes carried by variation selectors (1 to 16: 0 to 15, 17 to 256: 16 to 255), if they are text; else "".
 
     All of the text together: one may stand after every visible letter."""
-    spent = AT_HOME.sub("", text)
-    raw = bytes(_selector_byte(char) for char in _SELECTOR.findall(spent))
-    return _plausible(raw)
-
-
-def _selector_byte(char: str) -> int:
-    code = ord(char)
-    return code - 0xFE00 if code < 0xE0000 else code - 0xE0100 + 16
+    return _plausible("".join(_SELECTOR.findall(spent(text))).translate(_SELECTED).encode("latin-1"))
 
 
 def zero_width_bits(text: str) -> str:
     """Text written in bits of two kinds of invisible characters, the eight-bit and either way round; else ""."""
-    found = _BITS.findall(AT_HOME.sub("", text))
+    found = "".join(_BITS.findall(spent(text)))
     if len(found) < 32:
         return ""
     common = [char for char, _ in Counter(found).most_common(2)]
     if len(common) < 2:
         return ""
-    bits = "".join("0" if char == common[0] else "1" for char in found if char in common)
+    others = dict.fromkeys(map(ord, set(found)))
+    bits = found.translate({**others, ord(common[0]): "0", ord(common[1]): "1"})
+    size = len(bits) // 8
     for stream in (bits, bits.translate({48: "1", 49: "0"})):
-        size = len(stream) // 8
-        text_found = _plausible(_bytes(stream, size))
+        text_found = _plausible(int(stream[: size * 8] or "0", 2).to_bytes(size))
         if text_found:
             return text_found
     return ""
-
-
-def _bytes(stream: str, size: int) -> bytes:
-    return bytes(int(stream[at * 8 : at * 8 + 8], 2) for at in range(size))
 
 
 def _plausible(raw: bytes) -> str:
@@ -176,3 +154,12 @@ def unturned(text: str) -> str:
     if not _OVERRIDE.search(text):
         return ""
     return _OVERRIDE.sub(lambda match: match[1][::-1], text).translate(FOLDS)
+
+
+# What carries text unseen: a reading is tried where one of its signs occurs.
+CARRIERS: Final = (
+    ("tags", _TAG, tagged),
+    ("selectors", _SELECTOR, selected),
+    ("bits", _BITS, zero_width_bits),
+    ("bidi", re.compile("[\u202d\u202e\u2066\u2067]"), unturned),
+)

@@ -30,12 +30,36 @@ AT_HOME: Final = re.compile(
     f"\U000e007f|[0-9#*]\ufe0f\u20e3|(?<=[{_EMOJI}])[\ufe0e\ufe0f](?![{SELECTORS}])|(?<=[{_EMOJI}\ufe0f])\u200d(?=[{_EMOJI}])"
     f"|(?<=[\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af])[\ufe00-\ufe02\U000e0100-\U000e01ef](?![{SELECTORS}])|\\A\ufeff"
 )
+_AT_HOME_SIGN: Final = re.compile("[\u200d\ufe00-\ufe0f\ufeff\U000e007f\U000e0100-\U000e01ef]")  # one in each
+
+
+def spent(text: str) -> str:
+    """The text without the invisible characters that belong where they are."""
+    return AT_HOME.sub("", text) if _AT_HOME_SIGN.search(text) else text
+
+
+def estranged(text: str) -> str:
+    """The text, as long as it was, with others in the place of invisible characters that belong where they are."""
+    return AT_HOME.sub(lambda match: "." * len(match[0]), text) if _AT_HOME_SIGN.search(text) else text
+
+
 # Scripts that need joiners, and right-to-left text that needs marks: no disguise, though folded all the same.
 _JOINING: Final = "\u0600-\u08ff\u0900-\u0dff\u0e00-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc"
-IN_WRITING: Final = re.compile(
-    f"(?<=[{_JOINING}])[\u200b-\u200d](?=[{_JOINING}\\s]|\\Z)|(?<=[{RIGHT_TO_LEFT}\\W])[\u200e\u200f\u061c]|(?<=[\u1100-\u11ff])"
-    f"[\u115f\u1160]|[\u200e\u200f\u061c](?=[{RIGHT_TO_LEFT}\\W]|\\Z)|(?<=[\u1820-\u18aa])[\u180b-\u180f]|[\u17b4\u17b5]"
+_TURNING: Final = "\u200e\u200f\u061c"
+_IN_WRITING: Final = re.compile(  # the sign itself stands in front, so that `re` finds the next one at once
+    f"[\u200b-\u200d{_TURNING}\u115f\u1160\u180b-\u180f\u17b4\u17b5](?:"
+    f"(?<=[{_JOINING}][\u200b-\u200d])(?=[{_JOINING}\\s]|\\Z)|(?<=[{RIGHT_TO_LEFT}\\W][{_TURNING}])"
+    f"|(?<=[\u1100-\u11ff][\u115f\u1160])|(?<=[{_TURNING}])(?=[{RIGHT_TO_LEFT}\\W]|\\Z)"
+    f"|(?<=[\u1820-\u18aa][\u180b-\u180f])|(?<=[\u17b4\u17b5]))"
 )
+
+_WRITING: Final = re.compile(f"[{_JOINING}{_TURNING}\u1100-\u11ff\u1820-\u18aa\u17b4\u17b5]")  # one in each
+
+
+def unwritten(text: str) -> str:
+    """The text without the joiners and marks that its own script needs."""
+    return _IN_WRITING.sub("", text) if _WRITING.search(text) else text
+
 
 _CYRILLIC: Final = dict(
     zip("АВЕЗКМНОРСТУХаеорсухѕіјԁԛԝһѐёїӏІЈЅԌԍҮүԚԜ", "ABE3KMHOPCTYXaeopcyxsijdqwheeilIJSGgYyQW", strict=True)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from limen.detection.views_excerpt import WHOLE, around, excerpt
 from limen.detection.views_gate import ATBASH, ATBASH_WORDS, REVERSED_WORDS, ROT13, ROT13_WORDS, WORDS
 
-_LEET_WORD: Final = re.compile(
-    r"(?<![A-Za-z0-9@$!|+])(?=[A-Za-z]{0,24}[0-9@$!|+])[A-Za-z0-9@$!|+]{2,24}(?![A-Za-z0-9@$!|+])"
-)
+_LEET_WORD: Final = re.compile(r"[A-Za-z0-9@$!|+]+")
+_LEET_WORD_KEPT: Final = re.compile(rf"({_LEET_WORD.pattern})")
+_LEET_LONGEST: Final = 24
 _DATA: Final = re.compile(r"[A-Za-z0-9+/_=-]{200,}")  # a picture, a key: words in it are chance
-_LEET_SIGN: Final = re.compile(
-    r"[A-Za-z][013457@$!|]{1,5}[A-Za-z]|\A[013457][A-Za-z]{3}|\A[@$!][A-Za-z]*[013457@$!][A-Za-z]|\A![A-Za-z]+[013457]"
+# One word a line: told from hexadecimal, ordinals and numbered names by where its signs stand.
+_LEET_LINE: Final = re.compile(
+    r"(?m)^(?!(?i:[0-9a-f]+|[0-9]+[a-z]{1,3}|[a-z]+[0-9]+|0x[0-9a-f]+|[0-9]+(?:st|nd|rd|th))$)"
+    r"(?:[013457][A-Za-z]{3}|[@$!][A-Za-z]*[013457@$!][A-Za-z]|![A-Za-z]+[013457]"
+    r"|.*?[A-Za-z][013457@$!|]{1,5}[A-Za-z]).*$"
 )
-_NOT_LEET: Final = re.compile(r"(?i)\A(?:[0-9a-f]+|[0-9]+[a-z]{1,3}|[a-z]+[0-9]+|0x[0-9a-f]+|[0-9]+(?:st|nd|rd|th))\Z")
 _LEET: Final = str.maketrans("01345789@$!|+", "oieastbgasiit")
 _LEET_L: Final = str.maketrans("01345789@$!|+", "oleastbgaslit")
 _APART: Final = re.compile(
@@ -37,33 +40,38 @@ def unleeted(text: str) -> list[str]:
     """Digits and signs in words as letters, "1" as i and, where it matters, as l. Empty below two words written so,
     unless one is a word of orders."""
     text = _DATA.sub(" ", text)
-    words = [match for match in _LEET_WORD.finditer(text) if _is_leet(match[0])]
-    distinct = {match[0].lower() for match in words}
+    words = _LEET_WORD.findall(text)
+    leet = set(_LEET_LINE.findall("\n".join(_signed(words))))
+    distinct = {word.lower() for word in leet}
     if len(distinct) < 2 and not any(
         _KNOWN.fullmatch(word.translate(table)) for word in distinct for table in (_LEET, _LEET_L)
     ):
         return []
-    part = excerpt(text, (match.span() for match in words))
-    readings = [_LEET_WORD.sub(_Letters(table, len(words) >= _MANY), part) for table in (_LEET, _LEET_L)]
+    numbers = sum([word in leet for word in words]) >= _MANY
+    if len(text) > WHOLE:
+        text = excerpt(text, (match.span() for match in _LEET_WORD.finditer(text) if match[0] in leet))
+    parts = _LEET_WORD_KEPT.split(text)  # words and what stands between them, in turn
+    readings = []
+    for table in (_LEET, _LEET_L):
+        read = _letters(_signed(parts[1::2]), table, numbers)
+        readings.append("".join([read.get(part, part) for part in parts]))
     return readings if readings[0] != readings[1] else readings[:1]
 
 
-def _is_leet(word: str) -> bool:
-    return _LEET_SIGN.search(word) is not None and _NOT_LEET.match(word) is None
+def _signed(words: Iterable[str]) -> list[str]:
+    """Each once: those of the length of a word, and not of letters only."""
+    return [word for word in set(words) if not word.isalpha() and 2 <= len(word) <= _LEET_LONGEST]
 
 
-class _Letters:
-    """Reads one word's digits and signs as letters; `numbers`: short ones too ("70" is "to")."""
-
-    def __init__(self, table: Mapping[int, int], numbers: bool) -> None:
-        self._table, self._numbers = table, numbers
-
-    def __call__(self, match: re.Match[str]) -> str:
-        word = match[0]
-        if word.isalpha() or (not any(char.isalpha() for char in word) and not (self._numbers and len(word) < 4)):
-            return word
-        tail = "!" if word.endswith("!") else ""  # at the end it is punctuation
-        return word[: len(word) - len(tail)].translate(self._table) + tail
+def _letters(words: list[str], table: Mapping[int, int], numbers: bool) -> dict[str, str]:
+    """Words with their digits and signs as letters; without any letter, only short ones, and those where `numbers` says
+    so ("70" is "to"). An exclamation mark at the end is punctuation."""
+    read = "\n".join(words).translate(table).split("\n")
+    return {
+        word: letters[:-1] + "!" if word[-1] == "!" else letters
+        for word, letters in zip(words, read, strict=True)
+        if (numbers and len(word) < 4) or word.lower() != word.upper()
+    }
 
 
 def together(text: str) -> str:
@@ -76,9 +84,10 @@ def together(text: str) -> str:
 def _close(match: re.Match[str]) -> str:
     pairs = _LETTER_GAP.findall(match[0])
     gaps = [gap for _, gap in pairs[:-1]]
-    least = min(len(gap) for gap in gaps)
-    common = max(set(gaps), key=gaps.count)
-    if all(gap == common for gap in gaps):
+    counted = Counter(gaps)
+    least = min(map(len, counted))
+    common = counted.most_common(1)[0][0]
+    if len(counted) == 1:
         letters = "".join(letter for letter, _ in pairs)
         return _KNOWN.sub(r" \g<0> ", letters).replace("  ", " ").strip() if letters.isalpha() else letters
     ends = [len(gap) > least or gap != common for gap in gaps]
