@@ -9,7 +9,8 @@ from typing import Final
 from limen.detection.arguments import ArgumentRules
 from limen.detection.beacons import defuse
 from limen.detection.finding import Channel, Finding
-from limen.detection.injection import Context, Injection
+from limen.detection.injection import READ_FIRST, Context, Injection
+from limen.detection.model import WINDOW
 from limen.detection.patterns import signals
 from limen.detection.scanner import Subject
 from limen.detection.sensitive import find, opens, redact, telling
@@ -20,6 +21,7 @@ from limen.detection.withhold import Redact
 # Readings that are guesses: undone on suspicion, they make letters out of any text.
 GUESSED: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "leet", "leet-l", "morse"})
 FORMED: Final = 0.9  # a secret put together from several members counts by its form; its surroundings are made up
+AT_ONCE: Final = 2048  # characters of a whole in which no part counts for little among the others
 MOST: Final = 1000  # findings of one detector in one content; the rest says nothing new
 
 
@@ -34,15 +36,30 @@ class WordDetector:
     def find(self, content: Content, subject: Subject) -> Iterator[Finding]:
         """Findings of the whole have no path. Where everything together asks for no closer look, no part of it would:
         a signal in a part is a signal in the whole, where the part stands on lines of its own."""
-        scan, channel, everything = self._injection.scan, subject.channel, content.everything
-        if content.plain and not self._injection.asks(View("plain", everything, 0), channel, signals(everything)):
+        channel, everything = subject.channel, content.everything
+        shown = signals(everything) if content.plain else None
+        if shown is not None and not self._injection.asks(View("plain", everything, 0), channel, shown):
             return
         context = Context(subject.others, subject.name, subject.trusted)
+
+        def scan(text: str) -> list[Finding]:
+            known = shown if text is everything else None
+            return self._injection.scan(
+                text, channel, context=context, readings=content.examine(text).views, shown=known
+            )
+
+        spread = scan(content.whole) if content.whole else []
+        # What is longer than a window was read in windows of the whole, with its neighbours where those of its own end.
+        again = spread or channel in READ_FIRST or not content.plain or len(content.whole) > AT_ONCE
+        met = False
         for piece in content.pieces:
-            views = content.examine(piece.text).views
-            yield from _placed(scan(piece.text, channel, context=context, readings=views), piece.path)
-        if whole := content.whole or content.framed:
-            yield from scan(whole, channel, context=context, readings=content.examine(whole).views)
+            if again or len(piece.text) < WINDOW or not content.whole:
+                here = scan(piece.text)
+                met = met or bool(here)
+                yield from _placed(here, piece.path)
+        yield from spread
+        if (met or channel in READ_FIRST) and (framed := content.framed):
+            yield from scan(framed)
 
 
 class DisguiseDetector:

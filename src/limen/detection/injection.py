@@ -9,14 +9,14 @@ misses: docs/detection.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 from limen.detection.finding import Channel, Finding
 from limen.detection.model import Model, joint
-from limen.detection.patterns import STEERS, signals, where
+from limen.detection.patterns import STEERS, Signals, signals, where
 from limen.detection.text import View, views
 
 # Every session reads these before it does anything: they are always classified.
@@ -52,19 +52,28 @@ class Injection:
         return _loaded()
 
     def scan(
-        self, text: str, channel: Channel, *, context: Context | None = None, readings: Sequence[View] | None = None
+        self,
+        text: str,
+        channel: Channel,
+        *,
+        context: Context | None = None,
+        readings: Sequence[View] | None = None,
+        shown: Signals | None = None,
     ) -> list[Finding]:
         """Findings of the families `injection` and, for what a server says about itself, `poisoning`; strongest first.
 
         `injection.orders` is the classifier's word; a finding named after a signal says what the orders are like. Spans
         are characters of the view named. Raises TooMuch for a text over the bound and Fault where an engine fails:
-        never returns less because it could not look. `readings`: its views, where somebody has them already.
+        never returns less because it could not look. `readings`: its views, where somebody has them already; `shown`:
+        the signals of the text itself.
         """
         best: dict[str, Finding] = {}
+        context = context or Context()
         for view in views(text) if readings is None else readings:
-            for finding in self._view(view, channel, context or Context()):
-                known = best.get(finding.id)
-                if known is None or finding.score > known.score:
+            known = shown if shown is not None and view.text is text else signals(view.text)
+            for finding in self._view(view, channel, context, known):
+                louder = best.get(finding.id)
+                if louder is None or finding.score > louder.score:
                     best[finding.id] = finding
         return sorted(best.values(), key=lambda one: (-one.score, one.id))
 
@@ -81,7 +90,7 @@ class Injection:
         """The probability that 1 % of the ordinary texts of held-out sources reached on this kind of channel."""
         return self.model.thresholds[_layer(channel)]
 
-    def asks(self, view: View, channel: Channel, shown: Mapping[str, object]) -> bool:
+    def asks(self, view: View, channel: Channel, shown: Signals) -> bool:
         """Whether this view goes to the classifier. `shown`: its signals."""
         if channel in READ_FIRST or view.depth or shown:
             return True
@@ -91,8 +100,7 @@ class Injection:
         found = self.model.windows(view.text)
         return self.model.layers[_layer(channel)].probability(joint(found, view.text)), found.best
 
-    def _view(self, view: View, channel: Channel, context: Context) -> Iterator[Finding]:
-        shown = signals(view.text)
+    def _view(self, view: View, channel: Channel, context: Context, shown: Signals) -> Iterator[Finding]:
         if not self.asks(view, channel, shown):
             return
         family = "poisoning" if channel in READ_FIRST else "injection"
