@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from limen.detection.arguments import ArgumentRules
@@ -22,6 +23,7 @@ from limen.detection.withhold import Redact
 GUESSED: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "leet", "leet-l", "morse"})
 FORMED: Final = 0.9  # a secret put together from several members counts by its form; its surroundings are made up
 AT_ONCE: Final = 2048  # characters of a whole in which no part counts for little among the others
+LONGEST_NAME: Final = 64  # characters of a member's name whose answers are kept
 MOST: Final = 1000  # findings of one detector in one content; the rest says nothing new
 
 
@@ -109,12 +111,14 @@ class SensitiveDetector:
             yield from self._named(content)
             return
         for piece in content.pieces:
+            if piece.name and content.plain and not held and not _open_name(piece.text):
+                continue
             path = "" if piece.name else piece.path  # a member's name cannot be redacted: see `withhold.redacted`
             known = self._known(piece.text) if held else ()
             hits = [*find(piece.text, "" if piece.name else hint(piece.path)), *known]
             seen = seen or bool(hits)
             yield from _hits(hits, path, "plain")
-            for view in content.examine(piece.text).views:
+            for view in () if content.plain else content.examine(piece.text).views:
                 if view.depth and GUESSED.isdisjoint(view.name.split(">")):
                     yield from _hits(self._disguised(view.text, piece.text), path, view.name)
                     if not known:  # it knows encodings by itself, and these can be redacted
@@ -127,7 +131,7 @@ class SensitiveDetector:
     def _named(self, content: Content) -> Iterator[Finding]:
         """What only the name of its member tells."""
         for path, text, name in content.pieces:
-            if not name and (called := hint(path)) and telling(called):
+            if not name and (called := _telling_name(path)):
                 yield from _hits(find(text, called), path, "plain")
 
     def _disguised(self, reading: str, plain: str) -> list[Hit]:
@@ -179,6 +183,21 @@ def hint(path: str) -> str:
         return last.replace("~1", "/").replace("~0", "~") if "~" in last else last
     steps = [step for step in path.split("/") if step and not step.isdigit()]
     return steps[-1].replace("~1", "/").replace("~0", "~") if steps else ""
+
+
+def _open_name(name: str) -> bool:
+    """`opens` of a member's name: nearly all of them come again."""
+    return _kept_name(name) if len(name) <= LONGEST_NAME else opens(name)
+
+
+_kept_name: Final = lru_cache(maxsize=4096)(opens)
+
+
+@lru_cache(maxsize=4096)
+def _telling_name(path: str) -> str:
+    """`hint`, where it tells more than the form of a value does; else ""."""
+    called = hint(path)
+    return called if telling(called) else ""
 
 
 def _placed(findings: Sequence[Finding], path: str) -> Iterator[Finding]:

@@ -69,7 +69,7 @@ class Content:
     text, is no string of its own. Raises TooMuch as `pieces` does.
     """
 
-    __slots__ = ("_examined", "_found", "_kinds", "everything", "pieces", "whole")
+    __slots__ = ("_examined", "_found", "_kinds", "_plain", "everything", "pieces", "whole")
 
     def __init__(self, value: Any) -> None:
         self._found = pieces(value)
@@ -77,6 +77,7 @@ class Content:
         self.whole = joined(self.pieces) if len(self.pieces) > 1 else ""
         self.everything = self.whole or (self.pieces[0].text if self.pieces else "")
         self._kinds: frozenset[str] | None = None
+        self._plain: bool | None = None
         self._examined: dict[str, Examined] = {}
 
     @property
@@ -98,7 +99,9 @@ class Content:
 
         Told by one look at everything: each string stands in it on lines of its own, and no condition of `views_gate`
         is met by a part of a text whose whole does not meet it."""
-        return not self.kinds and self.everything.isascii()
+        if self._plain is None:
+            self._plain = not self.kinds and self.everything.isascii()
+        return self._plain
 
     def examine(self, text: str) -> Examined:
         """`examine` of one of the strings or of `whole`. Raises TooMuch above MAX_TEXT."""
