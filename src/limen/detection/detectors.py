@@ -39,16 +39,17 @@ class WordDetector:
         """Findings of the whole have no path. Where everything together asks for no closer look, no part of it would:
         a signal in a part is a signal in the whole, where the part stands on lines of its own."""
         channel, everything = subject.channel, content.everything
-        shown = signals(everything) if content.plain else None
-        if shown is not None and not self._injection.asks(View("plain", everything, 0), channel, shown):
+        asks, shown = self._injection.asks, signals(everything) if content.plain else None
+        if shown is not None and not asks(View("plain", everything, 0), channel, shown):
             return
         context = Context(subject.others, subject.name, subject.trusted)
 
         def scan(text: str) -> list[Finding]:
-            known = shown if text is everything else None
-            return self._injection.scan(
-                text, channel, context=context, readings=content.examine(text).views, shown=known
-            )
+            views = content.examine(text).views
+            known = None if shown is None else shown if text is everything else signals(text)
+            if known is not None and not asks(views[0], channel, known):
+                return []
+            return self._injection.scan(text, channel, context=context, readings=views, shown=known)
 
         spread = scan(content.whole) if content.whole else []
         # What is longer than a window was read in windows of the whole, with its neighbours where those of its own end.

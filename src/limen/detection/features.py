@@ -28,6 +28,7 @@ _SALT: Final = [
 ]
 _SHIFT: Final = np.array(64 - BITS, dtype=np.uint64)
 _HALF: Final = np.array(31, dtype=np.uint64)
+_PLACES: Final = np.arange(CHUNK + 1)
 _ALONE: Final = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x0E00, 0x0E7F), (0xAC00, 0xD7A3))
 
 
@@ -42,18 +43,9 @@ class Grams:
     origin: _Array
 
 
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    """`unicode`: folded code point, class (0 separator, 1 word, 2 word of its own) of the basic plane; `ascii`: the
-    same for `bytes.translate`; `arithmetic`: hash of a code point, powers, inverses, and the numbers from 0."""
-
-    unicode: tuple[_Array, _Array]
-    ascii: tuple[bytes, bytes]
-    arithmetic: tuple[_Array, _Array, _Array, _Array]
-
-
 @cache
-def _tables() -> _Tables:
+def _tables() -> tuple[_Array, _Array, _Array, _Array, _Array]:
+    """Folded code point, class (0 separator, 1 word, 2 word of its own), hash of the basic plane; powers, inverses."""
     fold = np.arange(0x10001, dtype=np.uint32)
     kind = np.zeros(0x10001, dtype=np.uint8)
     for code in range(0x10000):
@@ -81,15 +73,21 @@ def _tables() -> _Tables:
     inverses = np.ones(CHUNK + 1, dtype=np.uint64)
     inverses[1:] = pow(_BASE, -1, 1 << 64)
     mixed = (np.arange(0x10001, dtype=np.uint64) + _SALT[0]) * _MIX
-    ascii_ = (fold[:256].astype(np.uint8).tobytes(), kind[:256].tobytes())  # only the first 128 are ever asked for
-    return _Tables((fold, kind), ascii_, (mixed, np.cumprod(powers), np.cumprod(inverses), np.arange(CHUNK + 1)))
+    return fold, kind, mixed, np.cumprod(powers), np.cumprod(inverses)
+
+
+@cache
+def _ascii_tables() -> tuple[bytes, bytes]:
+    """Folded code point and class for `bytes.translate`; what stands above 127 is not used."""
+    fold, kind, *_ = _tables()
+    return fold[:256].astype(np.uint8).tobytes(), kind[:256].tobytes()
 
 
 def grams(text: str) -> Grams:
     """Features of at most CHUNK characters. Raises ValueError for more: the caller cuts (see `chunks`)."""
     if len(text) > CHUNK:
         raise ValueError("a chunk is longer than CHUNK characters")
-    mixed, powers, inverses, places = _tables().arithmetic
+    _, _, mixed, powers, inverses = _tables()
     codes, starts, ends, origin = _ascii(text) if text.isascii() else _unicode(text)
     size, count = len(codes), len(starts)
     sums = np.zeros(size + 1, dtype=np.uint64)
@@ -123,13 +121,13 @@ def grams(text: str) -> Grams:
     keys ^= keys >> _HALF
     keys *= _MIX
     keys >>= _SHIFT
-    at = np.concatenate([*(places[:length] for length in lengths[:2]), *(starts[:length] for length in lengths[2:])])
-    return Grams(keys.view(np.int64), at, size, places[:size] if origin is None else origin)
+    at = np.concatenate([*(_PLACES[:length] for length in lengths[:2]), *(starts[:length] for length in lengths[2:])])
+    return Grams(keys.view(np.int64), at, size, _PLACES[:size] if origin is None else origin)
 
 
 def _ascii(text: str) -> tuple[_Array, _Array, _Array, _Array | None]:
     """Folded codes, where words start and end (exclusive), and where each code stood: None where none was left out."""
-    fold, kind = _tables().ascii
+    fold, kind = _ascii_tables()
     folded = text.encode().translate(fold)
     codes, origin = np.frombuffer(folded, dtype=np.uint8), None
     if b"  " in folded:
@@ -143,7 +141,7 @@ def _ascii(text: str) -> tuple[_Array, _Array, _Array, _Array | None]:
 
 def _unicode(text: str) -> tuple[_Array, _Array, _Array, _Array]:
     """The same for any text."""
-    fold, kind = _tables().unicode
+    fold, kind, *_ = _tables()
     codes = fold[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), 0x10000)]
     origin = _single(codes)
     codes = codes[origin]

@@ -110,7 +110,7 @@ class Model:
             if here[top] > best and found.length:
                 best = float(here[top])
                 span = offset + int(found.origin[begin[top]]), offset + int(found.origin[end[top] - 1]) + 1
-        return Windows(np.concatenate(scores), span)
+        return Windows(scores[0] if len(scores) == 1 else np.concatenate(scores), span)
 
 
 def window_bounds(length: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -201,7 +201,8 @@ def _plain(subject: Subject) -> str:
 def _key(subject: Subject, data: bytes, version: str) -> bytes:
     about = _about(subject.server, subject.name, subject.channel, subject.trusted, version, subject.definition).copy()
     about.update(data)
-    return about.digest()
+    digest: bytes = about.digest()
+    return digest
 
 
 @lru_cache(maxsize=1024)

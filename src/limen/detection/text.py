@@ -163,8 +163,13 @@ _FRAME_VALUES: Final = frozenset({"text", "resource", "user", "assistant"})
 
 def _framed(found: list[Piece]) -> list[Piece]:
     """The only text there is, where all around it is the protocol's; else everything."""
-    said = [one for one in found if one.text not in (_FRAME_NAMES if one.name else _FRAME_VALUES)]
-    return said if len(said) == 1 and not said[0].name else found
+    said: Piece | None = None
+    for one in found:
+        if one.text not in (_FRAME_NAMES if one.name else _FRAME_VALUES):
+            if said is not None or one.name:
+                return found
+            said = one
+    return found if said is None else [said]
 
 
 def joined(found: Iterable[Piece]) -> str:
