@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 import string
 from collections.abc import Awaitable
@@ -20,7 +21,7 @@ from limen.detection.finding import Channel, Finding
 from limen.detection.model import Model, Windows
 from limen.detection.patterns import signals
 from limen.detection.scanner import Report, Subject
-from limen.detection.text import Content, Piece
+from limen.detection.text import Content, Piece, examine
 from limen.detection.views_gate import gate
 from limen.inspection import Inspection
 
@@ -168,6 +169,36 @@ def test_a_framed_text_is_read_again_only_where_it_shows_orders(inspection: Insp
 
     assert looks(ORDINARY * 2) == [ORDINARY * 2]
     assert looks(ORDERS) == [ORDERS, Content({"content": [{"type": "text", "text": ORDERS}]}).framed]
+
+
+def test_a_path_is_no_encoded_text_and_an_encoded_text_beside_it_is_found(inspection: Inspection) -> None:
+    path, title = "documents/library/opening-hours.md", "Hours and aB"
+    beside = Content({"path": path, "title": title})
+    assert gate(beside.everything) == {"base64"}
+    assert beside.plain
+    assert [view.name for view in examine(beside.everything).views] == ["plain"]
+    hidden = base64.b64encode(ORDERS.encode()).decode()
+    for value in ({"path": path, "title": hidden}, {"path": f"{path}\n{hidden[:60]}\n{hidden[60:]}", "title": title}):
+        assert not Content(value).plain
+        assert "injection.orders" in {one.id for one in judged(inspection, value, Channel.RESULT)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_a_run_that_looks_encoded_nothing_is_decoded(seed: int) -> None:
+    dice = random.Random(seed)
+    signs, met = "abcdefABC0123+/_-=", {True: 0, False: 0}
+    for _ in range(1500):
+        words = ["".join(dice.choices(signs, k=dice.randrange(1, 40))) for _ in range(dice.randrange(1, 4))]
+        words += [base64.b64encode(dice.choice(PAYLOADS).encode()).decode()[: dice.randrange(12, 80)]]
+        dice.shuffle(words)
+        lines = [word.lower() if dice.random() < 0.7 else word for word in words]
+        content = Content(lines)
+        if gate(content.everything) == {"base64"}:
+            met[content.plain] += 1
+            if content.plain:
+                for text in (*lines, content.everything):
+                    assert len(examine(text).views) == 1, text
+    assert all(met.values())
 
 
 def test_the_frame_of_a_single_text_is_not_a_text() -> None:

@@ -132,7 +132,7 @@ class SensitiveDetector:
     def _named(self, content: Content) -> Iterator[Finding]:
         """What only the name of its member tells."""
         for path, text, name in content.pieces:
-            if not name and (called := _telling_name(path)):
+            if not name and (called := hint(path)) and telling(called):
                 yield from _hits(find(text, called), path, "plain")
 
     def _disguised(self, reading: str, plain: str) -> list[Hit]:
@@ -192,13 +192,6 @@ def _open_name(name: str) -> bool:
 
 
 _kept_name: Final = lru_cache(maxsize=4096)(opens)
-
-
-@lru_cache(maxsize=4096)
-def _telling_name(path: str) -> str:
-    """`hint`, where it tells more than the form of a value does; else ""."""
-    called = hint(path)
-    return called if telling(called) else ""
 
 
 def _placed(findings: Sequence[Finding], path: str) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from limen.core.faults import Fault
 from limen.detection.finding import Finding
 from limen.detection.views import View, look
+from limen.detection.views_decode import runs
 from limen.detection.views_gate import gate
 
 __all__ = [
@@ -39,6 +40,7 @@ MAX_TOTAL: Final = 4 * 1024 * 1024  # characters in all strings of one value
 MAX_TEXT: Final = 16 * 1024 * 1024  # characters of one text: `joined` repeats short fields in other orders
 MAX_LEVELS: Final = 256  # the parser refuses far earlier
 _EDGE: Final = 160  # of a long field, this much at either end can be half of a split sentence
+_BASE64: Final = frozenset({"base64"})
 _INDEX: Final = re.compile(r"/\d+(?=/|\Z)")
 
 
@@ -88,9 +90,11 @@ class Content:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The disguises that everything together could hold, of `views_gate`."""
+        """The disguises that everything together could hold, of `views_gate`. Paths of files alone are none."""
         if self._kinds is None:
-            self._kinds = gate(self.everything)
+            kinds = gate(self.everything)
+            # Next to others it stays: what they are undone to can be base64.
+            self._kinds = kinds if kinds != _BASE64 or runs(self.everything) else frozenset()
         return self._kinds
 
     @property
