@@ -1,5 +1,6 @@
 """What looking at content costs where nobody has seen it before, and what it cost in another state of the source.
-Run by hand: python bench/inspection.py [--before DIRECTORY] [--turns 5]  (git archive COMMIT src | tar -x -C DIRECTORY)
+Run by hand: python bench/inspection.py [--before DIRECTORY] [--turns 5] [--calls]
+(git archive COMMIT src | tar -x -C DIRECTORY; --calls: ordinary calls only, which takes seconds a turn)
 
 Processor time of the thread, default settings, contents that differ from one to the next; the states take turns, each
 in a process of its own, and of each the best turn counts. Beside it, as a ratio, `orjson.loads` of the same bytes: it
@@ -149,7 +150,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-async def measure(directory, corpus):
+async def measure(directory, corpus, calls_only):
     """Everything, in microseconds and MB, by name."""
     import orjson
 
@@ -213,6 +214,11 @@ async def measure(directory, corpus):
         found[f"call {size} B"] = best(7, partial(parsed, size), both)
         found[f"call {size} B, parsed"] = best(7, partial(calls, size), lambda two: [*map(orjson.loads, two)])
 
+    if calls_only:
+        inspection.close()
+        table.close()
+        return found
+
     def judged(text):
         with contextlib.suppress(DependencyFault):  # longer than the scanner waits: then that time is what counts
             inspection.scanner.scan_now(Subject("up", "find", Channel.RESULT, value={"text": text}))
@@ -254,9 +260,10 @@ async def measure(directory, corpus):
     return found
 
 
-def turn(source, corpus):
+def turn(source, options):
     environment = {**os.environ, "PYTHONPATH": str(source)}
-    command = [sys.executable, __file__, "--measure", *(["--corpus", str(corpus)] if corpus else [])]
+    command = [sys.executable, __file__, "--measure", *(["--corpus", str(options.corpus)] if options.corpus else [])]
+    command += ["--calls"] if options.calls else []
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -268,15 +275,16 @@ def main():
     parser.add_argument("--before", type=Path)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--corpus", type=Path, help="ordinary texts, separated by U+001E")
+    parser.add_argument("--calls", action="store_true", help="ordinary calls only")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         with tempfile.TemporaryDirectory() as place:
-            print(json.dumps(asyncio.run(measure(Path(place), options.corpus))))
+            print(json.dumps(asyncio.run(measure(Path(place), options.corpus, options.calls))))
         return
     here = Path(__file__).resolve().parent.parent / "src"
     states = [here] if options.before is None else [options.before / "src", here]
-    turns = [[turn(one, options.corpus) for one in states] for _ in range(options.turns)]
+    turns = [[turn(one, options) for one in states] for _ in range(options.turns)]
     least = [{name: min(one[side][name] for one in turns) for name in turns[0][0]} for side in range(len(states))]
     for name in least[0]:
         if name.endswith(", parsed"):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from limen.detection.arguments import ArgumentRules
 from limen.detection.beacons import defuse
 from limen.detection.finding import Channel, Finding
-from limen.detection.injection import Context, Injection
-from limen.detection.model import Windows
-from limen.detection.patterns import signals
+from limen.detection.injection import READ_FIRST, Context, Injection
+from limen.detection.model import WINDOW, Windows
+from limen.detection.patterns import Signals, signals
 from limen.detection.scanner import Subject
 from limen.detection.sensitive import find, opens, redact, telling
 from limen.detection.sensitive_hit import Hit
@@ -22,6 +24,8 @@ from limen.detection.withhold import Redact
 GUESSED: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "leet", "leet-l", "morse"})
 FORMED: Final = 0.9  # a secret put together from several members counts by its form; its surroundings are made up
 FEW: Final = 8  # strings that are classified one by one; more of them together, which for each costs far less
+AT_ONCE: Final = 2048  # characters of a whole in which no part counts for little among the others
+LONGEST_NAME: Final = 64  # characters of a member's name whose answers are kept
 MOST: Final = 1000  # findings of one detector in one content; the rest says nothing new
 
 
@@ -36,20 +40,42 @@ class WordDetector:
     def find(self, content: Content, subject: Subject) -> Iterator[Finding]:
         """Findings of the whole have no path. Where everything together asks for no closer look, no part of it would:
         a signal in a part is a signal in the whole, where the part stands on lines of its own."""
-        scan, channel, everything = self._injection.scan, subject.channel, content.everything
-        if content.plain and not self._injection.asks(View("plain", everything, 0), channel, signals(everything)):
+        channel, everything = subject.channel, content.everything
+        asks, shown = self._injection.asks, signals(everything) if content.plain else None
+        if shown is not None and not asks(View("plain", everything, 0), channel, shown):
             return
         context = Context(subject.others, subject.name, subject.trusted)
+
+        def known(text: str) -> Signals | None:
+            """The signals, where all that can be read in the text is the text."""
+            return None if shown is None else shown if text is everything else signals(text)
+
+        def asked(text: str, signs: Signals | None) -> bool:
+            return signs is None or asks(View("plain", text, 0), channel, signs)
+
+        def scan(
+            text: str, signs: Signals | None, judged: Mapping[str, Windows] = MappingProxyType({})
+        ) -> list[Finding]:
+            readings = content.examine(text).views
+            return self._injection.scan(text, channel, context=context, readings=readings, shown=signs, judged=judged)
+
+        spread = scan(content.whole, shown) if content.whole else []
+        # What is longer than a window was read in windows of the whole, with its neighbours where those of its own end.
+        again = spread or channel in READ_FIRST or not content.plain or len(content.whole) > AT_ONCE
+        alone = [one for one in content.pieces if again or len(one.text) < WINDOW or not content.whole]
+        asking = [(one, signs) for one in alone if asked(one.text, signs := known(one.text))]
         judged: Mapping[str, Windows] = {}
-        if len(content.pieces) > FEW:
-            texts = (view.text for piece in content.pieces for view in content.examine(piece.text).views)
+        if len(asking) > FEW:
+            texts = (view.text for one, _ in asking for view in content.examine(one.text).views)
             judged = self._injection.model.short(texts)
-        for piece in content.pieces:
-            views = content.examine(piece.text).views
-            found = scan(piece.text, channel, context=context, readings=views, judged=judged)
-            yield from _placed(found, piece.path)
-        if whole := content.whole or content.framed:
-            yield from scan(whole, channel, context=context, readings=content.examine(whole).views)
+        met = False
+        for piece, signs in asking:
+            here = scan(piece.text, signs, judged)
+            met = met or bool(here)
+            yield from _placed(here, piece.path)
+        yield from spread
+        if (met or channel in READ_FIRST) and (framed := content.framed):
+            yield from scan(framed, known(framed))
 
 
 class DisguiseDetector:
@@ -99,12 +125,14 @@ class SensitiveDetector:
             yield from self._named(content)
             return
         for piece in content.pieces:
+            if piece.name and content.plain and not held and not _open_name(piece.text):
+                continue
             path = "" if piece.name else piece.path  # a member's name cannot be redacted: see `withhold.redacted`
             known = self._known(piece.text) if held else ()
             hits = [*find(piece.text, "" if piece.name else hint(piece.path)), *known]
             seen = seen or bool(hits)
             yield from _hits(hits, path, "plain")
-            for view in content.examine(piece.text).views:
+            for view in () if content.plain else content.examine(piece.text).views:
                 if view.depth and GUESSED.isdisjoint(view.name.split(">")):
                     yield from _hits(self._disguised(view.text, piece.text), path, view.name)
                     if not known:  # it knows encodings by itself, and these can be redacted
@@ -169,6 +197,14 @@ def hint(path: str) -> str:
         return last.replace("~1", "/").replace("~0", "~") if "~" in last else last
     steps = [step for step in path.split("/") if step and not step.isdigit()]
     return steps[-1].replace("~1", "/").replace("~0", "~") if steps else ""
+
+
+def _open_name(name: str) -> bool:
+    """`opens` of a member's name: nearly all of them come again."""
+    return _kept_name(name) if len(name) <= LONGEST_NAME else opens(name)
+
+
+_kept_name: Final = lru_cache(maxsize=4096)(opens)
 
 
 def _placed(findings: Sequence[Finding], path: str) -> Iterator[Finding]:

@@ -22,10 +22,14 @@ CHARS: Final = (3, 5)
 
 _Array = NDArray[Any]
 _BASE: Final = 0x9E3779B97F4A7C15 | 1
-_MIX: Final = np.uint64(0xD6E8FEB86659FD93)
-_SALT: Final = [np.uint64(value) for value in (0xA0761D6478BD642F, 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3)]
-_SHIFT: Final = np.uint64(64 - BITS)
-_HALF: Final = np.uint64(31)
+# Arrays without dimensions: numpy converts a number anew in every operation.
+_MIX: Final = np.array(0xD6E8FEB86659FD93, dtype=np.uint64)
+_SALT: Final = [
+    np.array(value, dtype=np.uint64) for value in (0xA0761D6478BD642F, 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3)
+]
+_SHIFT: Final = np.array(64 - BITS, dtype=np.uint64)
+_HALF: Final = np.array(31, dtype=np.uint64)
+_PLACES: Final = np.arange(CHUNK + 1)
 _ALONE: Final = ((0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x0E00, 0x0E7F), (0xAC00, 0xD7A3))
 
 
@@ -73,46 +77,84 @@ def _tables() -> tuple[_Array, _Array, _Array, _Array, _Array]:
     return fold, kind, mixed, np.cumprod(powers), np.cumprod(inverses)
 
 
+@cache
+def _ascii_tables() -> tuple[bytes, bytes]:
+    """Folded code point and class for `bytes.translate`; what stands above 127 is not used."""
+    fold, kind, *_ = _tables()
+    return fold[:256].astype(np.uint8).tobytes(), kind[:256].tobytes()
+
+
 def grams(text: str) -> Grams:
     """Features of at most CHUNK characters. Raises ValueError for more: the caller cuts (see `chunks`)."""
     if len(text) > CHUNK:
         raise ValueError("a chunk is longer than CHUNK characters")
-    fold, kind, mixed, powers, inverses = _tables()
-    if text.isascii():
-        codes = fold[np.frombuffer(text.encode(), dtype=np.uint8)]
-    else:
-        codes = fold[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), 0x10000)]
+    _, _, mixed, powers, inverses = _tables()
+    codes, starts, ends, origin = _ascii(text) if text.isascii() else _unicode(text)
+    size, count = len(codes), len(starts)
+    sums = np.zeros(size + 1, dtype=np.uint64)
+    np.add.accumulate(mixed.take(codes) * powers[:size], out=sums[1:])
+    # Calls cost more than sums where texts are short: every kind of feature is made in its place among all the keys.
+    lengths = [max(0, size - order + 1) for order in CHARS] + [max(0, count - gap) for gap in (0, 1, 2, 2)]
+    keys = np.empty(sum(lengths), dtype=np.uint64)
+    parts, done = [], 0
+    for length in lengths:
+        parts.append(keys[done : done + length])
+        done += length
+    for order, salt, part in zip(CHARS, (_SALT[1], _SALT[2]), parts[:2], strict=True):
+        if len(part):
+            np.subtract(sums[order:], sums[:-order], out=part)
+            part *= inverses[: len(part)]
+            part += salt
+    words, pairs, skips, threes = parts[2:]
+    np.subtract(sums.take(ends), sums.take(starts), out=words)
+    words *= inverses.take(starts)
+    words ^= words >> _HALF
+    words *= _MIX
+    np.multiply(words[:-1], _SALT[0], out=pairs)
+    pairs += words[1:]
+    if count > 2:
+        np.multiply(words[:-2], _SALT[1], out=skips)
+        skips += words[2:]
+        np.right_shift(pairs[:-1], _HALF, out=threes)
+        threes ^= pairs[:-1]
+        threes *= _SALT[2]
+        threes += words[2:]
+    keys ^= keys >> _HALF
+    keys *= _MIX
+    keys >>= _SHIFT
+    at = np.concatenate([*(_PLACES[:length] for length in lengths[:2]), *(starts[:length] for length in lengths[2:])])
+    return Grams(keys.view(np.int64), at, size, _PLACES[:size] if origin is None else origin)
+
+
+def _ascii(text: str) -> tuple[_Array, _Array, _Array, _Array | None]:
+    """Folded codes, where words start and end (exclusive), and where each code stood: None where none was left out."""
+    fold, kind = _ascii_tables()
+    folded = text.encode().translate(fold)
+    codes, origin = np.frombuffer(folded, dtype=np.uint8), None
+    if b"  " in folded:
+        origin = _single(codes)
+        codes = codes[origin]
+        folded = codes.tobytes()
+    classes = np.frombuffer(b"\0%b\0" % folded.translate(kind), dtype=np.uint8)
+    edges = (classes[1:] != classes[:-1]).nonzero()[0]  # no ASCII character is a word of its own: in, out, in, out
+    return codes, edges[::2], edges[1::2], origin
+
+
+def _unicode(text: str) -> tuple[_Array, _Array, _Array, _Array]:
+    """The same for any text."""
+    fold, kind, *_ = _tables()
+    codes = fold[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), 0x10000)]
+    origin = _single(codes)
+    codes = codes[origin]
+    return codes, *_words(kind[codes]), origin
+
+
+def _single(codes: _Array) -> _Array:
+    """Places of all but the blanks that follow a blank."""
     blank = codes == 32
     blank[1:] &= blank[:-1]
-    if len(blank):
-        blank[0] = False
-    origin = np.flatnonzero(~blank)
-    codes = codes[origin]
-    size = len(codes)
-    sums = np.zeros(size + 1, dtype=np.uint64)
-    np.cumsum(mixed[codes] * powers[:size], out=sums[1:])
-    found: list[_Array] = []
-    where: list[_Array] = []
-    for order, salt in zip(CHARS, (_SALT[1], _SALT[2]), strict=True):
-        if size >= order:
-            found.append((sums[order:] - sums[:-order]) * inverses[: size - order + 1] + salt)
-            where.append(np.arange(size - order + 1))
-    classes = kind[codes]
-    starts, ends = _words(classes)
-    words = (sums[ends] - sums[starts]) * inverses[starts]
-    words = (words ^ (words >> _HALF)) * _MIX
-    found.append(words)
-    where.append(starts)
-    pairs = words[:-1] * _SALT[0] + words[1:]
-    found.append(pairs)
-    where.append(starts[:-1])
-    found.append(words[:-2] * _SALT[1] + words[2:])
-    where.append(starts[:-2])
-    found.append((pairs[:-1] ^ (pairs[:-1] >> _HALF)) * _SALT[2] + words[2:])
-    where.append(starts[:-2])
-    keys = np.concatenate(found)
-    index = ((keys ^ (keys >> _HALF)) * _MIX) >> _SHIFT
-    return Grams(index.view(np.int64), np.concatenate(where), size, origin)
+    blank[:1] = False
+    return np.flatnonzero(~blank)
 
 
 def _words(classes: _Array, owner: _Array | None = None) -> tuple[_Array, _Array]:

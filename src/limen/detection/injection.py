@@ -17,7 +17,7 @@ from typing import Final
 
 from limen.detection.finding import Channel, Finding
 from limen.detection.model import Model, Windows, joint
-from limen.detection.patterns import STEERS, signals, where
+from limen.detection.patterns import STEERS, Signals, signals, where
 from limen.detection.text import View, views
 
 # Every session reads these before it does anything: they are always classified.
@@ -59,20 +59,23 @@ class Injection:
         *,
         context: Context | None = None,
         readings: Sequence[View] | None = None,
+        shown: Signals | None = None,
         judged: Mapping[str, Windows] = MappingProxyType({}),
     ) -> list[Finding]:
         """Findings of the families `injection` and, for what a server says about itself, `poisoning`; strongest first.
 
         `injection.orders` is the classifier's word; a finding named after a signal says what the orders are like. Spans
         are characters of the view named. Raises TooMuch for a text over the bound and Fault where an engine fails:
-        never returns less because it could not look. `readings`: its views, where somebody has them already; `judged`:
-        the windows of some views' texts, likewise.
+        never returns less because it could not look. `readings`: its views, where somebody has them already; likewise
+        `shown`, the signals of the text itself, and `judged`, the windows of some views' texts.
         """
         best: dict[str, Finding] = {}
+        context = context or Context()
         for view in views(text) if readings is None else readings:
-            for finding in self._view(view, channel, context or Context(), judged):
-                known = best.get(finding.id)
-                if known is None or finding.score > known.score:
+            known = shown if shown is not None and view.text is text else signals(view.text)
+            for finding in self._view(view, channel, context, known, judged):
+                louder = best.get(finding.id)
+                if louder is None or finding.score > louder.score:
                     best[finding.id] = finding
         return sorted(best.values(), key=lambda one: (-one.score, one.id))
 
@@ -89,7 +92,7 @@ class Injection:
         """The probability that 1 % of the ordinary texts of held-out sources reached on this kind of channel."""
         return self.model.thresholds[_layer(channel)]
 
-    def asks(self, view: View, channel: Channel, shown: Mapping[str, object]) -> bool:
+    def asks(self, view: View, channel: Channel, shown: Signals) -> bool:
         """Whether this view goes to the classifier. `shown`: its signals."""
         if channel in READ_FIRST or view.depth or shown:
             return True
@@ -101,8 +104,9 @@ class Injection:
         found = judged.get(view.text) or self.model.windows(view.text)
         return self.model.layers[_layer(channel)].probability(joint(found, view.text)), found.best
 
-    def _view(self, view: View, channel: Channel, context: Context, judged: Mapping[str, Windows]) -> Iterator[Finding]:
-        shown = signals(view.text)
+    def _view(
+        self, view: View, channel: Channel, context: Context, shown: Signals, judged: Mapping[str, Windows]
+    ) -> Iterator[Finding]:
         if not self.asks(view, channel, shown):
             return
         family = "poisoning" if channel in READ_FIRST else "injection"

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from typing import Any, Final
 
@@ -95,16 +96,22 @@ class Model:
         best, span = -math.inf, (0, 0)
         for offset, piece in chunks(text):
             found = grams(piece)
-            placed = np.bincount(found.at, weights=self.table[found.index], minlength=found.length + 1)
-            sums = np.concatenate(([0.0], np.cumsum(placed)))
-            begin, end = window_bounds(found.length)
-            here = (sums[end] - sums[begin]) * self.scale / np.sqrt(end - begin + PAD) + self.bias
+            begin, end, root = _measures(found.length)
+            weights = self.table.take(found.index)
+            if len(begin) == 1:
+                total: Any = np.add.reduce(weights, keepdims=True)
+            else:
+                placed = np.bincount(found.at, weights=weights, minlength=found.length)
+                sums = np.zeros(found.length + 1)
+                np.add.accumulate(placed, out=sums[1:])
+                total = sums.take(end) - sums.take(begin)
+            here = total * self.scale / root + self.bias
             scores.append(here)
             top = int(here.argmax())
             if here[top] > best and found.length:
                 best = float(here[top])
                 span = offset + int(found.origin[begin[top]]), offset + int(found.origin[end[top] - 1]) + 1
-        return Windows(np.concatenate(scores), span)
+        return Windows(scores[0] if len(scores) == 1 else np.concatenate(scores), span)
 
     def short(self, texts: Iterable[str]) -> dict[str, Windows]:
         """As `windows`, for many texts at once; only for those of one window, and none for those that are empty."""
@@ -137,6 +144,13 @@ def window_bounds(length: int) -> tuple[NDArray[Any], NDArray[Any]]:
     begin = np.arange(0, max(1, length - WINDOW + STRIDE), STRIDE)
     begin = np.minimum(begin, max(0, length - WINDOW))
     return begin, np.minimum(begin + WINDOW, length)
+
+
+@lru_cache(maxsize=1024)
+def _measures(length: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The windows, and what the sum of each is divided by."""
+    begin, end = window_bounds(length)
+    return begin, end, np.sqrt(end - begin + PAD)
 
 
 def joint(found: Windows, text: str) -> list[float]:

@@ -8,8 +8,10 @@ or a result has little honest use for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import re2  # type: ignore[import-untyped]
@@ -242,6 +244,9 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
 WORDING: Final = "wording"
 SIGNALS: Final = tuple(name for name in PATTERNS if name != WORDING)  # what counts as evidence
 STEERS: Final = frozenset({"override", "role_token", "secrecy", "leak", "stuffing", "hidden_tag", "decode", "beacon"})
+_SHORT: Final = 64  # characters of a text whose signals are kept
+Signals = Mapping[str, tuple[int, ...]]
+_NONE: Final[Signals] = MappingProxyType({})
 MEMORY: Final = 64 << 20  # bytes for the automaton of the whole set, at most
 
 
@@ -275,22 +280,34 @@ def _compiled() -> _Compiled:
     return _Compiled(group, tuple(owner), tuple(single))
 
 
-def signals(text: str) -> dict[str, tuple[int, ...]]:
+def signals(text: str) -> Signals:
     """Which signals the text shows: name -> numbers of the expressions that matched, for `where`.
 
     Raises Fault where the engine ran out of memory: a text that was not searched is not a text without signals.
     """
+    return _signals_kept(text) if len(text) <= _SHORT else _signals(text)
+
+
+# Names of members and words of enumerations come again and again.
+@lru_cache(maxsize=1024)
+def _signals_kept(text: str) -> Signals:
+    return _signals(text)
+
+
+def _signals(text: str) -> Signals:
     compiled = _compiled()
-    found: dict[str, tuple[int, ...]] = {}
     matched = compiled.group.Match(text.encode("utf-8", "replace"))
     if not matched or len(compiled.owner) not in matched:
         raise Fault("the signal engine gave up on a text")
+    if len(matched) == 1:
+        return _NONE
+    found: dict[str, tuple[int, ...]] = {}
     for number in matched:
         if number == len(compiled.owner):
             continue
         name = compiled.owner[number]
         found[name] = (*found.get(name, ()), number)
-    return found
+    return MappingProxyType(found)
 
 
 def where(text: str, expressions: tuple[int, ...]) -> tuple[int, int]:

@@ -199,14 +199,16 @@ def _plain(subject: Subject) -> str:
 
 
 def _key(subject: Subject, data: bytes, version: str) -> bytes:
-    trusted = "trusted" if subject.trusted else ""
-    parts = (subject.server, subject.name, subject.channel.value, trusted, version)
-    about = sha256("\0".join(parts).encode())  # names hold no NUL, so no two subjects make the same text
-    about.update(_digest(subject.definition))
+    about = _about(subject.server, subject.name, subject.channel, subject.trusted, version, subject.definition).copy()
     about.update(data)
-    return about.digest()
+    digest: bytes = about.digest()
+    return digest
 
 
 @lru_cache(maxsize=1024)
-def _digest(definition: bytes) -> bytes:
-    return sha256(definition).digest()
+def _about(server: str, name: str, channel: Channel, trusted: bool, version: str, definition: bytes) -> Any:
+    """The digest that every content of one subject begins with, to be copied."""
+    parts = (server, name, channel.value, "trusted" if trusted else "", version)
+    about = sha256("\0".join(parts).encode())  # names hold no NUL, so no two subjects make the same text
+    about.update(sha256(definition).digest())
+    return about

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from limen.core.faults import Fault
 from limen.detection.finding import Finding
 from limen.detection.views import ALLOWANCE, View, look, unread
+from limen.detection.views_decode import runs
 from limen.detection.views_gate import gate
 
 __all__ = [
@@ -41,6 +42,7 @@ MAX_TEXT: Final = 16 * 1024 * 1024  # characters of one text: `joined` repeats s
 MAX_LEVELS: Final = 256  # the parser refuses far earlier
 _FACTOR: Final = 8  # lengths of a content: honest ones of mark-up with accents and entities take six
 _EDGE: Final = 160  # of a long field, this much at either end can be half of a split sentence
+_BASE64: Final = frozenset({"base64"})
 _INDEX: Final = re.compile(r"/\d+(?=/|\Z)")
 
 
@@ -71,7 +73,7 @@ class Content:
     text, is no string of its own. Raises TooMuch as `pieces` does.
     """
 
-    __slots__ = ("_examined", "_found", "_kinds", "_left", "everything", "pieces", "whole")
+    __slots__ = ("_examined", "_found", "_kinds", "_left", "_plain", "everything", "pieces", "whole")
 
     def __init__(self, value: Any) -> None:
         self._found = pieces(value)
@@ -79,6 +81,7 @@ class Content:
         self.whole = joined(self.pieces) if len(self.pieces) > 1 else ""
         self.everything = self.whole or (self.pieces[0].text if self.pieces else "")
         self._kinds: frozenset[str] | None = None
+        self._plain: bool | None = None
         self._examined: dict[str, Examined] = {}
         # Characters that the other readings of all pieces may still have; those of `whole` have a bound of their own.
         self._left = max(ALLOWANCE, _FACTOR * sum([len(piece[1]) for piece in self.pieces]))
@@ -91,9 +94,11 @@ class Content:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The disguises that everything together could hold, of `views_gate`."""
+        """The disguises that everything together could hold, of `views_gate`. Paths of files alone are none."""
         if self._kinds is None:
-            self._kinds = gate(self.everything)
+            kinds = gate(self.everything)
+            # Next to others it stays: what they are undone to can be base64.
+            self._kinds = kinds if kinds != _BASE64 or runs(self.everything) else frozenset()
         return self._kinds
 
     @property
@@ -102,7 +107,9 @@ class Content:
 
         Told by one look at everything: each string stands in it on lines of its own, and no condition of `views_gate`
         is met by a part of a text whose whole does not meet it."""
-        return not self.kinds and self.everything.isascii()
+        if self._plain is None:
+            self._plain = not self.kinds and self.everything.isascii()
+        return self._plain
 
     def examine(self, text: str) -> Examined:
         """`examine` of one of the strings or of `whole`. Raises TooMuch above MAX_TEXT."""
@@ -176,8 +183,13 @@ _FRAME_VALUES: Final = frozenset({"text", "resource", "user", "assistant"})
 
 def _framed(found: list[Piece]) -> list[Piece]:
     """The only text there is, where all around it is the protocol's; else everything."""
-    said = [one for one in found if one.text not in (_FRAME_NAMES if one.name else _FRAME_VALUES)]
-    return said if len(said) == 1 and not said[0].name else found
+    said: Piece | None = None
+    for one in found:
+        if one.text not in (_FRAME_NAMES if one.name else _FRAME_VALUES):
+            if said is not None or one.name:
+                return found
+            said = one
+    return found if said is None else [said]
 
 
 def joined(found: Iterable[Piece]) -> str:

@@ -82,6 +82,11 @@ def decode(text: str, kinds: frozenset[str], budget: Budget) -> tuple[str, str]:
     return "+".join(names), text if names else ""
 
 
+def runs(text: str) -> bool:
+    """Whether the text holds a run that `decode` takes for base64. What a line holds, a text of more lines does."""
+    return any(LIKELY.search(match[0]) for match in _BASE64.finditer(text))
+
+
 def _octets(raw: bytes) -> str:
     try:
         return raw.decode()
