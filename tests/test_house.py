@@ -36,9 +36,9 @@ def tracked() -> tuple[Path, ...]:
     return tuple(sorted(p for p in ROOT.rglob("*") if p.is_file() and not built & set(p.relative_to(ROOT).parts)))
 
 
-def sources() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        yield path, ast.parse(path.read_text(), str(path))
+@cache
+def sources() -> tuple[tuple[Path, ast.Module], ...]:
+    return tuple((path, ast.parse(path.read_text(), str(path))) for path in sorted(SOURCE.rglob("*.py")))
 
 
 def called(module: ast.Module) -> Iterator[tuple[str, int]]:

@@ -19,7 +19,7 @@ from limen.core.faults import DependencyFault
 from stores import new_postgres
 
 START = 1_700_000_000.0
-COUNT = 100_000
+COUNT = 40_000
 
 
 def rows(count: int, seed: int = 7) -> list[Row]:
