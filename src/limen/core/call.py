@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import jiter
 
@@ -21,8 +21,7 @@ class Era(Enum):
     MODERN = "modern"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """What the transport knows of the other side. `address` is the socket's; a header's only where the socket's is a
     proxy the configuration trusts."""
 
@@ -32,8 +31,7 @@ class Peer:
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One parsed request or notification. What is sent upstream is rendered from this and from nothing else.
 
     Values that have members of their own are kept as canonical JSON bytes; `read()` gives each reader a copy of its
@@ -50,7 +48,7 @@ class Call:
     arguments: bytes = b""  # canonical JSON object; b"" where absent
     rest: bytes = b""  # canonical JSON of the other members this method may carry
     progress_token: str | int | None = None
-    trace: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # W3C traceparent and tracestate
+    trace: Mapping[str, str] = MappingProxyType({})  # W3C traceparent and tracestate
     capabilities: bytes = b"{}"
     log_level: str | None = None  # lowest level of log messages the client asked for with this call
     client: str = ""  # unverified name and version: for logs only
@@ -256,7 +254,7 @@ class Protected:
 
     def over(self, call: Call) -> Call:
         """The call as it is sent."""
-        return replace(call, arguments=self.arguments) if self.arguments else call
+        return call._replace(arguments=self.arguments) if self.arguments else call
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NEVER: Final = math.inf
 _ASGI: Final = {"version": "3.0"}
-_CONTROL: Final = (b"\0", b"\r", b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self.url = b""
+        self.url, self.version = b"", ""
         self.head: list[tuple[bytes, bytes]] = []
         self.given: list[tuple[bytes, bytes]] = []  # the head, once it is whole
         self.headers: Headers = {}
@@ -254,11 +253,12 @@ class Connection(asyncio.Protocol):
             raise Bad(431)
 
     def on_headers_complete(self) -> None:
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        self.version = self.parser.get_http_version()
+        if self.version not in ("1.1", "1.0"):
             raise Bad(505)
         names, values = zip(*self.head, strict=True) if self.head else ((), ())
         joined = b"".join(values)
-        if any([one in joined for one in _CONTROL]):
+        if b"\0" in joined or b"\r" in joined or b"\n" in joined:
             raise Bad(400)
         if b"_" in b"".join(names):  # `Mcp_Name` is `Mcp-Name` to some readers
             self.head = [(name, value) for name, value in self.head if b"_" not in name]
@@ -296,7 +296,7 @@ class Connection(asyncio.Protocol):
         scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": self.parser.get_http_version(),
+            "http_version": self.version,
             "method": self.parser.get_method().decode("ascii"),
             "scheme": self.scheme,
             "path": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),

@@ -317,7 +317,7 @@ def _to_call(draft: Draft) -> Call:
         rest=canonical(rest) if rest else b"",
         progress_token=meta.get("progressToken"),
         trace=_trace(meta) if "traceparent" in meta else _NO_TRACE,
-        capabilities=canonical(meta[META_CAPABILITIES]) if modern else b"{}",
+        capabilities=canonical(meta[META_CAPABILITIES]) if modern and meta[META_CAPABILITIES] else b"{}",
         client=_client(meta.get(META_CLIENT)) if modern else "",
         log_level=str(meta[META_LOG_LEVEL])[:16] if modern and META_LOG_LEVEL in meta else None,
         cursor=cursor,
