@@ -64,7 +64,7 @@ class Replica:
         self, session: str | None, caller: Caller = ALICE, peer: Peer = DESK, route: str = "hr", **rest: Any
     ) -> Verdict:
         call = Call("tools/list", route, route, Era.HANDSHAKE, "2025-11-25", session=session, peer=peer)
-        return self.guard.check(Context(call._replace(**rest), Presented(), 0.0, "r").having((caller,)))
+        return self.guard.check(Context(replace(call, **rest), Presented(), 0.0, "r").having((caller,)))
 
     def begin(self, caller: Caller = ALICE, peer: Peer = DESK) -> Verdict:
         call = Call("initialize", "hr", "hr", Era.HANDSHAKE, "", peer=peer)

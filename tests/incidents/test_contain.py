@@ -71,7 +71,7 @@ class World:
         self.known.refresh()
 
     def walk(self, approved: Approved | None = None, *, ours: str = "", **changes: Any) -> Refusal | None:
-        call = Call("tools/call", "mail", "mail", Era.MODERN, "2026-07-28")._replace(**changes)
+        call = replace(Call("tools/call", "mail", "mail", Era.MODERN, "2026-07-28"), **changes)
         guards: list[Any] = [Gives(ALICE, Session(ours)), Halted(self.known, self.ended.__contains__)]
         if approved is not None:
             guards += [Gives(approved), Contained(self.known)]
@@ -287,7 +287,7 @@ def test_what_is_under_way_is_judged_as_a_new_call_would_be() -> None:
     world = World()
     call = Call("tools/call", "mail", "mail", Era.MODERN, "2026-07-28")
     flying = Context(call, Presented(), 0.0, "r", {Caller: ALICE, Session: Session(), Approved: SEND})
-    stream = Context(call._replace(method="subscriptions/listen"), Presented(), 0.0, "r", {Caller: ALICE})
+    stream = Context(replace(call, method="subscriptions/listen"), Presented(), 0.0, "r", {Caller: ALICE})
     record = world.contain("quarantine_tool", "mail/send")
     assert world.known.against(flying) == record
     assert world.known.against(stream) is None

@@ -242,7 +242,7 @@ def call(endpoint: Endpoint, method: str, params: dict[str, Any]) -> Call:
     ],
 )
 def test_past_the_door_only_the_route_differs(method: str, own: dict[str, Any], team: dict[str, Any]) -> None:
-    assert call(TEAM, method, team) == call(OWN, method, own)._replace(route="team")
+    assert call(TEAM, method, team) == replace(call(OWN, method, own), route="team")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Installed:
         try:
             said = await upstreams.describe(name)
             for tool, arguments in calls:
-                asked = call(name=tool, arguments=json.dumps(arguments).encode())._replace(server=name)
+                asked = replace(call(name=tool, arguments=json.dumps(arguments).encode()), server=name)
                 made = await permit(asked, server=name)
                 try:
                     result = await upstream.forward(made, Heard())

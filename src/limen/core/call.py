@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -31,7 +31,8 @@ class Peer(NamedTuple):
     origin: str = ""
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Call:
     """One parsed request or notification. What is sent upstream is rendered from this and from nothing else.
 
     Values that have members of their own are kept as canonical JSON bytes; `read()` gives each reader a copy of its
@@ -48,7 +49,7 @@ class Call(NamedTuple):
     arguments: bytes = b""  # canonical JSON object; b"" where absent
     rest: bytes = b""  # canonical JSON of the other members this method may carry
     progress_token: str | int | None = None
-    trace: Mapping[str, str] = MappingProxyType({})  # W3C traceparent and tracestate
+    trace: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # W3C traceparent and tracestate
     capabilities: bytes = b"{}"
     log_level: str | None = None  # lowest level of log messages the client asked for with this call
     client: str = ""  # unverified name and version: for logs only
@@ -254,7 +255,7 @@ class Protected:
 
     def over(self, call: Call) -> Call:
         """The call as it is sent."""
-        return call._replace(arguments=self.arguments) if self.arguments else call
+        return replace(call, arguments=self.arguments) if self.arguments else call
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from typing import Any, Final
 
 from limen.core.call import Call, Era, Peer, Presented
@@ -67,7 +68,7 @@ class StdioSurface:
             await self.event(refusal_reply(refusal, draft.id, draft.era).body)
             return
         if call.era is Era.HANDSHAKE:
-            call = call._replace(session=self._session)
+            call = replace(call, session=self._session)
         elif call.method == "notifications/cancelled":
             target = call.read_rest().get("requestId")
             if (running := self._modern.get(f"{type(target).__name__}:{target}")) is not None:
