@@ -31,6 +31,9 @@ class Peer(NamedTuple):
     origin: str = ""
 
 
+_SOMEBODY: Final = Peer("http")
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One parsed request or notification. What is sent upstream is rendered from this and from nothing else.
@@ -58,7 +61,7 @@ class Call:
     request_state: str | None = None
     input_responses: bytes = b""
     param_headers: tuple[tuple[str, str], ...] = ()  # Mcp-Param-* as presented, lower-case names
-    peer: Peer = Peer("http")
+    peer: Peer = _SOMEBODY
 
     def read_arguments(self) -> dict[str, Any]:
         """A fresh copy of the arguments."""
