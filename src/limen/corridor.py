@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -80,20 +79,6 @@ class Messages(Protocol):
     """What a server says while a call runs, looked at before a client hears it."""
 
     def over(self, permit: Permit, conversation: Conversation) -> Conversation: ...
-
-
-class References:
-    """Correlation ids: 64 bits from the operating system's generator, fetched for many calls at a time."""
-
-    def __init__(self) -> None:
-        self._ready: list[str] = []
-
-    def next(self) -> str:
-        """16 hexadecimal digits."""
-        if not self._ready:
-            digits = os.urandom(4096).hex()
-            self._ready = [digits[at : at + 16] for at in range(0, len(digits), 16)]
-        return self._ready.pop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,9 @@ from limen.core.conversation import Conversation
 from limen.core.faults import DependencyFault, UpstreamError, UpstreamFault
 from limen.core.reasons import REASONS, Reason
 from limen.core.standing import Standings
+from limen.core.unforeseen import Unforeseen
 from limen.core.verdict import Permit, Refusal, Refuse
-from limen.corridor import Corridor, Log, Outbound, References, Shelf
+from limen.corridor import Corridor, Log, Outbound, Shelf
 from limen.policy.slots import Held, Slots
 from limen.posture import METHODS, Forward, Local
 from limen.protocol.outbound import hide
@@ -56,7 +57,7 @@ class Engine:
         slots: Slots | None = None,
     ) -> None:
         self.corridor, self.log, self._upstreams, self._timeouts = corridor, log, upstreams, timeouts
-        self._references, self._slots = References(), slots
+        self._references, self._slots = Unforeseen(8), slots  # references: 64 bits
         # What inspection found, by reference of the call, until that call's next record takes it.
         self._seen: MutableMapping[str, Inspected] = {} if seen is None else seen
         self.on_refusal: Callable[[str, Context | Permit], None] = lambda reason, context: None  # id of the reason

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import jiter
 
@@ -21,8 +21,7 @@ class Era(Enum):
     MODERN = "modern"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """What the transport knows of the other side. `address` is the socket's; a header's only where the socket's is a
     proxy the configuration trusts."""
 
@@ -30,6 +29,9 @@ class Peer:
     address: str = ""
     user_agent: str = ""
     origin: str = ""
+
+
+_SOMEBODY: Final = Peer("http")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Call:
     request_state: str | None = None
     input_responses: bytes = b""
     param_headers: tuple[tuple[str, str], ...] = ()  # Mcp-Param-* as presented, lower-case names
-    peer: Peer = Peer("http")
+    peer: Peer = _SOMEBODY
 
     def read_arguments(self) -> dict[str, Any]:
         """A fresh copy of the arguments."""
@@ -300,7 +302,7 @@ class Context:
         reference: str,
         facts: Mapping[type, object] | None = None,
     ) -> None:
-        self._facts: dict[type, object]
+        self._facts: dict[type, Any]  # each is of the type it stands under
         self.call: Call
         self.presented: Presented
         self.deadline: float
@@ -324,12 +326,12 @@ class Context:
     def _establish(self, kinds: tuple[type, ...], facts: tuple[object, ...]) -> None:
         """For `core.chain` alone, on a context of its own. Raises TypeError unless there is one new fact of each."""
         known = self._facts
-        if len(facts) == 1 == len(kinds):  # what nearly every guard that establishes anything establishes
-            kind, fact = kinds[0], facts[0]
-            if type(fact) is not kind or kind in known:
-                raise TypeError(f"not one new fact: {kind.__name__}")
-            known[kind] = fact
-            return
+        if len(facts) == 1:  # what nearly every guard that establishes anything establishes
+            fact = facts[0]
+            kind = type(fact)
+            if kinds == (kind,) and kind not in known:
+                known[kind] = fact
+                return
         new = {type(fact): fact for fact in facts}
         if not len(new) == len(facts) == len(kinds) or new.keys() != set(kinds) or not known.keys().isdisjoint(new):
             raise TypeError(f"not one new fact of each: {', '.join(kind.__name__ for kind in kinds)}")
@@ -337,11 +339,13 @@ class Context:
 
     def get(self, kind: type[Fact]) -> Fact:
         """The fact of this type. Raises KeyError when it was not established: the chain turns that into a refusal."""
-        return cast("Fact", self._facts[kind])
+        fact: Fact = self._facts[kind]
+        return fact
 
     def find(self, kind: type[Fact]) -> Fact | None:
         """The fact of this type, or None."""
-        return cast("Fact | None", self._facts.get(kind))
+        fact: Fact | None = self._facts.get(kind)
+        return fact
 
     @property
     def facts(self) -> Mapping[type, object]:

@@ -68,16 +68,16 @@ class Chain:
         for check, name, gives in self.guards:
             try:
                 answer = check(context)
-                if not isinstance(answer, _AT_ONCE):
-                    async with asyncio.timeout(max(0.0, context.remaining)):
-                        answer = await answer
-                if type(answer) is Pass:
-                    if answer.facts or gives:
-                        context._establish(gives, answer.facts)
-                    continue
-                if type(answer) is Refuse:
-                    return Refusal(answer.reason, context.reference, name, answer.detail, answer.public), context
-                raise InvariantFault(f"{name} answered neither Pass nor Refuse")
+                if type(answer) is not Pass:
+                    if not isinstance(answer, _AT_ONCE):
+                        async with asyncio.timeout(max(0.0, context.remaining)):
+                            answer = await answer
+                    if type(answer) is Refuse:
+                        return Refusal(answer.reason, context.reference, name, answer.detail, answer.public), context
+                    if type(answer) is not Pass:
+                        raise InvariantFault(f"{name} answered neither Pass nor Refuse")
+                if answer.facts or gives:
+                    context._establish(gives, answer.facts)
             except DependencyFault as fault:
                 return Refusal(REASONS["fault.dependency"], context.reference, name, str(fault)), context
             except TimeoutError:
@@ -89,7 +89,7 @@ class Chain:
 
     def permit(self, context: Context) -> Permit:
         """Mint the Permit for a context this chain let through. Facts are looked at again before sealing."""
-        facts = context.facts
+        facts = context._facts  # not a view of them: the walk is over, so nobody adds to them any more
         if not self.proves or not facts.keys() >= self.proves:
             missing = ", ".join(fact.__name__ for fact in self.proves - facts.keys())
             raise InvariantFault(f"not proven: {missing or 'nothing was asked for'}")

@@ -86,7 +86,7 @@ class Copied(Generic[Record]):
 
     def fresh(self) -> Awaitable[None] | None:
         """None while the copy may decide; else what to wait for first, which raises DependencyFault."""
-        return self._anew() if self.old else None
+        return self._anew() if self._monotonic() - self._as_of > MAX_AGE else None
 
     async def _anew(self) -> None:
         """What took longer to read than a copy may be old decides nothing either."""

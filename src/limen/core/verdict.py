@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from limen.core.reasons import REASONS, Reason
 
@@ -82,7 +82,7 @@ class Permit:
         object.__setattr__(self, "call", call)
         object.__setattr__(self, "_facts", facts)
         object.__setattr__(self, "reference", reference)
-        self._facts: Mapping[type, object]
+        self._facts: Mapping[type, Any]  # each is of the type it stands under
         self.call: Call
         self.reference: str
 
@@ -91,8 +91,10 @@ class Permit:
 
     def get(self, kind: type[Fact]) -> Fact:
         """The proven fact of this type. Raises KeyError if the chain was not asked to prove it."""
-        return cast("Fact", self._facts[kind])
+        fact: Fact = self._facts[kind]
+        return fact
 
     def find(self, kind: type[Fact]) -> Fact | None:
         """The proven fact of this type, or None."""
-        return cast("Fact | None", self._facts.get(kind))
+        fact: Fact | None = self._facts.get(kind)
+        return fact

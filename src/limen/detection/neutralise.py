@@ -65,6 +65,6 @@ class Neutralise:
         for member in _MEMBERS:
             if type(listed := result.get(member)) is list:
                 done = [part(one) for one in listed]
-                if any(new is not old for new, old in zip(done, listed, strict=True)):
+                if done != listed:
                     changed[member] = done
         return {**result, **changed} if changed else result

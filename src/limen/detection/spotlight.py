@@ -11,12 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import secrets
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 from limen.core.faults import InvariantFault
+from limen.core.unforeseen import Unforeseen
 
 Mode = Literal["off", "delimit", "datamark", "encode"]
 
@@ -36,6 +36,7 @@ _FORMS: Final = {
 }
 _WORDS_ONLY: Final = ("", "text/plain", "text/markdown")  # what else is marked is no longer what its type says
 _MARKER: Final = re.compile(r"[0-9a-f]{32}\Z")
+_MARKERS: Final = Unforeseen(16)
 _TRIES: Final = 8
 # Invisible characters that a look-alike may hold between its letters, and the brackets that look like ours.
 _GAP: Final = "[\u00ad\u034f\u180e\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]*+"
@@ -53,7 +54,7 @@ _WORDS: Final = re.compile(r"[^\s\u115f\u1160\u3164\uffa0\u2800]{1,24}")
 
 def new_marker() -> str:
     """128 bits from the system's generator, in hexadecimal."""
-    return secrets.token_hex(16)
+    return _MARKERS.next()
 
 
 def spotlight(text: str, mode: Mode, marker: str) -> str:

@@ -22,6 +22,16 @@ STATUS: Final = {
 }  # fmt: skip
 
 
+# Names nearly every request has: looked up rather than decoded and hashed anew each time.
+_NAMES: Final = {
+    name.encode(): name
+    for name in (
+        *("host", "user-agent", "accept", "accept-encoding", "content-type", "content-length", "connection", "origin"),
+        *("authorization", "mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "x-forwarded-for"),
+    )
+}
+
+
 class Request(NamedTuple):
     """One request, whole. `headers` are those of the scope by name; `keep`: whether another may follow."""
 
@@ -35,11 +45,11 @@ def texts(head: list[tuple[bytes, bytes]]) -> Headers:
     """Headers as text, in order. Each byte is one character."""
     found: Headers = {}
     for name, value in head:
-        text, known = value.decode("latin-1"), found.get(label := name.decode("latin-1"))
-        if known is None:
-            found[label] = [text]
+        label = _NAMES.get(name) or name.decode("latin-1")
+        if label in found:
+            found[label].append(value.decode("latin-1"))
         else:
-            known.append(text)
+            found[label] = [value.decode("latin-1")]
     return found
 
 

@@ -158,8 +158,8 @@ class HttpSurface:
             _raw(headers, "authorization"),
             endpoint.resource,
             method=method,
-            proofs=_raw(headers, "dpop"),
-            api_keys=_raw(headers, "x-api-key"),
+            proofs=_raw(headers, "dpop") if "dpop" in headers else (),
+            api_keys=_raw(headers, "x-api-key") if "x-api-key" in headers else (),
             certificate=certificate,
             private=self._site.secure and (scope["scheme"] == "https" or _local(scope["client"][0])),
         )

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import math
 import os
-import re
 import socket
 import ssl
 from collections import deque
@@ -32,7 +31,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NEVER: Final = math.inf
 _ASGI: Final = {"version": "3.0"}
-_CONTROL: Final = re.compile(rb"[\0\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,7 @@ class Connection(asyncio.Protocol):
     """One client connection; parses, bounds, and runs one request at a time."""
 
     def __init__(self, server: HttpServer) -> None:
-        self.server, self.limits = server, server.limits
+        self.server, self.limits, self.most = server, server.limits, server.limits.headers
         self.loop = asyncio.get_running_loop()
         self.parser = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport | None = None
@@ -152,11 +150,11 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self.url = b""
+        self.url, self.version = b"", ""
         self.head: list[tuple[bytes, bytes]] = []
         self.given: list[tuple[bytes, bytes]] = []  # the head, once it is whole
         self.headers: Headers = {}
-        self.head_bytes = self.fed = 0
+        self.room, self.fed = self.limits.header_bytes, 0  # bytes its head may still have; bytes that came
         self.parts: list[bytes] = []
         self.body_bytes = 0
         self.in_headers = True
@@ -248,16 +246,19 @@ class Connection(asyncio.Protocol):
             raise Bad(431)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.head.append((name.lower(), value))
-        self.head_bytes += len(name) + len(value)
-        if len(self.head) > self.limits.headers or self.head_bytes > self.limits.header_bytes:
+        head = self.head
+        head.append((name.lower(), value))
+        self.room -= len(name) + len(value)
+        if self.room < 0 or len(head) > self.most:
             raise Bad(431)
 
     def on_headers_complete(self) -> None:
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        self.version = self.parser.get_http_version()
+        if self.version not in ("1.1", "1.0"):
             raise Bad(505)
         names, values = zip(*self.head, strict=True) if self.head else ((), ())
-        if _CONTROL.search(b"".join(values)) is not None:
+        joined = b"".join(values)
+        if b"\0" in joined or b"\r" in joined or b"\n" in joined:
             raise Bad(400)
         if b"_" in b"".join(names):  # `Mcp_Name` is `Mcp-Name` to some readers
             self.head = [(name, value) for name, value in self.head if b"_" not in name]
@@ -295,7 +296,7 @@ class Connection(asyncio.Protocol):
         scope: Scope = {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": self.parser.get_http_version(),
+            "http_version": self.version,
             "method": self.parser.get_method().decode("ascii"),
             "scheme": self.scheme,
             "path": (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1"),

@@ -131,6 +131,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: Home) -> None:
         self.pool = pool
         self.transport: asyncio.Transport
+        self.loop: asyncio.AbstractEventLoop
         self.parser = httptools.HttpResponseParser(self)
         self.reply: Reply | None = None
         self.closed = False
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> Reply:
         """Write one request; the caller awaits `reply.ready` and calls `reply.release()` whatever happens."""
-        self.reply = Reply(self, asyncio.get_running_loop().create_future())
+        self.reply = Reply(self, self.loop.create_future())
         self._raw = self._head = self._count = self._informational = 0
         self._in_head, self._held, self._keep = True, True, False
         self.transport.write(data)
@@ -150,6 +151,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
         reply = self.reply
@@ -281,9 +283,7 @@ class Connection(asyncio.Protocol):
         if reply is not None and reply.events is not None and not reply.complete and reply.fault is None:
             if not self.closed and not self.pool.closing:
                 self.resume()
-                self._drain = asyncio.get_running_loop().call_later(
-                    _DRAIN_SECONDS, self.abort, "did not end its stream"
-                )
+                self._drain = self.loop.call_later(_DRAIN_SECONDS, self.abort, "did not end its stream")
                 return
             self.abort("was left mid-stream")
         self._return()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -117,8 +117,7 @@ class Trail:
         return cls(**{**plain, "places": [Place(*one) for one in plain["places"]]})
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """One use: from where, with what, under which token. `signed_in`: time of the sign-in, if the issuer says it.
     `person`: whether somebody could sign in; a service cannot, and is only recorded."""
 

@@ -257,19 +257,19 @@ def known_method(draft: Draft) -> Refuse | None:
             return refuse("wire.params", method.names)
     if method.arguments and type(params.get("arguments", {})) is not dict:
         return refuse("wire.params", "arguments is not an object")
-    if type(params.get("cursor", "")) is not str or len(params.get("cursor", "")) > 1024:
+    if "cursor" in params and (type(params["cursor"]) is not str or len(params["cursor"]) > 1024):
         return refuse("wire.params", "cursor")
     draft.method = method
     return _members(draft)
 
 
 def _members(draft: Draft) -> Refuse | None:
-    token = draft.meta.get("progressToken", "-")
-    if not _valid_id(token):
+    meta, params = draft.meta, draft.params
+    if "progressToken" in meta and not _valid_id(meta["progressToken"]):
         return refuse("wire.params", "progressToken")
-    if type(draft.params.get("requestState", "")) is not str or len(draft.params.get("requestState", "")) > 65536:
+    if "requestState" in params and (type(params["requestState"]) is not str or len(params["requestState"]) > 65536):
         return refuse("wire.params", "requestState")
-    if type(draft.params.get("inputResponses", {})) is not dict:
+    if "inputResponses" in params and type(params["inputResponses"]) is not dict:
         return refuse("wire.params", "inputResponses")
     return None
 
@@ -317,7 +317,7 @@ def _to_call(draft: Draft) -> Call:
         rest=canonical(rest) if rest else b"",
         progress_token=meta.get("progressToken"),
         trace=_trace(meta) if "traceparent" in meta else _NO_TRACE,
-        capabilities=canonical(meta[META_CAPABILITIES]) if modern else b"{}",
+        capabilities=canonical(meta[META_CAPABILITIES]) if modern and meta[META_CAPABILITIES] else b"{}",
         client=_client(meta.get(META_CLIENT)) if modern else "",
         log_level=str(meta[META_LOG_LEVEL])[:16] if modern and META_LOG_LEVEL in meta else None,
         cursor=cursor,
@@ -357,8 +357,10 @@ def _reference(rest: dict[str, Any]) -> str:
 
 
 def _param_headers(draft: Draft) -> tuple[tuple[str, str], ...]:
+    if "mcp-param-" not in " ".join(draft.headers):  # most have none: one look for all names
+        return ()
     named = [name for name in draft.headers if name.startswith("mcp-param-")]
-    return tuple((name, value) for name in named for value in draft.headers[name]) if named else ()
+    return tuple((name, value) for name in named for value in draft.headers[name])
 
 
 def _trace(meta: dict[str, Any]) -> MappingProxyType[str, str]:

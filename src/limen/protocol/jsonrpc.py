@@ -64,7 +64,7 @@ def _plain(data: bytes, limits: JsonLimits) -> bool:
     return (
         len(data) <= limits.string
         and brackets <= limits.depth
-        and brackets + data.count(b",") <= limits.members
+        and (len(data) <= limits.members or brackets + data.count(b",") <= limits.members)  # a member takes a byte
         and b"\\u0000" not in data
     )
 
@@ -75,10 +75,10 @@ def _look(value: Any, limits: JsonLimits, fold: bool) -> None:
     level = [value]
     for member in level:
         kind = type(member)
-        if kind is str or kind is bool or member is None:
+        if kind is str:
             continue
         if kind is dict:
-            if fold and len(member) > 1 and len(set(map(str.casefold, member))) < len(member):
+            if fold and len(member) > 1 and len({*map(str.casefold, member)}) < len(member):
                 raise NotJson(_FOLDED)
             level += member.values()
         elif kind is list:
