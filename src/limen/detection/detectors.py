@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
+from limen.core.remembered import remembered
 from limen.detection.arguments import ArgumentRules
 from limen.detection.beacons import defuse
 from limen.detection.finding import Channel, Finding
@@ -25,7 +25,6 @@ GUESSED: Final = frozenset({"rot13", "atbash", "reversed", "words-reversed", "le
 FORMED: Final = 0.9  # a secret put together from several members counts by its form; its surroundings are made up
 FEW: Final = 8  # strings that are classified one by one; more of them together, which for each costs far less
 AT_ONCE: Final = 2048  # characters of a whole in which no part counts for little among the others
-LONGEST_NAME: Final = 64  # characters of a member's name whose answers are kept
 MOST: Final = 1000  # findings of one detector in one content; the rest says nothing new
 
 
@@ -199,12 +198,10 @@ def hint(path: str) -> str:
     return steps[-1].replace("~1", "/").replace("~0", "~") if steps else ""
 
 
+@remembered(4096)
 def _open_name(name: str) -> bool:
     """`opens` of a member's name: nearly all of them come again."""
-    return _kept_name(name) if len(name) <= LONGEST_NAME else opens(name)
-
-
-_kept_name: Final = lru_cache(maxsize=4096)(opens)
+    return opens(name)
 
 
 def _placed(findings: Sequence[Finding], path: str) -> Iterator[Finding]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final
 
 from limen.core.addresses import METADATA
+from limen.core.remembered import remembered
 from limen.detection.decoded import plain
 
 Sign = tuple[str, float, str]
@@ -133,13 +133,9 @@ def _judge_address(address: IPv4Address | IPv6Address) -> tuple[float, str] | No
     return None
 
 
+@remembered(2048)
 def host_signs(host: str) -> tuple[Sign, ...]:
     """`check_host`, remembered: the same few hosts are named again and again."""
-    return _remembered(host) if len(host) <= 253 else tuple(check_host(host))
-
-
-@lru_cache(maxsize=2048)
-def _remembered(host: str) -> tuple[Sign, ...]:
     return tuple(check_host(host))
 
 

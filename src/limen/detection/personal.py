@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterable, Iterator
-from functools import lru_cache
 from typing import Final
 
+from limen.core.remembered import remembered
 from limen.detection import personal_checks as check
 from limen.detection.personal_ids import (
     NOT_PERSONAL,
@@ -291,7 +291,7 @@ _NAMED: Final = (
 )
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def named(hint: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
     """The kinds of personal data a member of this name may hold, and what each looks like."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", hint[-128:]).replace("_", " ").replace("-", " ")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
-from functools import lru_cache
 from typing import Any, Final
+
+from limen.core.remembered import remembered
 
 
 class Role(Enum):
@@ -142,13 +143,13 @@ _FORMATS: Final = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def words(name: str) -> tuple[str, ...]:
     """`targetURLs`, `target_urls` and `target-urls` are the words target, urls."""
     return tuple(word.lower() for word in _WORDS.findall(name[:200]))
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def _named(name: str) -> Role | None:
     parts = words(name)
     if not parts:

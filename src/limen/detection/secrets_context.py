@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Final
 
+from limen.core.remembered import remembered
 from limen.detection.sensitive_pattern import Pattern, Span
 
 _PASSWORD_WORD: Final = (
@@ -160,7 +160,7 @@ def scan(raw: bytes) -> Iterator[Span]:
             yield Span("command_password", start, end, 0.85)
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def named(hint: str) -> tuple[bool, bool]:
     """Whether a member of this name holds a password, and whether a key."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", hint[-128:]).replace("-", "_").replace(" ", "_")

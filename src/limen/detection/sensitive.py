@@ -8,9 +8,9 @@ are known (`KnownSecrets`), which are found in their usual encodings here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Final
 
+from limen.core.remembered import remembered
 from limen.detection import personal, secrets_context
 from limen.detection.secrets_context import entropy, names_password, stands_in
 from limen.detection.secrets_formats import CLOUDS, CODE, KEYS, Format
@@ -102,7 +102,7 @@ def opens(text: str) -> bool:
     return _SCANNER.opens(text.encode("utf-8", "surrogatepass"))
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def telling(hint: str) -> bool:
     """Whether a member of this name may hold something sensitive that its form does not show."""
     return any(secrets_context.named(hint)) or bool(personal.named(hint))

@@ -13,11 +13,11 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from limen.core.faults import Fault
+from limen.core.remembered import remembered
 from limen.detection.finding import Finding
 from limen.detection.views import ALLOWANCE, View, look, unread
 from limen.detection.views_decode import runs
@@ -258,7 +258,7 @@ def _regrouped(values: Sequence[Piece]) -> list[str]:
     return [part for part in parts if part]
 
 
-@lru_cache(maxsize=4096)
+@remembered(4096)
 def _like(path: str) -> str:
     """One name for all members of a list."""
     return _INDEX.sub("/*", path)

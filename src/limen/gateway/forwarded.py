@@ -8,8 +8,9 @@ section 8.1). Everything left of it may be invented.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from limen.core.remembered import remembered
 
 MOST = 32  # entries looked at
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -38,7 +39,7 @@ def _bare(entry: str) -> str:
     return entry.partition(":")[0] if entry.count(":") == 1 else entry
 
 
-@lru_cache(maxsize=8192)
+@remembered(8192)
 def _read(text: str) -> IPv4Address | IPv6Address | None:
     try:
         parsed = ip_address(text)
