@@ -114,7 +114,7 @@ def generated(rows: list[Row], seed: int, count: int) -> list[Row]:
 
 
 class Matrix:
-    """Windows of all rows as one sparse matrix."""
+    """Windows of all rows as one sparse matrix; longer than at run time, to show what stands around an order."""
 
     def __init__(self, rows: list[Row], cap: int, seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -122,7 +122,7 @@ class Matrix:
         for number, row in enumerate(rows):
             for piece in features.chunks(row.text)[: CONFIG["max_chunks"]]:
                 found = features.grams(piece[1])
-                begin, end = model.window_bounds(found.length)
+                begin, end = model.window_bounds(found.length, CONFIG["window"])
                 chosen = np.arange(len(begin))
                 if not row.attack and len(begin) > cap:
                     chosen = random.choice(len(begin), cap, replace=False)

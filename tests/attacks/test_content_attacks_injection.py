@@ -88,14 +88,10 @@ def test_orders_do_not_arrive(corridor: Corridor, way: str, order: str) -> None:
 
 
 TAKEN = pytest.mark.xfail(strict=True, reason="the classifier takes it for orders; see docs/limits.md, Content")
-HONEST_WAYS = [
-    pytest.param(way, twin, marks=TAKEN if (way, twin) == ("completion (PI-20)", "quoted attack") else ())
-    for way in ("result (PI-01)", "error (PI-04)", "prompt (PI-07)", "completion (PI-20)")
-    for twin in HONEST
-]
 
 
-@pytest.mark.parametrize(("way", "twin"), HONEST_WAYS)
+@pytest.mark.parametrize("twin", HONEST)
+@pytest.mark.parametrize("way", ["result (PI-01)", "error (PI-04)", "prompt (PI-07)", "completion (PI-20)"])
 def test_texts_on_the_same_matters_arrive_as_they_are(corridor: Corridor, way: str, twin: str) -> None:
     """PI-01, PI-04, PI-07, PI-20, honest twins."""
     result, method, name = WAYS[way](HONEST[twin])

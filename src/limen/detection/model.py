@@ -22,8 +22,9 @@ from limen.detection.patterns import SIGNALS, STEERS, signals
 
 NAME: Final = "injection.bin"
 MAGIC: Final = b"LIMENINJ1\n"
-WINDOW: Final = 160  # folded characters
-STRIDE: Final = 80
+WINDOW: Final = 96  # folded characters
+MARGIN: Final = 48  # folded characters on both sides of the best window in which signals count as part of it
+MANY: Final = 32  # windows; more are counted as so many, or an order could be talked down by what is put around it
 PAD: Final = 16  # keeps very short texts from being loud
 
 
@@ -33,7 +34,7 @@ class ModelFault(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Scores (log odds of the linear layer) of the windows of one text, and where the best one lies."""
+    """Scores (log odds of the linear layer) of the windows of one text; where the best one and its MARGIN lie."""
 
     scores: NDArray[Any]
     best: tuple[int, int]
@@ -110,7 +111,8 @@ class Model:
             top = int(here.argmax())
             if here[top] > best and found.length:
                 best = float(here[top])
-                span = offset + int(found.origin[begin[top]]), offset + int(found.origin[end[top] - 1]) + 1
+                first, last = max(0, begin[top] - MARGIN), min(found.length, end[top] + MARGIN) - 1
+                span = offset + int(found.origin[first]), offset + int(found.origin[last]) + 1
         return Windows(scores[0] if len(scores) == 1 else np.concatenate(scores), span)
 
     def short(self, texts: Iterable[str]) -> dict[str, Windows]:
@@ -139,11 +141,12 @@ def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
         yield group
 
 
-def window_bounds(length: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Starts and ends of the windows over `length` folded characters; the last one ends with the text."""
-    begin = np.arange(0, max(1, length - WINDOW + STRIDE), STRIDE)
-    begin = np.minimum(begin, max(0, length - WINDOW))
-    return begin, np.minimum(begin + WINDOW, length)
+def window_bounds(length: int, window: int = WINDOW) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Starts and ends of the windows over `length` folded characters, half of each shared with the next; the last one
+    ends with the text."""
+    begin = np.arange(0, max(1, length - window + window // 2), window // 2)
+    begin = np.minimum(begin, max(0, length - window))
+    return begin, np.minimum(begin + window, length)
 
 
 @lru_cache(maxsize=1024)
@@ -154,7 +157,8 @@ def _measures(length: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
 
 
 def joint(found: Windows, text: str) -> list[float]:
-    """Features of the second layer: best, second and mean window, how many, and the signals in the best window."""
+    """Features of the second layer: best, second and mean window, how many (MANY at most), and the signals in the best
+    window and its MARGIN."""
     ranked = np.sort(found.scores)[::-1] if len(found.scores) > 1 else found.scores
     top = float(ranked[0])
     second = float(ranked[1]) if len(ranked) > 1 else top
@@ -162,4 +166,12 @@ def joint(found: Windows, text: str) -> list[float]:
     shown = signals(text[found.best[0] : found.best[1]])
     steering = len(STEERS & shown.keys())
     flags = [1.0 if name in shown else 0.0 for name in SIGNALS]
-    return [top, min(second, top), mean, math.log(len(ranked)), float(steering), sum(flags), *flags]
+    return [
+        top,
+        min(second, top),
+        mean,
+        math.log(min(len(ranked), MANY)),
+        float(steering),
+        sum(flags),
+        *flags,
+    ]

@@ -2,4 +2,4 @@
 
 from typing import Final
 
-DIGEST: Final = "669dbf1780c5afcf81cb89580c4a7bf3ee5a49e6a674faaff1f5d79104d27721"
+DIGEST: Final = "47c1b885794aa1c685b8aba9b87542a29b0debb905214deaebf652a4af4cbd67"

@@ -233,7 +233,10 @@ PATTERNS: Final[dict[str, tuple[str, ...]]] = {
         r"\b(?:instruct(?:ions?|ed)|prompts?|pretend|regardless|forbidden|whatever|ignor(?:e|ed|es|ing)|"
         r"overrid(?:e|es|den|ing)|disregard|obey|compliance|(?:un)?ethic(?:s|al)|yourself|reply|forget|humans?|"
         r"refus(?:e|al)|jailbreak|secretly|please|assistant|model|software|agent|reader|you are|must|doit|tu|moet|"
-        r"muss)\b",
+        r"muss|act as|evil|villain|immoral|morali[sz]e|apologi[sz]e|disclaimers?|refusing|imaginary|hypothetical|"
+        r"role-?play|thought experiment|verbatim|word for word|objective|directive|instead of answering|"
+        r"(?:everything|text|lines?|words) above|above this)\b",
+        r"\b(?:wiederhole|répète|repite|repita|ripeti|herhaal|powtórz|ulangi|tekrarla|görevini|compito)\b",
         r"\b(?:anweisung|aufgabe|vergiss|ignorier|antwort|bitte|regeln|vous devez|tu dois|oublie|réponds|consigne|"
         r"tâche|règles|debes?\b|olvida|responde|eres\b|tarea|reglas|instruc|deve\b|devi\b|você|esque|tarefa|regras|"
         r"dimentica|rispondi|sei\b|regole|negeer|vergeet|antwoord|jij\b|zignoruj|zapomnij|odpowiedz|jesteś|polecen|"
