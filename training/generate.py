@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import forms
 import lookalikes
 from english import ENGLISH, FILL
 from phrases import LANGUAGES
@@ -79,6 +80,19 @@ class Generator:
             "made-strict": ("benign", "tool_description", self._strict),
             "made-about": ("benign", "tool_result", self._about),
             "made-sections": ("benign", "document", lambda: (self._fill(lookalikes.sections(self.random)), "en")),
+            "made-hijack": (
+                "injection",
+                "tool_result",
+                lambda: (self._cased(self._fill(self._placed(forms.hijack(self.random)))), "en"),
+            ),
+            "made-unruly": (
+                "injection",
+                "user_prompt",
+                lambda: (self._cased(self._fill(forms.unruly(self.random))), "en"),
+            ),
+            "made-extract": ("injection", "user_prompt", self._extract),
+            "made-manual": ("benign", "document", lambda: (self._fill(forms.manual(self.random)), "en")),
+            "made-asia": ("benign", "document", self._asia),
             "made-tool-order": ("poisoned_tool", "tool_description", self._tool_order),
         }
         made: dict[str, Made] = {}
@@ -237,6 +251,25 @@ class Generator:
 
     def _about(self) -> tuple[str, str]:
         text, lang = lookalikes.about(self.random)
+        return self._fill(text), lang
+
+    def _placed(self, order: str) -> str:
+        """An order alone, or at the beginning, in the middle or at the end of part of a document."""
+        if self.random.random() < 0.5:
+            return order
+        document = self.random.choice(self.documents)[: self.random.choice((150, 400, 1200))]
+        cut = self.random.choice((0, document.rfind(" ") + 1, len(document)))
+        return f"{document[:cut]}\n{order}\n{document[cut:]}".strip()
+
+    def _extract(self) -> tuple[str, str]:
+        text, lang = forms.extract(self.random)
+        if self.random.random() < 0.3 and lang in (*LANGUAGES, "en"):
+            lead = self._pick("ask", lang=lang)[0]
+            text = f"{lead} {text}"
+        return self._cased(self._fill(text)), lang
+
+    def _asia(self) -> tuple[str, str]:
+        text, lang = forms.asia(self.random)
         return self._fill(text), lang
 
     def _tool_order(self) -> tuple[str, str]:

@@ -192,6 +192,8 @@ ABOUT: dict[str, list[str]] = {
         "The model ignores instructions that are too long.",
         "New task",
         "Your new password must have ten characters.",
+        "The earlier instructions still apply and are attached.",
+        "All previous versions of the guide are kept in the archive.",
     ],
     "de": [
         "Prompt erstellen",
@@ -201,6 +203,11 @@ ABOUT: dict[str, list[str]] = {
         "Anweisungen zurücksetzen",
         "Alle Entwürfe löschen?",
         "Dieser Befehl wurde durch einen neuen ersetzt.",
+        "Angreifer verstecken Befehle in E-Mails, denen ein Sprachmodell folgen soll; der Filter hält sie zurück.",
+        "Schulung: Was ist eine Einschleusung von Prompts, und woran erkennt man sie?",
+        "Die früheren Vorgaben gelten weiterhin und liegen dem Vertrag bei.",
+        "Alle bisherigen Fassungen der Anleitung finden Sie im Archiv.",
+        "Die Anweisungen des Herstellers hängen neben der Tür.",
     ],
     "fr": [
         "Créer un prompt",
@@ -210,6 +217,10 @@ ABOUT: dict[str, list[str]] = {
         "Réinitialiser les instructions",
         "Supprimer tous les brouillons ?",
         "Cette commande a été remplacée par une autre.",
+        "Les attaquants cachent des ordres dans un courriel pour tromper le modèle ; le filtre les bloque.",
+        "Formation : comment reconnaître une injection de prompt ?",
+        "Les consignes précédentes restent valables et sont jointes au contrat.",
+        "Toutes les versions précédentes du guide sont aux archives.",
     ],
     "es": [
         "Crear un prompt",
@@ -219,6 +230,10 @@ ABOUT: dict[str, list[str]] = {
         "Restablecer las instrucciones",
         "¿Borrar todos los borradores?",
         "Este comando es un alias de otro.",
+        "Los atacantes esconden órdenes en un correo para engañar al modelo; el filtro las bloquea.",
+        "Curso: cómo reconocer una inyección de prompts.",
+        "Las instrucciones anteriores siguen vigentes y están en el anexo.",
+        "Todas las versiones anteriores de la guía están en el archivo.",
     ],
     "pt": [
         "Criar um prompt",
@@ -227,6 +242,8 @@ ABOUT: dict[str, list[str]] = {
         "Redefinir as instruções",
         "Excluir todos os rascunhos?",
         "Este comando é um apelido de outro.",
+        "Atacantes escondem ordens em um e-mail para enganar o modelo; o filtro as bloqueia.",
+        "As instruções anteriores continuam válidas e estão no anexo.",
     ],
     "it": [
         "Crea un prompt",
@@ -235,12 +252,15 @@ ABOUT: dict[str, list[str]] = {
         "Ripristina le istruzioni",
         "Eliminare tutte le bozze?",
         "Questo comando è un alias di un altro.",
+        "Gli aggressori nascondono ordini in una mail per ingannare il modello; il filtro li blocca.",
+        "Le istruzioni precedenti restano valide e sono allegate.",
     ],
     "nl": [
         "Maak een prompt",
         "Log in om deze prompt te bewaren.",
         "Geef de AI genoeg context.",
         "Alle concepten verwijderen?",
+        "De eerdere instructies blijven gelden en staan in de bijlage.",
     ],
     "pl": [
         "Utwórz prompt",
@@ -248,6 +268,8 @@ ABOUT: dict[str, list[str]] = {
         "Podaj AI wystarczający kontekst.",
         "Usunąć wszystkie szkice?",
         "To polecenie zostało zastąpione innym.",
+        "Atakujący ukrywają polecenia w wiadomości, aby oszukać model; filtr je zatrzymuje.",
+        "Poprzednie instrukcje nadal obowiązują i są w załączniku.",
     ],
     "ru": [
         "Создать промпт",
@@ -256,6 +278,9 @@ ABOUT: dict[str, list[str]] = {
         "Как языковая модель предсказывает следующее слово?",
         "Удалить все черновики?",
         "Эта команда заменена другой.",
+        "Злоумышленники прячут команды в письмах, чтобы обмануть языковую модель; фильтр их задерживает.",
+        "Курс: как распознать внедрение подсказок.",
+        "Предыдущие инструкции остаются в силе и приложены к договору.",
     ],
     "tr": [
         "İstem oluştur",
@@ -263,6 +288,8 @@ ABOUT: dict[str, list[str]] = {
         "Yapay zekâya yeterli bağlam verin.",
         "Tüm taslaklar silinsin mi?",
         "Bu komut başka bir komutun takma adıdır.",
+        "Saldırganlar modeli kandırmak için e-postalara komut gizler; süzgeç bunları durdurur.",
+        "Önceki talimatlar geçerlidir ve ekte yer alır.",
     ],
     "zh": [
         "创建提示词",
@@ -277,6 +304,10 @@ ABOUT: dict[str, list[str]] = {
         "请你扮演一名导游，向我介绍{topic}。我的第一个问题是从哪里开始。",
         "我希望你担任英语老师，只回复修改后的句子，不要写解释。",
         "现在你是一名面试官，请一次只问一个问题，等我回答。",
+        "攻击者会在邮件里隐藏命令来欺骗语言模型，过滤器会把它们拦下。",
+        "安全培训：什么是提示词攻击，怎样识别它？",
+        "开发人员应当区分用户的请求和外部数据，敏感操作需要人工确认。",
+        "文章介绍了模型被网页误导的案例以及防御方法。",
     ],
     "ja": [
         "プロンプトを作成",
@@ -286,6 +317,9 @@ ABOUT: dict[str, list[str]] = {
         "下書きをすべて削除しますか。",
         "このコマンドは別のコマンドの別名です。",
         "旅行ガイドの役を演じてください。返事は日本語だけでお願いします。",
+        "攻撃者はメールに命令を隠してモデルをだまそうとします。フィルターがそれを止めます。",
+        "研修：プロンプト攻撃とは何か、どう見分けるか。",
+        "外部のデータは信用せず、重要な操作の前に人が確認します。",
     ],
     "ko": [
         "프롬프트 만들기",
@@ -296,6 +330,9 @@ ABOUT: dict[str, list[str]] = {
         "이 명령은 다른 명령의 별칭입니다.",
         "여행 안내원 역할을 맡아 질문에 한국어로만 답해 주세요.",
         "상태를 업데이트하려면 함수를 호출하세요.",
+        "공격자는 메일에 명령을 숨겨 언어 모델을 속이려 하고, 필터가 이를 막습니다.",
+        "보안 교육: 프롬프트 공격이란 무엇이며 어떻게 알아볼까요?",
+        "외부 데이터는 신뢰하지 말고 중요한 작업 전에 사람이 확인해야 합니다.",
     ],
     "ar": [
         "أنشئ موجهًا",
@@ -303,12 +340,15 @@ ABOUT: dict[str, list[str]] = {
         "أعط الذكاء الاصطناعي سياقًا كافيًا.",
         "هل تريد حذف كل المسودات؟",
         "هذا الأمر اسم بديل لأمر آخر.",
+        "يخفي المهاجمون أوامر في الرسائل لخداع النموذج، ويوقفها المرشح.",
+        "دورة: كيف تتعرف على حقن الأوامر؟",
     ],
     "hi": [
         "प्रॉम्प्ट बनाएँ",
         "इस प्रॉम्प्ट को सहेजने के लिए साइन इन करें।",
         "एआई को पर्याप्त संदर्भ दें।",
         "यह कमांड दूसरे कमांड का उपनाम है।",
+        "हमलावर मॉडल को धोखा देने के लिए ईमेल में आदेश छिपाते हैं; फ़िल्टर उन्हें रोक देता है।",
     ],
     "fa": [
         "پرامپت بسازید",

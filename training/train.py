@@ -114,7 +114,8 @@ def generated(rows: list[Row], seed: int, count: int) -> list[Row]:
 
 
 class Matrix:
-    """Windows of all rows as one sparse matrix; longer than at run time, to show what stands around an order."""
+    """Windows of all rows as one sparse matrix, longer ones than at run time: they show what stands around an order.
+    An n-gram that a window holds twice stands in it twice."""
 
     def __init__(self, rows: list[Row], cap: int, seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -122,16 +123,18 @@ class Matrix:
         for number, row in enumerate(rows):
             for piece in features.chunks(row.text)[: CONFIG["max_chunks"]]:
                 found = features.grams(piece[1])
+                order = np.argsort(found.at, kind="stable")
+                index, at = found.index[order].astype(np.int32), found.at[order]
                 begin, end = model.window_bounds(found.length, CONFIG["window"])
                 chosen = np.arange(len(begin))
                 if not row.attack and len(begin) > cap:
                     chosen = random.choice(len(begin), cap, replace=False)
-                for at in chosen:
-                    inside = found.index[(found.at >= begin[at]) & (found.at < end[at])]
-                    keys, counts = np.unique(inside, return_counts=True)
-                    indices.append(keys.astype(np.int32))
-                    data.append((counts / math.sqrt(end[at] - begin[at] + model.PAD)).astype(np.float32))
-                    indptr.append(indptr[-1] + len(keys))
+                first, last = np.searchsorted(at, begin[chosen]), np.searchsorted(at, end[chosen])
+                for one, here, there in zip(chosen, first, last, strict=True):
+                    length = end[one] - begin[one]
+                    indices.append(index[here:there])
+                    data.append(np.full(there - here, 1 / math.sqrt(length + model.PAD), dtype=np.float32))
+                    indptr.append(indptr[-1] + there - here)
                     self.owner.append(number)
         shape = (len(self.owner), 1 << features.BITS)
         self.x = sparse.csr_matrix((np.concatenate(data), np.concatenate(indices), np.array(indptr)), shape=shape)

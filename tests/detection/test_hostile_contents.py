@@ -14,6 +14,7 @@ import pytest
 from limen.detection.detectors import DisguiseDetector, SensitiveDetector, WordDetector
 from limen.detection.finding import Channel, Finding
 from limen.detection.injection import Injection
+from limen.detection.model import WINDOW
 from limen.detection.personal import numbers
 from limen.detection.scanner import Subject
 from limen.detection.text import Content
@@ -148,8 +149,8 @@ def test_texts_classified_together_are_classified_as_each_alone() -> None:
         "ひらがな漢字 x",
         "\u200bа́b \U0001f600 é",
     )
-    texts = [drawn(dice, dice.randrange(1, 161), dice.choice(alphabets)) for _ in range(400)]
-    together = model.short([*texts, "", "x" * 161])
+    texts = [drawn(dice, dice.randrange(1, WINDOW + 1), dice.choice(alphabets)) for _ in range(400)]
+    together = model.short([*texts, "", "x" * (WINDOW + 1)])
     assert together.keys() == set(texts)
     for text in texts:
         alone = model.windows(text)

@@ -131,9 +131,9 @@ def test_time_is_linear(name: str) -> None:
     text = MIXED[name] if name in MIXED else UNITS[name] * (LENGTH // len(UNITS[name]))
     examine(text[: len(text) // 8])  # first use builds state tables
     # Four times the text: about four times the time; a quadratic step would cost sixteen times and more.
-    short, long = seconds(text[: len(text) // 4]), seconds(text)
-    assert long < 0.1 or long < 10 * short, (short, long)
-    assert long < 8
+    # Another try where the machine was busy meanwhile; a step that is quadratic fails all of them.
+    tries = ((seconds(text[: len(text) // 4]), seconds(text)) for _ in range(3))
+    assert any(long < 0.1 or 10 * short > long < 8 for short, long in tries)
 
 
 @pytest.mark.parametrize("name", [*UNITS, *MIXED])

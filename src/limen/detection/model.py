@@ -22,7 +22,7 @@ from limen.detection.patterns import SIGNALS, STEERS, signals
 
 NAME: Final = "injection.bin"
 MAGIC: Final = b"LIMENINJ1\n"
-WINDOW: Final = 96  # folded characters
+WINDOW: Final = 80  # folded characters
 MARGIN: Final = 48  # folded characters on both sides of the best window in which signals count as part of it
 MANY: Final = 32  # windows; more are counted as so many, or an order could be talked down by what is put around it
 PAD: Final = 16  # keeps very short texts from being loud

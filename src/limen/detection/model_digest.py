@@ -2,4 +2,4 @@
 
 from typing import Final
 
-DIGEST: Final = "47c1b885794aa1c685b8aba9b87542a29b0debb905214deaebf652a4af4cbd67"
+DIGEST: Final = "680f6c19ed3b7a233ac6d30d99e921be6adddf35a1b0c5de7a0a565c65210a3d"
