@@ -15,10 +15,20 @@ _MANY = 300
 typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
+class Descriptors:
     """What tests leave open to the collector must not pile up: parts of some libraries wait with `select`, which takes
     descriptors up to 1023 only."""
-    held = Path("/proc/self/fd")
-    if held.exists() and len(os.listdir(held)) > _MANY:
-        gc.collect()
+
+    def __init__(self) -> None:
+        self.held = Path("/proc/self/fd")
+        self.most = _MANY if self.held.exists() else None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self) -> None:
+        if self.most is not None and len(os.listdir(self.held)) > self.most:
+            gc.collect()
+            self.most = len(os.listdir(self.held)) + _MANY  # those somebody holds: looking again would not help
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Descriptors())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import weakref
 from typing import Any
 
 from gateway.running import Running
@@ -18,7 +18,7 @@ class Operator:
     def __init__(self, gateway: Running) -> None:
         config = load_config(gateway.config).config
         self.state = State.open(config)
-        atexit.register(self.state.close)
+        weakref.finalize(self, self.state.close)
         self.hands = Containing(config, self.state, lambda event, fields: self.state.tell(event, **fields))
 
     def contain(self, kind: str, value: str = "*", **more: Any) -> Applied:

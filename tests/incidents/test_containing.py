@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,16 +40,6 @@ VALUES = {
 }
 
 
-OPEN: list[State] = []
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    while OPEN:
-        OPEN.pop().close()
-
-
 class World:
     def __init__(self, directory: Path, **incidents: Any) -> None:
         path = directory / "limen.yaml"
@@ -58,7 +47,6 @@ class World:
         path.chmod(0o600)
         self.config = load_config(path).config
         self.state = State.open(self.config)
-        OPEN.append(self.state)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.clock = time.time()
         self.fails = False
