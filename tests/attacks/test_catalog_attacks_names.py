@@ -150,10 +150,17 @@ def test_a_schema_that_fetches_explodes_or_cannot_be_run_is_out(schema: dict[str
 def test_a_catastrophic_pattern_costs_no_time() -> None:
     """TP-14: the engine is linear, so this one may run."""
     made = in_service(tool(inputSchema=properties(text={"type": "string", "pattern": "^(a+)+$"})))
-    asked = call("echo", {"text": "a" * 50_000 + "!"})
-    started = time.monotonic()
-    verdict = ValidateArguments(made.snapshot()).check(context(asked, made.snapshot().find("s", "tool", "echo")))
-    assert (reason(verdict), time.monotonic() - started < 1) == ("catalog.arguments", True)
+
+    def cost(length: int) -> float:
+        asked = call("echo", {"text": "a" * length + "!"})
+        started = time.thread_time()
+        verdict = ValidateArguments(made.snapshot()).check(context(asked, made.snapshot().find("s", "tool", "echo")))
+        assert reason(verdict) == "catalog.arguments"
+        return time.thread_time() - started
+
+    cost(100)
+    # Twenty-five times the text; going back and forth in it would take many lives.
+    assert min(cost(50_000) for _ in range(3)) < 100 * max(min(cost(2_000) for _ in range(3)), 1e-4)
 
 
 def test_an_honest_schema_with_references_and_a_pattern_is_accepted() -> None:

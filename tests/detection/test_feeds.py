@@ -131,12 +131,18 @@ def test_hostile_text_costs_linear_time() -> None:
 
 
 def test_a_large_feed_is_quick() -> None:
-    rows = [{"id": f"d{n}", "kind": "domain", "value": f"d{n}.example"} for n in range(20_000)]
-    feed = fresh()
-    feed.offer(file(1, rows))
-    started = time.perf_counter()
-    assert ids(feed, "a " * 2000 + "https://d19999.example/") == {"feed.domain"}
-    assert time.perf_counter() - started < 0.05
+    def cost(count: int) -> float:
+        rows = [{"id": f"d{n}", "kind": "domain", "value": f"d{n}.example"} for n in range(count)]
+        feed = fresh()
+        feed.offer(file(1, rows))
+        best = float("inf")
+        for _ in range(5):
+            started = time.perf_counter()
+            assert ids(feed, "a " * 2000 + f"https://d{count - 1}.example/") == {"feed.domain"}
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    assert cost(20_000) < 10 * cost(20)
 
 
 def test_the_format_is_what_the_document_says() -> None:

@@ -114,7 +114,7 @@ def test_a_killed_replica_frees_the_places_of_its_calls(pair: Pair) -> None:
 
     for _ in range(6):
         threading.Thread(target=slow, daemon=True).start()
-    time.sleep(1.5)
+    time.sleep(3)  # asking meanwhile would take one of the places
     status, body = other.call("echo", there, "two")
     assert (status, body["error"]["data"]["retry_after"]) == (429, 1)
     assert other.call("echo", other.token("erin", "two"), "two")[0] == 200
@@ -122,6 +122,6 @@ def test_a_killed_replica_frees_the_places_of_its_calls(pair: Pair) -> None:
     one.process.wait(10)
     started = time.monotonic()
     while other.call("echo", there, "two")[0] == 429:
-        assert time.monotonic() - started < 12
+        assert time.monotonic() - started < 30
         time.sleep(0.2)
     assert other.call("echo", there, "two")[0] == 200
