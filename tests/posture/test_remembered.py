@@ -21,3 +21,16 @@ def test_short_texts_are_worked_out_once_and_long_ones_are_not_kept() -> None:
         length(text)
     assert asked == [short, long, long, "b", "c", short]
     assert (length.__name__, length.__doc__) == ("length", "How long.")
+
+
+def test_how_long_is_short_can_be_said() -> None:
+    asked: list[str] = []
+
+    @remembered(8, longest=2)
+    def noted(text: str) -> bool:
+        asked.append(text)
+        return True
+
+    for text in ("ab", "ab", "abc", "abc"):
+        noted(text)
+    assert asked == ["ab", "abc", "abc"]

@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
@@ -20,6 +19,7 @@ import orjson
 
 from limen.core.events import Event, Signal, Subject
 from limen.core.ports import Table
+from limen.core.remembered import remembered
 from limen.detection.behavior_model import CAP, Levels, Weights, load_weights
 from limen.detection.behavior_profile import ASPECTS, DAY, NOTED, QUIET, Act, Oddity, Profile
 from limen.detection.behavior_settings import BehaviorSettings
@@ -290,7 +290,7 @@ def key(log: str, kind: str, value: str) -> str:
     return f"profile/{kind}/{_short(value)}/{log}"
 
 
-@lru_cache(maxsize=4_096)  # the same callers come again
+@remembered(4096)  # the same callers come again
 def _short(value: str) -> str:
     return sha256(value.encode()).hexdigest()[:32]
 

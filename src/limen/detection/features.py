@@ -142,18 +142,22 @@ def _ascii(text: str) -> tuple[_Array, _Array, _Array, _Array | None]:
 
 def _unicode(text: str) -> tuple[_Array, _Array, _Array, _Array]:
     """The same for any text."""
-    fold, kind, *_ = _tables()
-    codes = fold[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), 0x10000)]
+    codes = _folded(text)
     origin = _single(codes)
     codes = codes[origin]
-    return codes, *_words(kind[codes]), origin
+    return codes, *_words(_tables()[1][codes]), origin
 
 
-def _single(codes: _Array) -> _Array:
-    """Places of all but the blanks that follow a blank."""
+def _folded(text: str) -> _Array:
+    codes: _Array = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return _tables()[0][np.minimum(codes, 0x10000)]
+
+
+def _single(codes: _Array, starts: _Array | slice = slice(1)) -> _Array:
+    """Places of all but the blanks that follow a blank. `starts`: where a text begins, which no blank follows on."""
     blank = codes == 32
     blank[1:] &= blank[:-1]
-    blank[:1] = False
+    blank[starts] = False
     return np.flatnonzero(~blank)
 
 
@@ -195,14 +199,11 @@ def several(texts: Sequence[str]) -> Several:
     text = "".join(texts)
     if len(text) > CHUNK:
         raise ValueError("several texts are longer than CHUNK characters")
-    fold, kind, mixed, powers, inverses = _tables()
-    codes = fold[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32), 0x10000)]
+    _, kind, mixed, powers, inverses = _tables()
+    codes = _folded(text)
     sizes = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     starts = np.cumsum(sizes) - sizes
-    blank = codes == 32
-    blank[1:] &= blank[:-1]
-    blank[starts] = False
-    origin = np.flatnonzero(~blank)
+    origin = _single(codes, starts)
     codes, owner = codes[origin], np.repeat(np.arange(len(texts)), sizes)[origin]
     size = len(codes)
     sums = np.zeros(size + 1, dtype=np.uint64)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from types import MappingProxyType
 from typing import Final
 
 import re2  # type: ignore[import-untyped]
 
 from limen.core.faults import Fault
+from limen.core.remembered import remembered
 
 # What may stand between a verb and what it drops: "ignore [all of the] previous".
 _FILL: Final = (
@@ -283,21 +284,12 @@ def _compiled() -> _Compiled:
     return _Compiled(group, tuple(owner), tuple(single))
 
 
+@remembered(1024, _SHORT)  # names of members and words of enumerations come again and again
 def signals(text: str) -> Signals:
     """Which signals the text shows: name -> numbers of the expressions that matched, for `where`.
 
     Raises Fault where the engine ran out of memory: a text that was not searched is not a text without signals.
     """
-    return _signals_kept(text) if len(text) <= _SHORT else _signals(text)
-
-
-# Names of members and words of enumerations come again and again.
-@lru_cache(maxsize=1024)
-def _signals_kept(text: str) -> Signals:
-    return _signals(text)
-
-
-def _signals(text: str) -> Signals:
     compiled = _compiled()
     matched = compiled.group.Match(text.encode("utf-8", "replace"))
     if not matched or len(compiled.owner) not in matched:

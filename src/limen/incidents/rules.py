@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -14,6 +13,7 @@ import re2  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from limen.core.events import SEVERITIES, Category, Event, Severity
+from limen.core.remembered import remembered
 
 Seconds = Annotated[float, Field(ge=1, le=90 * 86_400)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -241,7 +241,7 @@ def _where(name: str, where: Where) -> Test:
     pattern = _compiled(where.matches) if where.matches is not None else None
     allowed = frozenset(where.one_of)
 
-    @lru_cache(maxsize=256)  # the same issuers, servers and people come again
+    @remembered(256)  # the same issuers, servers and people come again
     def fits(text: str) -> bool:
         return pattern is None or pattern.search(text) is not None
 
