@@ -62,6 +62,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**variables, "PYTHONPATH": str(Path(cli_context.__file__).parents[2]), **more}
 
 
+def started(*arguments: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    """By the interpreter, which builds its commands itself: what forks programs for tests has built them all."""
+    code = "import sys; sys.argv[0] = 'limen'; from limen.cli.main import run; run()"
+    argv = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(argv, env=environment(**more), cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
 def program(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     """A real process."""
     known = {name: value for name, value in environment().items() if name != "PYTHONPATH"}

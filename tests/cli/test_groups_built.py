@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
+from cli.catalog_commands import started
 from limen.cli.main import COMMANDS, _asked, app
 
 GROUPS = [one.name for one in app.registered_groups]
-
-
-def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """By the interpreter: what forks programs for tests has everything built before."""
-    code = "import sys; sys.argv[0] = 'limen'; from limen.cli.main import run; run()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cli.catalog_commands import announce, answer, configure, environment, limen, program, shifting, tool
+from cli.catalog_commands import announce, answer, configure, environment, limen, program, shifting, started, tool
 from launched import readable
 
 HOSTILE = "fine\x1b[2J\u202eevil"
@@ -65,16 +65,8 @@ def test_every_verb_says_its_exit_statuses(config: Path) -> None:
 
 def test_names_are_completed(approved: Path) -> None:
     def complete(words: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "import sys; sys.argv[0] = 'limen'; from limen.cli.main import run; run()"],
-            env=environment(
-                _LIMEN_COMPLETE="complete_bash", COMP_WORDS=f"limen {words}", COMP_CWORD=str(words.count(" ") + 1)
-            ),
-            cwd=approved.parent,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        asked = {"COMP_WORDS": f"limen {words}", "COMP_CWORD": str(words.count(" ") + 1)}
+        done = started(cwd=approved.parent, _LIMEN_COMPLETE="complete_bash", **asked)
         assert done.stderr == ""
         return done.stdout.split()
 

@@ -34,7 +34,7 @@ def test_whoever_listens_hears(kind: str) -> None:
             await heard_within(heard, "")  # what was published before may have been missed
         await asyncio.to_thread(MAKE[kind](url).publish, "revocations")
         for heard in (first, second):
-            await heard_within(heard, "revocations")
+            await heard_within(heard, "revocations", 1.0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,6 +11,9 @@ from limen.containing import Containing
 from limen.incidents.actions import Action, Applied
 from limen.storage import State
 
+WITHIN = 1.0  # seconds: what is promised
+SLACK = 4.0  # seconds more on a machine that is busy with other things
+
 
 class Operator:
     """Contains and releases what a gateway reads."""

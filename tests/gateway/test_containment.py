@@ -16,12 +16,11 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import PromptReference, ToolListChangedNotification
 
-from gateway.hands import Operator
+from gateway.hands import SLACK, WITHIN, Operator
 from gateway.running import ISSUER, KEY, META, Running, running
 from gateway.test_revocation import stream
 from gateway.twins import Twins, twins
 
-WITHIN = 5.0  # a second is what is promised and measured (docs/containment.md); the rest is for a busy machine
 CLOSED = "Denied: the operator has closed this for now"
 
 
@@ -60,7 +59,7 @@ def until(status: int, gateway: Running, tool: str, token: str, server: str = "o
         passed = time.monotonic() - since
         if got == status:
             return passed, body.get("error", {}).get("message", "")
-        assert passed < WITHIN + 5, f"{got} after {passed:.2f} s"
+        assert passed < WITHIN + SLACK, f"{got} after {passed:.2f} s"
         time.sleep(0.02)
 
 
@@ -92,7 +91,7 @@ def test_a_quarantined_tool_is_neither_called_nor_listed_by_any_of_its_names(
     assert gateway.call("one__echo", everywhere, "")[0] == 200
     applied = operator.contain("quarantine_tool", "one/echo")
     passed, said = until(403, gateway, "echo", token)
-    assert (passed < WITHIN, said) == (True, CLOSED)
+    assert (passed < WITHIN + SLACK, said) == (True, CLOSED)
     seen = gateway.calls_seen()
     assert gateway.call("one__echo", everywhere, "")[0] == 403
     for spelling in ("Echo", "echo ", "ECHO", "one/echo", "ｅcho"):
@@ -143,7 +142,7 @@ def test_a_quarantined_server_is_closed_whatever_is_asked_and_what_is_under_way_
     applied = operator.contain("quarantine_server", "one")
     mine.join(20)
     slow.join(20)
-    assert ended[0] - since < WITHIN
+    assert ended[0] - since < WITHIN + SLACK
     assert (answers[0][0], answers[0][1]["error"]["message"]) == (403, CLOSED)
     for who in ("alice", "bob"):
         for method in ("tools/list", "resources/list", "prompts/list", "server/discover", "subscriptions/listen"):
@@ -190,7 +189,7 @@ def test_stop_all_by_every_door(gateway: Running, operator: Operator) -> None:
     applied = operator.contain("stop_all")
     assert until(403, gateway, "echo", token)[1] == CLOSED
     gateway.until(lambda: ended, 20)
-    assert ended[0] - since < WITHIN
+    assert ended[0] - since < WITHIN + SLACK
     assert gateway.call("echo", None, X_API_Key=key)[0] == 403
     assert ask(gateway, "tools/list", bundle_token(gateway), "")[0] == 403
     operator.release(applied)
@@ -239,11 +238,23 @@ def test_a_contained_caller_has_no_other_token(
     bad = gateway.token(**claims)
     assert gateway.call("echo", bad)[0] == 200
     applied = operator.contain(kind, value)
-    assert until(401, gateway, "echo", bad)[0] < WITHIN
+    assert until(401, gateway, "echo", bad)[0] < WITHIN + SLACK
     assert gateway.call("echo", gateway.token(**claims, amr=["pwd"]))[0] == 401
     assert gateway.call("echo", gateway.token("bob", jti="t-1"))[0] == 200
     operator.release(applied)
     until(200, gateway, "echo", bad)
+
+
+def test_a_second_is_enough(gateway: Running, operator: Operator) -> None:
+    """What is promised. A busy machine may be late sometimes; a gateway that looks too seldom is late each time."""
+
+    def taken(number: int) -> float:
+        token = gateway.token(f"trent-{number}")
+        assert gateway.call("echo", token)[0] == 200
+        operator.contain("lock_caller", f"trent-{number}")
+        return until(401, gateway, "echo", token)[0]
+
+    assert any(taken(number) < WITHIN for number in range(10))
 
 
 @pytest.mark.parametrize("command", ["contain", "revoke"])
@@ -355,7 +366,7 @@ def test_nothing_of_a_quarantined_server_is_left_in_a_bundle(both: Twins, mode: 
     async def reaches(client: Any, wanted: tuple[int, int]) -> bool:
         since = time.monotonic()
         while (await reach(client, "one"), await reach(client, "two")) != wanted:
-            if time.monotonic() - since > WITHIN:
+            if time.monotonic() - since > WITHIN + SLACK:
                 return False
             await asyncio.sleep(0.1)
         return True

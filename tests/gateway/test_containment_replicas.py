@@ -20,13 +20,11 @@ from typing import Any
 
 import pytest
 
-from gateway.hands import Operator
+from gateway.hands import SLACK, WITHIN, Operator
 from gateway.running import Running, running
 from limen.incidents.actions import Applied
 from stores import Server, new_postgres, new_redis
 
-WITHIN = 1.0
-SLACK = 4.0  # seconds more on a machine that is busy with other things
 STOPS = {
     "quarantine_tool": ("one/echo", 403), "quarantine_server": ("one", 403), "read_only": ("one", 403),
     "cut_egress": ("one", 403), "stop_all": ("*", 403), "lock_caller": ("alice", 401), "block_client": ("client", 401),

@@ -208,7 +208,7 @@ def test_a_big_result_is_judged_while_others_are_answered(gateway: Running) -> N
         assert ask(gateway, play="honest")[0] == 200
         times.append(time.perf_counter() - started)
     assert len(times) >= 2
-    assert min(times) < took[0] / 4
+    assert max(times) < took[0] / 2
     assert answers[0][0] == 200, answers[0][1][:300]
     assert "29999: Weather" in answers[0][1]
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import launched
+from gateway.hands import SLACK, WITHIN
 from gateway.running import META, Running, running
 from limen.config.load import load_config
 from limen.core.ports import Kept
@@ -22,8 +23,6 @@ from limen.identity.revoked import Revocation, session_digest, undo
 from limen.identity.revoked import revoke as put
 from limen.storage import State
 from stores import Server, new_postgres
-
-WITHIN = 5.0  # a second is what is promised and measured (docs/containment.md); the rest is for a busy machine
 
 
 def stream(gateway: Running, token: str, ended: list[float]) -> threading.Thread:
@@ -60,7 +59,7 @@ def until(status: int, gateway: Running, token: str, since: float, seconds: floa
         passed = time.monotonic() - since
         if got == status:
             return passed
-        assert passed < seconds + 5, f"{got} after {passed:.2f} s"
+        assert passed < seconds + SLACK, f"{got} after {passed:.2f} s"
         time.sleep(0.02)
 
 
@@ -99,13 +98,24 @@ def test_what_is_revoked_is_refused_although_it_was_verified_before(
     bad, good = alone.token(**claims), alone.token("bob", jti="t-good")
     assert alone.call("echo", bad)[0] == alone.call("echo", good)[0] == 200
     identifier, since = revoke(alone, kind, value, reason="stolen")
-    assert until(401, alone, bad, since) < WITHIN
+    assert until(401, alone, bad, since) < WITHIN + SLACK
     status, _, body = alone.post({"jsonrpc": "2.0", "id": 1, "method": "ping"}, bad)
     assert (status, body["error"]["message"]) == (401, "The access token is not valid")
     assert alone.call("echo", good)[0] == 200
     assert alone.call("echo", alone.token(**{**claims, "aud": "x"}))[1]["error"]["message"] == body["error"]["message"]
     undo(table(alone), identifier)
-    assert until(200, alone, bad, time.monotonic()) < WITHIN
+    assert until(200, alone, bad, time.monotonic()) < WITHIN + SLACK
+
+
+def test_a_second_is_enough(alone: Running) -> None:
+    """What is promised. A busy machine may be late sometimes; a gateway that looks too seldom is late each time."""
+
+    def taken(number: int) -> float:
+        token = alone.token(f"trent-{number}")
+        assert alone.call("echo", token)[0] == 200
+        return until(401, alone, token, revoke(alone, "user", f"trent-{number}")[1])
+
+    assert any(taken(number) < WITHIN for number in range(10))
 
 
 def test_the_challenge_is_that_of_an_invalid_token(alone: Running) -> None:
@@ -123,7 +133,7 @@ def test_a_key_of_an_issuer_and_its_end(alone: Running) -> None:
     token = alone.token("frank")
     ends = time.time() + 4
     _, since = revoke(alone, "key", "test", issuer="https://idp.example", until=ends)
-    assert until(401, alone, token, since) < WITHIN
+    assert until(401, alone, token, since) < WITHIN + SLACK
     until(200, alone, token, since, 5)
     assert time.time() >= ends
     revoke(alone, "key", "test", issuer="https://other.example")
@@ -139,7 +149,7 @@ def test_a_revoked_session_is_as_if_it_never_was(alone: Running) -> None:
     assert alone.post(ping, token, Mcp_Session_Id=session)[0] == 200
     _, since = revoke(alone, "session", session_digest(session))
     while (answer := alone.post(ping, token, Mcp_Session_Id=session))[0] == 200:
-        assert time.monotonic() - since < WITHIN
+        assert time.monotonic() - since < WITHIN + SLACK
     unknown = alone.post(ping, token, Mcp_Session_Id="x" * 43)
     assert (answer[0], answer[2]["error"]["message"]) == (unknown[0], unknown[2]["error"]["message"]) == (
         404, "Session not found",
@@ -161,7 +171,7 @@ def test_what_is_under_way_ends_with_its_caller(alone: Running) -> None:
     mine.join(20)
     slow.join(20)
     assert ended
-    assert ended[0] - since < WITHIN
+    assert ended[0] - since < WITHIN + SLACK
     assert answers[0][0] == 401
     assert others.is_alive()
     assert not going
@@ -259,13 +269,13 @@ def test_two_replicas_hear_of_it_within_a_second(pair: Pair) -> None:
     ended: list[float] = []
     stream(other, there, ended)
     identifier, since = revoke(one, "user", "alice")
-    assert until(401, other, there, since) < WITHIN
-    assert until(401, one, here, since) < WITHIN
+    assert until(401, other, there, since) < WITHIN + SLACK
+    assert until(401, one, here, since) < WITHIN + SLACK
     other.until(lambda: ended, 10)
-    assert ended[0] - since < WITHIN
+    assert ended[0] - since < WITHIN + SLACK
     assert other.call("echo", other.token("bob"))[0] == 200
     undo(table(other), identifier)
-    assert until(200, one, here, time.monotonic()) < WITHIN
+    assert until(200, one, here, time.monotonic()) < WITHIN + SLACK
 
 
 def test_c8_a_session_in_postgres_goes_on_at_the_other_replica_and_ends_at_both(pair: Pair) -> None:
